@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * A script: an array of system calls, built by ordinary host code and executed
+ * either by the runner inside the process it is for (restore), or one by one by
+ * the stage under the tracer's hand (dump, see target/remote.h).
+ *
+ * Shared by host and runner: fixed width, no pointers.
+ */
+
+#include <stdint.h>
+
+enum script_op_code {
+	SCRIPT_SYSCALL = 0,
+	SCRIPT_THREAD = 1, /* clone3(args[0], args[1]); the child executes the script at args[2] */
+};
+
+enum script_flag {
+	SCRIPT_MUST = 1 << 0, /* a negative result ends the script */
+};
+
+struct script_op {
+	uint32_t code; /* enum script_op_code */
+	uint32_t flags; /* enum script_flag */
+	int64_t nr;
+	uint64_t args[6];
+	int64_t result; /* set when executed */
+	uint64_t note;  /* for the host: what this step is, 0 when it needs no words */
+};
+
+struct script {
+	uint64_t ops; /* address of the array in the executing process */
+	uint32_t n;
+	uint32_t done; /* how many have been executed; n: all went well */
+	uint64_t stack; /* SCRIPT_THREAD: top of the stack for the new thread's runner */
+};
+
+_Static_assert(sizeof(struct script_op) == 80, "layout is shared with the runner");
+_Static_assert(sizeof(struct script) == 24, "layout is shared with the runner");

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The system call instruction, for code without libc. Returns the raw result. */
+
+#include <stdint.h>
+
+static inline int64_t arch_syscall(int64_t nr, const uint64_t *args)
+{
+	register uint64_t r10 __asm__("r10") = args[3];
+	register uint64_t r8 __asm__("r8") = args[4];
+	register uint64_t r9 __asm__("r9") = args[5];
+	int64_t result;
+
+	__asm__ volatile("syscall"
+			 : "=a"(result)
+			 : "a"(nr), "D"(args[0]), "S"(args[1]), "d"(args[2]), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+
+/*
+ * clone3(2) where the child starts on its own stack with entry(arg). `stack` is
+ * the top of the child's stack as the kernel sets it (clone_args.stack +
+ * stack_size). Only the parent returns: the child's TID or -errno.
+ */
+static inline int64_t arch_clone3_thread(uint64_t clone_args, uint64_t size, void (*entry)(void *), void *arg)
+{
+	register void (*child_entry)(void *) __asm__("r12") = entry;
+	register void *child_arg __asm__("r13") = arg;
+	int64_t result;
+
+	__asm__ volatile("syscall\n\t"
+			 "test %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "xor %%ebp, %%ebp\n\t"
+			 "mov %%r13, %%rdi\n\t"
+			 "call *%%r12\n\t"
+			 "ud2\n\t"
+			 "1:"
+			 : "=a"(result)
+			 : "a"(435L), "D"(clone_args), "S"(size), "r"(child_entry), "r"(child_arg)
+			 : "rcx", "r11", "memory");
+	return result;
+}

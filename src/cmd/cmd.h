@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The command line: one file per subcommand; only code in this folder prints or exits. */
+
+#include <stdbool.h>
+
+#include "util/err.h"
+#include "util/log.h"
+#include "util/obstacle.h"
+
+/* What stands before the subcommand, and is the same for all. */
+struct cmd_globals {
+	int verbose; /* -v, -vv */
+	const char *log_path;
+	struct log log;
+};
+
+struct cmd {
+	const char *name;
+	const char *usage; /* one line after "torpor " */
+	const char *help;  /* what --help shows below it */
+	int (*run)(const struct cmd_globals *g, int argc, char **argv); /* returns the exit status */
+};
+
+extern const struct cmd cmd_dump, cmd_restore, cmd_check, cmd_inspect, cmd_verify;
+
+/* "torpor: TEXT" and what would help; returns the exit status for it. */
+int cmd_fail(const struct err *e);
+
+/* Every obstacle on a line of its own. */
+void cmd_print_obstacles(const struct obstacle_list *list);
+
+/* A usage error, with a pointer to --help; returns its exit status. */
+int cmd_usage(const struct cmd *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* A PID in decimal; 0 when it is none. */
+int cmd_parse_pid(const char *text);
+
+/* "1.2 GiB"; into buf, which is returned. */
+const char *cmd_format_bytes(char buf[32], unsigned long long bytes);

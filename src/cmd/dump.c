@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmd/cmd.h"
+#include "core/core.h"
+#include "proc/task.h"
+#include "util/fd.h"
+
+enum { TIMEOUT_MS_DEFAULT = 30000, MS = 1000000 };
+
+/* COMM-PID.torpor in the current folder; a comm may hold slashes (kworker/0:1) and spaces. */
+static const char *dump_default_path(pid_t pid, struct arena *arena)
+{
+	char *comm, *p;
+
+	if (fd_read_proc(pid, "comm", arena, &comm, NULL) < 0)
+		comm = arena_strdup(arena, "process");
+	for (p = comm; p && *p; p++) {
+		if (*p == '\n')
+			*p = '\0';
+		else if (*p == '/' || *p == ' ')
+			*p = '_';
+	}
+	return arena_printf(arena, "%s-%d.torpor", comm, pid);
+}
+
+static int dump_print_result(const struct dump_options *o, const struct dump_result *r)
+{
+	char size[32];
+
+	printf("%s: %zu task%s, %zu thread%s, %s; %s %.1f ms\n", o->path, r->n_tasks, r->n_tasks == 1 ? "" : "s",
+	       r->n_threads, r->n_threads == 1 ? "" : "s", cmd_format_bytes(size, r->bytes),
+	       o->keep_running ? "goes on after" : "frozen for", (double)r->frozen_ns / MS);
+	if (r->leftovers)
+		printf("%s\n", r->leftovers);
+	return 0;
+}
+
+static int dump_parse(struct dump_options *o, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "output", required_argument, NULL, 'o' },
+		{ "keep-running", no_argument, NULL, 'k' },
+		{ "no-sync", no_argument, NULL, 'n' },
+		{ "timeout", required_argument, NULL, 't' },
+		{ 0 },
+	};
+	int c;
+
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, "-o:k", options, NULL)) != -1) {
+		if (c == 'o')
+			o->path = optarg;
+		else if (c == 'k')
+			o->keep_running = true;
+		else if (c == 'n')
+			o->no_sync = true;
+		else if (c == 't' && atof(optarg) <= 0)
+			return cmd_usage(&cmd_dump, "--timeout needs a number of seconds, not '%s'", optarg);
+		else if (c == 't')
+			o->timeout_ms = (unsigned)(atof(optarg) * 1000);
+		else if (c == 1 && o->pid)
+			return cmd_usage(&cmd_dump, "one PID, not also '%s'", optarg);
+		else if (c == 1 && !(o->pid = cmd_parse_pid(optarg)))
+			return cmd_usage(&cmd_dump, "'%s' is not a PID", optarg);
+		else if (c == '?')
+			return cmd_usage(&cmd_dump, "unknown option or missing argument: %s", argv[optind - 1]);
+	}
+	return o->pid ? 0 : cmd_usage(&cmd_dump, "the PID is missing");
+}
+
+static int dump_run(const struct cmd_globals *g, int argc, char **argv)
+{
+	struct dump_options o = { .timeout_ms = TIMEOUT_MS_DEFAULT, .log = &g->log };
+	struct dump_result result;
+	struct arena arena = ARENA_INIT;
+	struct err e = ERR_INIT;
+	int status = dump_parse(&o, argc, argv);
+
+	if (status)
+		return status;
+	if (!o.path)
+		o.path = dump_default_path(o.pid, &arena);
+	if (core_dump(&o, &result, &e) < 0) {
+		cmd_print_obstacles(&result.obstacles);
+		status = cmd_fail(&e);
+	} else {
+		status = dump_print_result(&o, &result);
+	}
+	dump_result_done(&result);
+	arena_done(&arena);
+	return status;
+}
+
+const struct cmd cmd_dump = {
+	.name = "dump",
+	.usage = "dump PID [-o FILE] [--keep-running]",
+	.help = "Save the process PID and all its descendants in FILE (default: COMM-PID.torpor in the\n"
+		"current folder) and end them. Whatever fails before the file is complete and on disk,\n"
+		"the processes run on, untouched; everything that cannot be saved is listed at once.\n\n"
+		"  -o, --output FILE   the image\n"
+		"  -k, --keep-running  let the processes run on afterwards\n"
+		"      --no-sync       do not wait until the image is on disk\n"
+		"      --timeout SECONDS  for a process that does not stop (default 30)\n",
+	.run = dump_run,
+};

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "cmd/cmd.h"
+
+static const struct cmd *const commands[] = { &cmd_dump, &cmd_restore, &cmd_check, &cmd_inspect, &cmd_verify };
+
+enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };
+
+int cmd_fail(const struct err *e)
+{
+	fprintf(stderr, "torpor: %s\n", e->text);
+	if (e->help[0])
+		fprintf(stderr, "torpor: what would help: %s\n", e->help);
+	return e->reason ? (int)e->reason : ERR_SYSTEM;
+}
+
+void cmd_print_obstacles(const struct obstacle_list *list)
+{
+	for (size_t i = 0; i < list->n; i++)
+		fprintf(stderr, "torpor: cannot save %s; %s [%s]\n", list->v[i].text, list->v[i].help, list->v[i].id);
+}
+
+int cmd_usage(const struct cmd *cmd, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	fputs("torpor: ", stderr);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	if (cmd)
+		fprintf(stderr, "\nusage: torpor %s\n", cmd->usage);
+	else
+		fputs("\ntry: torpor --help\n", stderr);
+	return ERR_USAGE;
+}
+
+int cmd_parse_pid(const char *text)
+{
+	char *end;
+	long n;
+
+	errno = 0;
+	n = strtol(text, &end, 10);
+	return errno || *end || end == text || n < 1 || n > 4194304 ? 0 : (int)n;
+}
+
+const char *cmd_format_bytes(char buf[32], unsigned long long bytes)
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB" };
+	double n = (double)bytes;
+	size_t unit = 0;
+
+	while (n >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0]))
+		n /= 1024, unit++;
+	snprintf(buf, 32, unit ? "%.1f %s" : "%.0f %s", n, units[unit]);
+	return buf;
+}
+
+static void say(void *data, enum log_level level, const char *text)
+{
+	const struct cmd_globals *g = data;
+
+	if ((int)level <= g->verbose)
+		fprintf(stderr, "torpor: %s\n", text);
+}
+
+static void print_help(void)
+{
+	puts("torpor puts a running process tree to sleep in one file and wakes it up later:\n"
+	     "same PIDs, memory, threads, files, sockets, timers. No root needed.\n\nusage:");
+	for (int i = 0; i < N_COMMANDS; i++)
+		printf("  torpor %s\n", commands[i]->usage);
+	puts("\noptions before or after the command:\n"
+	     "  -v, -vv      say more\n"
+	     "  --log FILE   append messages to FILE instead of standard error\n"
+	     "  --version, --help; torpor COMMAND --help\n\n"
+	     "exit status: 0 done; 1 the state cannot be saved or made again; 2 usage;\n"
+	     "  3 not permitted; 4 bad image; 5 the kernel or the system failed");
+}
+
+/* Take the global options out of argv, wherever they stand. Returns the new argc, or -1. */
+static int take_globals(struct cmd_globals *g, int argc, char **argv)
+{
+	int kept = 0;
+
+	for (int i = 0; i < argc; i++) {
+		if (strcmp(argv[i], "-v") == 0 || strcmp(argv[i], "--verbose") == 0) {
+			g->verbose++;
+		} else if (strcmp(argv[i], "-vv") == 0) {
+			g->verbose += 2;
+		} else if (strcmp(argv[i], "--log") == 0) {
+			if (++i == argc)
+				return -1;
+			g->log_path = argv[i];
+		} else {
+			argv[kept++] = argv[i];
+		}
+	}
+	argv[kept] = NULL;
+	return kept;
+}
+
+static int open_log(const struct cmd_globals *g)
+{
+	int fd;
+
+	if (!g->log_path)
+		return 0;
+	fd = open(g->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (fd < 0 || dup2(fd, STDERR_FILENO) < 0) {
+		fprintf(stderr, "torpor: cannot write the log %s: %s\n", g->log_path, strerror(errno));
+		return ERR_SYSTEM;
+	}
+	close(fd);
+	return 0;
+}
+
+/* Fds 0 to 2 exist, or what we open would be taken for a standard stream. */
+static void fill_standard_fds(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd > STDERR_FILENO)
+		close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	struct cmd_globals g = { 0 };
+
+	fill_standard_fds();
+	signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error, not our end */
+	/* A program with a file capability is born undumpable and does not own its /proc files. */
+	prctl(PR_SET_DUMPABLE, 1);
+	g.log = (struct log){ say, &g };
+	argc = take_globals(&g, argc, argv);
+	if (argc < 0)
+		return cmd_usage(NULL, "--log needs a file name");
+	if (argc < 2)
+		return cmd_usage(NULL, "a command is missing");
+	if (strcmp(argv[1], "--version") == 0) {
+		puts("torpor " TORPOR_VERSION);
+		return 0;
+	}
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+		print_help();
+		return 0;
+	}
+	for (int i = 0; i < N_COMMANDS; i++) {
+		if (strcmp(argv[1], commands[i]->name) != 0)
+			continue;
+		for (int k = 2; k < argc && strcmp(argv[k], "--") != 0; k++) {
+			if (strcmp(argv[k], "--help") == 0 || strcmp(argv[k], "-h") == 0) {
+				printf("usage: torpor %s\n\n%s", commands[i]->usage, commands[i]->help);
+				return 0;
+			}
+		}
+		return open_log(&g) ?: commands[i]->run(&g, argc - 1, argv + 1);
+	}
+	return cmd_usage(NULL, "there is no command '%s'", argv[1]);
+}

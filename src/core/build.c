@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Theory of operation: the tree makes itself. The coordinator makes the root, each
+ * task makes its children, and all meet at three barriers:
+ *
+ *   births    everybody exists, in the right session
+ *   leaders   group leaders (or stand-ins for dead ones) lead their groups
+ *   members   everybody is in its group; stand-ins and zombies may end
+ *
+ * Then each task, on its own: memory, file descriptors, folders, limits, script;
+ * and it enters the runner, which ends in a stop for the coordinator. All of them
+ * are traced with PTRACE_O_EXITKILL from birth: if the coordinator dies, or
+ * finds a reason to give up, nothing is left.
+ */
+
+#include "core/build.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/objects.h"
+#include "memory/memory.h"
+#include "sys/memory.h"
+#include "sys/process.h"
+#include "task/task.h"
+
+enum {
+	STACK_ROOM = 512 * 1024,   /* of our own stack that must stay usable among the saved mappings */
+	THREAD_STACK = 1024,       /* for the runner; signals are blocked */
+	OP_SIZE = 96,
+	REGION_BASE = 256 * 1024,
+};
+
+/* ---- meeting the others ---- */
+
+static long futex(_Atomic uint32_t *word, int op, uint32_t value)
+{
+	return syscall(SYS_futex, word, op, value, NULL, NULL, 0);
+}
+
+/* Tell the coordinator why, and end. The first to fail is heard. */
+static _Noreturn void build_fail(struct build *b, const Pb__Task *pb, const struct err *e)
+{
+	if (atomic_exchange(&b->meeting->failed, 1) == 0) {
+		b->meeting->err = *e;
+		err_wrap(&b->meeting->err, "task %d (%s)", pb->pid, pb->comm);
+		atomic_store(&b->meeting->told, 1);
+	}
+	_exit(1);
+}
+
+/* Wait until `count` arrivals have been counted in all. */
+static void meeting_wait(struct meeting *m, uint32_t count)
+{
+	uint32_t now;
+
+	while ((now = atomic_load(&m->arrived)) < count)
+		futex(&m->arrived, FUTEX_WAIT, now);
+}
+
+static void meeting_arrive(struct build *b, unsigned barrier)
+{
+	uint32_t count = (uint32_t)b->plan->n_tasks * barrier;
+
+	if (atomic_fetch_add(&b->meeting->arrived, 1) + 1 >= count)
+		futex(&b->meeting->arrived, FUTEX_WAKE, INT32_MAX);
+	meeting_wait(b->meeting, count);
+}
+
+void build_go(struct build *b)
+{
+	atomic_store(&b->meeting->go, 1);
+	futex(&b->meeting->go, FUTEX_WAKE, 1);
+}
+
+/* ---- births ---- */
+
+static _Noreturn void build_task(struct build *b, size_t index);
+
+static pid_t build_clone(pid_t pid, uint64_t flags, int exit_signal)
+{
+	struct clone_args args = {
+		.flags = flags,
+		.exit_signal = flags & CLONE_PARENT ? 0 : (uint64_t)exit_signal,
+		.set_tid = (uint64_t)&pid,
+		.set_tid_size = 1,
+	};
+
+	return sys_clone3(&args);
+}
+
+static int build_clone_failed(pid_t pid, int number, struct err *e)
+{
+	if (number == -EEXIST) {
+		err_set(e, ERR_STATE, 0, "the PID %d is taken", pid);
+		return err_help(e, "end the process that holds it, or wait until it has ended");
+	}
+	err_sys(e, number, "making a process with the PID %d", pid);
+	if (number == -EPERM)
+		err_help(e, "give torpor the capability: setcap cap_checkpoint_restore=ep torpor");
+	return number;
+}
+
+/* Fork the task with this index; returns in the parent only. */
+static void build_birth(struct build *b, size_t index, uint64_t flags)
+{
+	const Pb__Task *pb = b->plan->tasks[index].pb;
+	int exit_signal = pb->has_exit_signal && pb->exit_signal <= 64 ? (int)pb->exit_signal : SIGCHLD;
+	pid_t pid = build_clone(pb->pid, flags, exit_signal);
+
+	if (pid == 0)
+		build_task(b, index);
+	if (pid < 0) {
+		struct err e = ERR_INIT;
+
+		build_clone_failed(pb->pid, pid, &e);
+		build_fail(b, pb, &e);
+	}
+}
+
+/* A stand-in must be gone before its parent goes on as the saved program. */
+static void build_reap(pid_t pid)
+{
+	while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
+		;
+}
+
+/* The dead leader of a session, for as long as it takes to make the session's members. */
+static void build_session_standin(struct build *b, size_t first)
+{
+	const struct plan *p = b->plan;
+	pid_t pid = build_clone(p->tasks[first].pb->sid, 0, SIGCHLD);
+
+	if (pid < 0) {
+		struct err e = ERR_INIT;
+
+		build_clone_failed(p->tasks[first].pb->sid, pid, &e);
+		build_fail(b, p->tasks[first].pb, &e);
+	}
+	if (pid > 0) {
+		build_reap(pid);
+		return;
+	}
+	setsid();
+	for (size_t i = first; i < p->n_tasks; i++)
+		if (p->tasks[i].birth == BIRTH_BY_STANDIN && p->tasks[i].parent == p->tasks[first].parent &&
+		    p->tasks[i].pb->sid == p->tasks[first].pb->sid)
+			build_birth(b, i, CLONE_PARENT);
+	_exit(0);
+}
+
+/* All that this task makes, in the order that puts each into its session. */
+static void build_children(struct build *b, size_t index)
+{
+	const struct plan *p = b->plan;
+	const Pb__Task *pb = p->tasks[index].pb;
+
+	for (size_t i = index + 1; i < p->n_tasks; i++)
+		if (p->tasks[i].parent == index && p->tasks[i].birth == BIRTH_BEFORE_SESSION)
+			build_birth(b, i, 0);
+	if (pb->sid == pb->pid)
+		setsid();
+	for (size_t i = index + 1; i < p->n_tasks; i++)
+		if (p->tasks[i].parent == index && p->tasks[i].birth == BIRTH_BY_STANDIN && plan_first_of_session(p, i))
+			build_session_standin(b, i);
+	for (size_t i = 0; i < p->n_tasks; i++) {
+		if (p->tasks[i].parent == index && p->tasks[i].birth == BIRTH_CHILD)
+			build_birth(b, i, 0);
+		else if (p->tasks[i].birth == BIRTH_BY_LEADER && p->tasks[i].leader == index)
+			build_birth(b, i, CLONE_PARENT);
+	}
+}
+
+/* ---- groups ---- */
+
+/* The dead leader of a process group, until everybody has joined. Returns its PID, or 0. */
+static pid_t build_group_standin(struct build *b, const struct plan_task *t)
+{
+	pid_t pid;
+
+	if (!t->makes_group || getpgrp() == t->pb->pgid)
+		return 0;
+	pid = build_clone(t->pb->pgid, 0, SIGCHLD);
+	if (pid < 0) {
+		struct err e = ERR_INIT;
+
+		build_clone_failed(t->pb->pgid, pid, &e);
+		build_fail(b, t->pb, &e);
+	}
+	if (pid == 0) {
+		meeting_wait(b->meeting, (uint32_t)b->plan->n_tasks * 3);
+		_exit(0);
+	}
+	if (setpgid(pid, pid) < 0) {
+		struct err e = ERR_INIT;
+
+		err_sys(&e, errno, "making the process group %d", pid);
+		build_fail(b, t->pb, &e);
+	}
+	return pid;
+}
+
+static void build_join(struct build *b, const Pb__Task *pb)
+{
+	struct err e = ERR_INIT;
+
+	if (pb->group_outside || getpgrp() == pb->pgid || setpgid(0, pb->pgid) == 0)
+		return;
+	err_sys(&e, errno, "joining the process group %d", pb->pgid);
+	build_fail(b, pb, &e);
+}
+
+static void build_groups(struct build *b, size_t index)
+{
+	const struct plan_task *t = &b->plan->tasks[index];
+	pid_t standin;
+
+	meeting_arrive(b, 1);
+	if (t->pb->pgid == t->pb->pid)
+		build_join(b, t->pb);
+	standin = build_group_standin(b, t);
+	meeting_arrive(b, 2);
+	build_join(b, t->pb);
+	meeting_arrive(b, 3);
+	if (standin)
+		build_reap(standin);
+}
+
+/* ---- a zombie ends as it had ended ---- */
+
+static _Noreturn void build_zombie(const Pb__Task *pb)
+{
+	int signo = WTERMSIG(pb->exit_status);
+
+	prctl(PR_SET_NAME, pb->comm);
+	if (WIFEXITED(pb->exit_status))
+		_exit(WEXITSTATUS(pb->exit_status));
+	setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+	signal(signo, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &(sigset_t){ 0 }, NULL);
+	raise(signo);
+	_exit(128 + signo);
+}
+
+/* ---- the script ---- */
+
+static uint64_t script_bytes(const Pb__Task *pb, const struct memory_load *m)
+{
+	uint64_t bytes = REGION_BASE + memory_switch_ops(m) * OP_SIZE + task_script_ops(pb) * (OP_SIZE + 160);
+
+	for (size_t i = 0; i < pb->n_threads; i++)
+		bytes += thread_script_ops(pb, pb->threads[i]) * (OP_SIZE + 160) + THREAD_STACK + 512;
+	return bytes;
+}
+
+static int build_thread_script(const struct task_restore *tr, const Pb__Thread *th, struct script **ret, struct err *e)
+{
+	struct script_builder b;
+
+	if (script_begin(&b, tr->region, thread_script_ops(tr->pb, th), e) < 0 || thread_restore(tr, th, &b, e) < 0)
+		return -1;
+	*ret = b.script;
+	return script_finish(&b, e);
+}
+
+/* The other threads: each starts in the runner, with its saved TID, and executes its own script. */
+static int build_threads(const struct task_restore *tr, struct script_builder *leader, struct err *e)
+{
+	for (size_t i = 1; i < tr->pb->n_threads; i++) {
+		const Pb__Thread *th = tr->pb->threads[i];
+		struct clone_args args = {
+			.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
+			.stack = (uint64_t)region_alloc(tr->region, THREAD_STACK),
+			.stack_size = THREAD_STACK,
+			.set_tid = (uint64_t)region_put(tr->region, &th->tid, sizeof(th->tid)),
+			.set_tid_size = 1,
+		};
+		struct script *script;
+		void *at = region_put(tr->region, &args, sizeof(args));
+
+		if (!at || !args.stack || !args.set_tid)
+			return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
+		if (build_thread_script(tr, th, &script, e) < 0)
+			return -1;
+		script_thread(leader, "making a thread with its TID", at, sizeof(args), script);
+	}
+	return 0;
+}
+
+/* What concerns the whole task, once it stands in its own address space. */
+static void build_task_steps(const struct task_restore *tr, struct script_builder *s, int fd_base)
+{
+	const Pb__Task *pb = tr->pb;
+
+	script_call(s, SCRIPT_MUST, "closing torpor's own file descriptors", SYS_close_range, (uint64_t)fd_base, ~0u, 0);
+	for (unsigned bit = 0; bit < 16; bit++) /* the registrations are told as the commands that make them */
+		if (tr->space->membarrier >> bit & 1)
+			script_call(s, 0, "registering for membarrier", SYS_membarrier, 1ull << bit, 0, 0);
+	if (pb->child_subreaper)
+		script_call(s, SCRIPT_MUST, "PR_SET_CHILD_SUBREAPER", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1);
+	if (pb->thp_disable)
+		script_call(s, SCRIPT_MUST, "PR_SET_THP_DISABLE", SYS_prctl, PR_SET_THP_DISABLE, 1);
+	script_call(s, SCRIPT_MUST, "personality", SYS_personality, pb->personality);
+}
+
+static int build_script(struct build *b, struct memory_load *m, const struct task_restore *tr, struct script **ret, struct err *e)
+{
+	size_t ops = memory_switch_ops(m) + task_script_ops(tr->pb) + tr->pb->n_threads + 32 +
+		     thread_script_ops(tr->pb, tr->pb->threads[0]);
+	struct script_builder s;
+
+	if (script_begin(&s, &m->region, ops, e) < 0)
+		return -1;
+	thread_forget_libc(&s);
+	if (memory_switch(m, &s, e) < 0)
+		return -1;
+	build_task_steps(tr, &s, b->plan->fd_base);
+	if (signals_restore(tr, &s, e) < 0 || build_threads(tr, &s, e) < 0 || timers_restore(tr, &s, e) < 0 ||
+	    thread_restore(tr, tr->pb->threads[0], &s, e) < 0)
+		return -1;
+	*ret = s.script;
+	return script_finish(&s, e);
+}
+
+/* ---- a task ---- */
+
+/* Signals that came while the tree was being made (children's ends) are not the program's. */
+static void build_discard_signals(void)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	while (sigtimedwait(&all, NULL, &(struct timespec){ 0 }) > 0)
+		;
+}
+
+/* Handlers and dispositions of our own must not shine through where the program has the default. */
+static void build_reset_actions(void)
+{
+	for (int signo = 1; signo < NSIG; signo++)
+		if (signo != SIGKILL && signo != SIGSTOP)
+			signal(signo, SIG_DFL);
+}
+
+/* Our stack must have its room before the saved mappings surround it. */
+static __attribute__((noinline)) void build_stretch_stack(void)
+{
+	volatile char room[STACK_ROOM];
+
+	for (size_t i = 0; i < sizeof(room); i += MEMORY_PAGE)
+		room[i] = 0;
+}
+
+static int build_state(struct build *b, size_t index, struct memory_load *m, struct script **ret, struct err *e)
+{
+	const Pb__Task *pb = b->plan->tasks[index].pb;
+	struct task_restore tr = { m->arena, &m->region, pb, m->space };
+	struct restore_task rt = {
+		.arena = m->arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
+	};
+
+	if (memory_reserve(m, script_bytes(pb, m), e) < 0 || memory_place(m, e) < 0 || memory_fill(m, e) < 0)
+		return -1;
+	if (objects_install(&rt, index, b->plan->fd_base, e) < 0 || limits_restore(&tr, e) < 0)
+		return -1;
+	build_discard_signals();
+	build_reset_actions();
+	return build_script(b, m, &tr, ret, e);
+}
+
+static _Noreturn void build_task(struct build *b, size_t index)
+{
+	const Pb__Task *pb = b->plan->tasks[index].pb;
+	struct arena arena = ARENA_INIT;
+	struct err e = ERR_INIT;
+	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes };
+	struct script *script;
+
+	build_children(b, index);
+	build_groups(b, index);
+	if (pb->state == PB__TASK_STATE__ZOMBIE)
+		build_zombie(pb);
+	build_stretch_stack();
+	m.space = b->plan->image->spaces[pb->space];
+	m.owner = IMAGE_OWNER_SPACE(pb->space);
+	if (build_state(b, index, &m, &script, &e) < 0)
+		build_fail(b, pb, &e);
+	b->regions[index] = (struct build_region){ m.region.start, m.region.size, (uint64_t)script };
+	script_enter(&m.region, script);
+}
+
+pid_t build_root(struct build *b, struct err *e)
+{
+	const Pb__Task *pb = b->plan->tasks[0].pb;
+	pid_t pid = build_clone(pb->pid, 0, SIGCHLD);
+
+	if (pid < 0) {
+		build_clone_failed(pb->pid, pid, e);
+		return pid;
+	}
+	if (pid > 0)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (!atomic_load(&b->meeting->go)) {
+		if (getppid() != b->coordinator)
+			_exit(1);
+		futex(&b->meeting->go, FUTEX_WAIT, 0);
+	}
+	build_task(b, 0);
+}

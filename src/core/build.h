@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * What happens inside the processes that become the saved tasks: birth, groups,
+ * memory, file descriptors, script. Every function here runs in a child of the
+ * coordinator, traced by it, and reports failures through `struct meeting`.
+ */
+
+#include <stdatomic.h>
+
+#include "core/plan.h"
+#include "inode/inode.h"
+#include "kinds/kind.h"
+
+/* Memory that the coordinator and all the tasks share while the tree is being made. */
+struct meeting {
+	_Atomic uint32_t go;      /* the root is traced: it may begin */
+	_Atomic uint32_t arrived; /* at the barriers; each task counts once per barrier */
+	_Atomic uint32_t failed;  /* 1: `err` is being or has been filled */
+	_Atomic uint32_t told;    /* 1: `err` is complete */
+	struct err err;
+};
+
+struct build {
+	const struct plan *plan;
+	const struct image *image;
+	const struct inode_restore *inodes;
+	const int *object_fds;
+	struct meeting *meeting;
+	pid_t coordinator;
+	struct build_region {
+		uint64_t start, size;
+		uint64_t script; /* the leader's */
+	} *regions; /* one per task, in shared memory */
+};
+
+/* Make the root task. Returns its PID in the coordinator, or negative. */
+pid_t build_root(struct build *b, struct err *e);
+
+/* Let the root begin. */
+void build_go(struct build *b);

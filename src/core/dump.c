@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Dump, phase by phase: freeze, collect, check, memory, commit, release.
+ *
+ * Until the commit nothing about the tree has changed, and every way out of this
+ * file lets it run on; only a complete image ends it.
+ */
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "arch/x86_64/regs.h"
+#include "core/core.h"
+#include "core/objects.h"
+#include "memory/memory.h"
+#include "task/task.h"
+#include "util/fd.h"
+
+enum { REAP_PATIENCE_MS = 10, MS = 1000000 };
+
+struct dump {
+	const struct dump_options *o;
+	struct dump_result *result;
+	struct arena *arena;
+	struct target_tree tree;
+	struct inode_table inodes;
+	struct image_writer *writer;
+	Pb__Image *image;
+	struct page_source *sources;
+	size_t n_sources;
+	uint64_t begun;
+};
+
+static uint64_t now_ns(clockid_t clock)
+{
+	struct timespec ts;
+
+	clock_gettime(clock, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* ---- collect ---- */
+
+static int dump_collect_machine(struct dump *d, struct err *e)
+{
+	Pb__Machine *m = pb_new(d->arena, Pb__Machine, pb__machine__init);
+	struct utsname u;
+	uint64_t hash;
+	char *boot_id;
+
+	if (!m || uname(&u) < 0)
+		return err_nomem(e);
+	d->image->machine = m;
+	m->torpor_version = arena_strdup(d->arena, TORPOR_VERSION);
+	m->arch = arena_strdup(d->arena, ARCH_NAME);
+	m->kernel_release = arena_strdup(d->arena, u.release);
+	m->hostname = arena_strdup(d->arena, u.nodename);
+	if (fd_read_proc(getpid(), "../sys/kernel/random/boot_id", d->arena, &boot_id, NULL) == 0) {
+		boot_id[strcspn(boot_id, "\n")] = '\0';
+		m->boot_id = boot_id;
+	}
+	if (memory_vdso_hash(&hash, e) < 0)
+		return -1;
+	pb_set(m, vdso_hash, hash);
+	pb_set(m, page_size, MEMORY_PAGE);
+	pb_set(m, realtime_ns, (int64_t)now_ns(CLOCK_REALTIME));
+	pb_set(m, monotonic_ns, (int64_t)now_ns(CLOCK_MONOTONIC));
+	pb_set(m, boottime_ns, (int64_t)now_ns(CLOCK_BOOTTIME));
+	pb_set(m, uid, getuid());
+	return m->kernel_release && m->hostname ? 0 : err_nomem(e);
+}
+
+static int dump_collect_task(struct dump *d, struct target *t, Pb__Task *pb, struct err *e)
+{
+	struct memory_collect mc = { d->arena, &d->result->obstacles, &d->inodes };
+	struct task_collect tc = { d->arena, &d->result->obstacles, &d->tree };
+	Pb__AddressSpace *space;
+
+	if (t->zombie)
+		return task_collect_zombie(&tc, t, pb, e);
+	if (memory_collect(&mc, t, &space, e) < 0 || task_collect(&tc, t, pb, space, e) < 0)
+		return -1;
+	pb_set(pb, space, (uint32_t)d->image->n_spaces);
+	d->result->n_threads += t->n_threads;
+	return pb_add(d->arena, d->image, spaces, space) ? 0 : err_nomem(e);
+}
+
+static int dump_collect_tasks(struct dump *d, struct err *e)
+{
+	for (size_t i = 0; i < d->tree.n; i++) {
+		struct target *t = d->tree.tasks[i];
+		Pb__Task *pb = pb_new(d->arena, Pb__Task, pb__task__init);
+
+		if (!pb || !pb_add(d->arena, d->image, tasks, pb))
+			return err_nomem(e);
+		if (dump_collect_task(d, t, pb, e) < 0)
+			return err_wrap(e, "task %d (%s)", t->pid, t->stat.comm);
+	}
+	d->result->n_tasks = d->tree.n;
+	return 0;
+}
+
+static int dump_collect(struct dump *d, struct err *e)
+{
+	struct collect c = {
+		.arena = d->arena, .tree = &d->tree, .obstacles = &d->result->obstacles, .inodes = &d->inodes
+	};
+
+	d->image = pb_new(d->arena, Pb__Image, pb__image__init);
+	if (!d->image)
+		return err_nomem(e);
+	if (dump_collect_machine(d, e) < 0 || dump_collect_tasks(d, e) < 0 || objects_collect(&c, d->image, e) < 0)
+		return -1;
+	for (size_t i = 0; i < d->inodes.n; i++)
+		if (!pb_add(d->arena, d->image, inodes, d->inodes.v[i].pb))
+			return err_nomem(e);
+	return 0;
+}
+
+/* ---- check ---- */
+
+static int dump_check(const struct dump *d, struct err *e)
+{
+	size_t n = d->result->obstacles.n;
+
+	if (!n)
+		return 0;
+	return err_set(e, ERR_STATE, 0, "cannot save process %d (%s): %zu %s in the way; it runs on, untouched", d->o->pid,
+		       d->tree.tasks[0]->stat.comm, n, n == 1 ? "thing is" : "things are");
+}
+
+/* ---- memory ---- */
+
+static struct target *dump_task_of_space(const struct dump *d, uint32_t space)
+{
+	for (size_t i = 0; i < d->tree.n; i++)
+		if (!d->tree.tasks[i]->zombie && d->image->tasks[i]->space == space)
+			return d->tree.tasks[i];
+	return NULL;
+}
+
+static int dump_find_pages(struct dump *d, struct err *e)
+{
+	size_t n = d->image->n_spaces + d->inodes.n;
+
+	d->sources = arena_alloc(d->arena, (n + 1) * sizeof(*d->sources));
+	if (!d->sources)
+		return err_nomem(e);
+	for (uint32_t i = 0; i < d->image->n_spaces; i++)
+		if (memory_find_pages(d->arena, dump_task_of_space(d, i), d->image->spaces[i], IMAGE_OWNER_SPACE(i),
+				      &d->sources[d->n_sources++], e) < 0)
+			return -1;
+	for (uint32_t i = 0; i < d->inodes.n; i++)
+		if (d->inodes.v[i].pb->has_content &&
+		    memory_find_inode_pages(d->arena, &d->inodes.v[i], IMAGE_OWNER_INODE(i), &d->sources[d->n_sources++], e) < 0)
+			return -1;
+	for (size_t i = 0; i < d->n_sources; i++)
+		for (size_t k = 0; k < d->sources[i].n; k++)
+			d->result->bytes += d->sources[i].ranges[k].pages * MEMORY_PAGE;
+	return 0;
+}
+
+static int dump_store_pages(struct dump *d, struct err *e)
+{
+	Pb__DumpStats *stats = pb_new(d->arena, Pb__DumpStats, pb__dump_stats__init);
+	struct memory_stats stored;
+	uint64_t begun = now_ns(CLOCK_MONOTONIC);
+
+	if (!stats)
+		return err_nomem(e);
+	if (memory_store(d->sources, d->n_sources, d->writer, &stored, e) < 0)
+		return -1;
+	pb_set(stats, pages_stored, stored.pages_stored);
+	pb_set(stats, pages_zero, stored.pages_zero);
+	pb_set(stats, collect_ns, begun - d->tree.frozen_at);
+	pb_set(stats, memory_ns, now_ns(CLOCK_MONOTONIC) - begun);
+	pb_set(stats, frozen_ns, now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at);
+	pb_set(stats, total_ns, now_ns(CLOCK_MONOTONIC) - d->begun);
+	d->image->stats = stats;
+	d->result->bytes = stored.pages_stored * MEMORY_PAGE;
+	return 0;
+}
+
+/* ---- commit ---- */
+
+static int dump_commit(struct dump *d, struct err *e)
+{
+	size_t size;
+	uint8_t *meta = pb_pack(d->arena, &d->image->base, &size);
+
+	if (!meta)
+		return err_nomem(e);
+	return image_writer_commit(d->writer, meta, size, !d->o->no_sync, e);
+}
+
+/* ---- release ---- */
+
+static bool is_zombie(pid_t pid, struct arena *arena, struct proc_stat *ret)
+{
+	char *text;
+
+	return fd_read_proc(pid, "stat", arena, &text, NULL) == 0 && proc_parse_stat(text, ret) == 0 && ret->state == 'Z';
+}
+
+/* The tree is dead; its zombies go when their parents reap them. Say whose turn it is. */
+static void dump_report_zombies(struct dump *d, const pid_t *pids, size_t n)
+{
+	struct proc_stat stat;
+	size_t left = 0, last = 0;
+
+	for (int ms = 0; ms <= REAP_PATIENCE_MS; ms++) {
+		left = 0;
+		for (size_t i = 0; i < n; i++)
+			if (is_zombie(pids[i], d->arena, &stat))
+				left++, last = i;
+		if (!left)
+			return;
+		usleep(1000);
+	}
+	if (is_zombie(pids[last], d->arena, &stat))
+		d->result->leftovers = arena_printf(d->arena, "%zu ended process%s (for one %d) stay%s as zombies until process %d reaps them",
+						    left, left == 1 ? "" : "es", pids[last], left == 1 ? "s" : "", stat.ppid);
+}
+
+static int dump_end_tree(struct dump *d)
+{
+	size_t n = d->tree.n;
+	pid_t *pids = arena_alloc(d->arena, n * sizeof(*pids));
+
+	for (size_t i = 0; pids && i < n; i++)
+		pids[i] = d->tree.tasks[i]->pid;
+	target_tree_kill(&d->tree);
+	if (pids)
+		dump_report_zombies(d, pids, n);
+	return 0;
+}
+
+/* ---- all of it ---- */
+
+static int dump_run(struct dump *d, struct err *e)
+{
+	int r = d->o->check_only ? 0 : image_writer_new(&d->writer, d->o->path, e);
+
+	if (r == 0)
+		r = target_freeze(&d->tree, d->o->pid, d->arena, d->o->timeout_ms, e);
+	if (r == 0)
+		r = dump_collect(d, e);
+	if (r == 0)
+		r = dump_check(d, e);
+	if (r == 0)
+		r = dump_find_pages(d, e);
+	if (r < 0 || d->o->check_only)
+		return r;
+	r = dump_store_pages(d, e);
+	if (r == 0 && d->o->keep_running) {
+		/* All that belongs to the image has been read: the program need not wait for the disk. */
+		target_tree_release(&d->tree);
+		d->result->frozen_ns = now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at;
+	}
+	if (r == 0)
+		r = dump_commit(d, e);
+	if (r == 0 && !d->o->keep_running)
+		r = dump_end_tree(d);
+	return r;
+}
+
+int core_dump(const struct dump_options *o, struct dump_result *result, struct err *e)
+{
+	struct dump d = { .o = o, .result = result, .arena = &result->arena, .begun = now_ns(CLOCK_MONOTONIC) };
+	int r;
+
+	*result = (struct dump_result){ .obstacles.arena = &result->arena };
+	d.inodes = (struct inode_table){ .arena = d.arena, .obstacles = &result->obstacles };
+	if (o->pid == getpid() || o->pid == 1)
+		return err_set(e, ERR_USAGE, 0, "process %d is %s", o->pid, o->pid == 1 ? "init" : "torpor itself");
+	r = dump_run(&d, e);
+	if (!result->frozen_ns && d.tree.frozen_at)
+		result->frozen_ns = now_ns(CLOCK_MONOTONIC) - d.tree.frozen_at;
+	target_tree_release(&d.tree);
+	image_writer_free(d.writer);
+	inode_table_done(&d.inodes);
+	return r;
+}
+
+void dump_result_done(struct dump_result *result)
+{
+	arena_done(&result->arena);
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/objects.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "sys/process.h"
+#include "util/fd.h"
+
+/* ---- dump ---- */
+
+static const struct kind *object_kind_of(const struct fd_view *v)
+{
+	for (size_t i = 0; kinds[i]; i++)
+		if (kinds[i]->match(v))
+			return kinds[i];
+	return &kind_unsupported;
+}
+
+static ProtobufCMessage *object_new_message(struct arena *arena, const struct kind *kind)
+{
+	ProtobufCMessage *m = arena_alloc(arena, kind->message->sizeof_message);
+
+	if (m)
+		kind->message->message_init(m);
+	return m;
+}
+
+static int object_collect(struct collect *c, const struct fd_view *v, Pb__Image *img, ProtobufCMessage **ret, struct err *e)
+{
+	Pb__Object *o = pb_new(c->arena, Pb__Object, pb__object__init);
+	const struct kind *kind = object_kind_of(v);
+	int r;
+
+	*ret = object_new_message(c->arena, kind);
+	if (!o || !*ret || !pb_add(c->arena, img, objects, o))
+		return err_nomem(e);
+	o->kind = kind->tag;
+	pb_set(o, home_task, (uint32_t)v->task_index);
+	pb_set(o, home_fd, v->fd);
+	r = kind->collect(c, v, *ret, e);
+	return r < 0 ? err_wrap(e, "task %d (%s): fd %u (%s)", v->task->pid, v->task->stat.comm, v->fd, v->link) : 0;
+}
+
+static int object_pack(struct collect *c, const struct fd_view *v, Pb__Object *o, ProtobufCMessage *m, struct err *e)
+{
+	const struct kind *kind = kind_by_tag(o->kind);
+	size_t size;
+
+	if (kind->link && kind->link(c, v, m, e) < 0)
+		return err_wrap(e, "task %d (%s): fd %u (%s)", v->task->pid, v->task->stat.comm, v->fd, v->link);
+	o->body.data = pb_pack(c->arena, m, &size);
+	if (!o->body.data)
+		return err_nomem(e);
+	o->body.len = size;
+	return 0;
+}
+
+static int object_add_slot(struct collect *c, const struct fd_view *v, Pb__Task *task, struct err *e)
+{
+	Pb__Slot *slot = pb_new(c->arena, Pb__Slot, pb__slot__init);
+
+	if (!slot || !pb_add(c->arena, task, slots, slot))
+		return err_nomem(e);
+	slot->fd = v->fd;
+	slot->object = v->object;
+	pb_set(slot, cloexec, !!(v->info.flags & O_CLOEXEC));
+	return 0;
+}
+
+int objects_collect(struct collect *c, Pb__Image *img, struct err *e)
+{
+	ProtobufCMessage **messages;
+	const struct fd_view **first;
+
+	if (views_collect(c, e) < 0)
+		return -1;
+	messages = arena_alloc(c->arena, (c->views.n + 1) * sizeof(*messages));
+	first = arena_alloc(c->arena, (c->views.n + 1) * sizeof(*first));
+	if (!messages || !first)
+		return err_nomem(e);
+	for (size_t i = 0; i < c->views.n; i++) {
+		const struct fd_view *v = &c->views.v[i];
+
+		if (object_add_slot(c, v, img->tasks[v->task_index], e) < 0)
+			return -1;
+		if (v->object < img->n_objects)
+			continue;
+		first[v->object] = v;
+		if (object_collect(c, v, img, &messages[v->object], e) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < img->n_objects; i++)
+		if (object_pack(c, first[i], img->objects[i], messages[i], e) < 0)
+			return -1;
+	return 0;
+}
+
+/* ---- restore: in the coordinator ---- */
+
+ProtobufCMessage *object_unpack(struct arena *arena, const Pb__Object *o, struct err *e)
+{
+	const struct kind *kind = kind_by_tag(o->kind);
+	ProtobufCMessage *m;
+
+	if (!kind) {
+		err_set(e, ERR_IMAGE, 0, "an object of the unknown kind %u", o->kind);
+		err_help(e, "the image was taken by a newer torpor");
+		return NULL;
+	}
+	m = pb_unpack(arena, kind->message, o->body.data, o->body.len);
+	if (!m)
+		err_set(e, ERR_IMAGE, 0, "an object of kind %s is damaged", kind->name);
+	return m;
+}
+
+/* Second ends that no object asked for: their side was closed in the saved tree. */
+static void objects_close_stash(struct restore_objects *r)
+{
+	for (size_t i = 0; i < r->n_stash; i++)
+		if (r->stash[i].fd >= 0)
+			close(fd_take(&r->stash[i].fd));
+}
+
+int objects_restore(struct restore_objects *r, const Pb__Image *img, int **ret_fds, struct err *e)
+{
+	int *fds = arena_alloc(r->arena, (img->n_objects + 1) * sizeof(*fds));
+
+	if (!fds)
+		return err_nomem(e);
+	for (size_t i = 0; i < img->n_objects; i++) {
+		const struct kind *kind = kind_by_tag(img->objects[i]->kind);
+		ProtobufCMessage *m = object_unpack(r->arena, img->objects[i], e);
+
+		if (!m)
+			return -1;
+		if (!kind->restore)
+			return err_set(e, ERR_IMAGE, 0, "an object of kind %s cannot be made", kind->name);
+		fds[i] = kind->restore(r, m, e);
+		if (fds[i] < 0)
+			return err_wrap(e, "fd %u of task %d", img->objects[i]->home_fd,
+					img->tasks[img->objects[i]->home_task]->pid);
+	}
+	objects_close_stash(r);
+	*ret_fds = fds;
+	return 0;
+}
+
+/* ---- restore: in a task ---- */
+
+static int objects_fill_slots(struct restore_task *r, int fd_base, struct err *e)
+{
+	int next = 0;
+
+	for (size_t i = 0; i < r->task->n_slots; i++) {
+		const Pb__Slot *slot = r->task->slots[i];
+
+		if ((int)slot->fd > next)
+			sys_close_range((unsigned)next, slot->fd - 1);
+		if (dup3(r->object_fds[slot->object], (int)slot->fd, slot->cloexec ? O_CLOEXEC : 0) < 0)
+			return err_sys(e, errno, "putting an object at fd %u", slot->fd);
+		next = (int)slot->fd + 1;
+	}
+	sys_close_range((unsigned)next, (unsigned)fd_base - 1);
+	return 0;
+}
+
+int objects_install(struct restore_task *r, size_t task_index, int fd_base, struct err *e)
+{
+	if (objects_fill_slots(r, fd_base, e) < 0)
+		return -1;
+	for (size_t i = 0; i < r->image->n_objects; i++) {
+		const Pb__Object *o = r->image->objects[i];
+		const struct kind *kind = kind_by_tag(o->kind);
+		ProtobufCMessage *m;
+
+		if (o->home_task != task_index || !kind->finish)
+			continue;
+		m = object_unpack(r->arena, o, e);
+		if (!m)
+			return -1;
+		if (kind->finish(r, (int)o->home_fd, m, e) < 0)
+			return err_wrap(e, "fd %u", o->home_fd);
+	}
+	return 0;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The object graph: which fds of which tasks refer to which kernel objects. */
+
+#include "kinds/kind.h"
+
+/* Collect every object behind the tree's fds, and the tasks' slots, into `img`. */
+int objects_collect(struct collect *c, Pb__Image *img, struct err *e);
+
+/* Unpack an object's message; NULL (with `e` set) when it is damaged. */
+ProtobufCMessage *object_unpack(struct arena *arena, const Pb__Object *o, struct err *e);
+
+/* Make every object of the image in the coordinator. ret_fds[i] is the fd of objects[i]. */
+int objects_restore(struct restore_objects *r, const Pb__Image *img, int **ret_fds, struct err *e);
+
+/* In a task: give every slot its object, complete what is at home here, close all else below `fd_base`. */
+int objects_install(struct restore_task *r, size_t task_index, int fd_base, struct err *e);

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/plan.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/user.h>
+
+#include "arch/x86_64/regs.h"
+#include "kinds/kind.h"
+#include "memory/memory.h"
+
+#define ADDRESS_END 0x7ffffffff000ull
+
+enum { PID_LIMIT = 4 * 1024 * 1024, FD_LIMIT = 1 << 30, FD_BASE_MIN = 64, SIGNALS = 64, SIGINFO_SIZE = 128 };
+
+#define plan_bad(e, ...) err_set((e), ERR_IMAGE, 0, __VA_ARGS__)
+
+/* ---- does the metadata agree with itself? ---- */
+
+static int plan_check_machine(const Pb__Image *meta, struct err *e)
+{
+	const Pb__Machine *m = meta->machine;
+
+	if (!m->arch || strcmp(m->arch, ARCH_NAME) != 0) {
+		err_set(e, ERR_STATE, 0, "the image was taken on %s, this machine is %s", m->arch ? m->arch : "another architecture",
+			ARCH_NAME);
+		return err_help(e, "restore it on a machine of that architecture");
+	}
+	if (m->page_size != MEMORY_PAGE)
+		return plan_bad(e, "the image has pages of %lu bytes", m->page_size);
+	return 0;
+}
+
+static int plan_check_mapping(const Pb__Image *meta, const Pb__Mapping *m, uint64_t after, struct err *e)
+{
+	const uint64_t unaligned = MEMORY_PAGE - 1;
+	bool file = m->kind == PB__MAPPING_KIND__FILE_PRIVATE || m->kind == PB__MAPPING_KIND__FILE_SHARED;
+
+	if ((m->start | m->end) & unaligned || m->start < after || m->end <= m->start || m->end > ADDRESS_END)
+		return plan_bad(e, "the mapping %lx-%lx has no possible place", m->start, m->end);
+	if (m->prot & ~(uint32_t)(PROT_READ | PROT_WRITE | PROT_EXEC))
+		return plan_bad(e, "the mapping %lx-%lx has an unknown protection", m->start, m->end);
+	if (m->kind > PB__MAPPING_KIND__VVAR)
+		return plan_bad(e, "the mapping %lx-%lx is of an unknown kind", m->start, m->end);
+	if (file && (m->inode >= meta->n_inodes || m->offset & unaligned))
+		return plan_bad(e, "the mapping %lx-%lx refers to no file of the image", m->start, m->end);
+	if (!file && m->kind != PB__MAPPING_KIND__ANON && !m->name)
+		return plan_bad(e, "the mapping %lx-%lx has no name", m->start, m->end);
+	return 0;
+}
+
+static int plan_check_space(const Pb__Image *meta, const Pb__AddressSpace *s, struct err *e)
+{
+	uint64_t after = MEMORY_PAGE;
+
+	if (s->exe >= meta->n_inodes)
+		return plan_bad(e, "an address space has no executable");
+	for (size_t i = 0; i < s->n_mappings; i++) {
+		if (plan_check_mapping(meta, s->mappings[i], after, e) < 0)
+			return -1;
+		after = s->mappings[i]->end;
+	}
+	return 0;
+}
+
+static int plan_check_inodes(const Pb__Image *meta, struct err *e)
+{
+	for (size_t i = 0; i < meta->n_inodes; i++) {
+		const Pb__Inode *n = meta->inodes[i];
+
+		if (!n->path || n->kind > PB__INODE_KIND__SHARED_ANON)
+			return plan_bad(e, "inode %zu has no name or an unknown kind", i);
+		if (n->size > INT64_MAX)
+			return plan_bad(e, "inode %zu (%s) has an impossible size", i, n->path);
+	}
+	return 0;
+}
+
+static int plan_check_objects(const Pb__Image *meta, struct err *e)
+{
+	for (size_t i = 0; i < meta->n_objects; i++) {
+		const Pb__Object *o = meta->objects[i];
+
+		if (!kind_by_tag(o->kind))
+			return plan_bad(e, "object %zu is of the unknown kind %u", i, o->kind);
+		if (o->home_task >= meta->n_tasks)
+			return plan_bad(e, "object %zu has no home", i);
+	}
+	return 0;
+}
+
+static int plan_check_pending(const Pb__Task *t, Pb__Siginfo *const *infos, size_t n, struct err *e)
+{
+	for (size_t i = 0; i < n; i++) {
+		int32_t signo;
+
+		if (infos[i]->info.len != SIGINFO_SIZE)
+			return plan_bad(e, "task %d: a pending signal is damaged", t->pid);
+		memcpy(&signo, infos[i]->info.data, sizeof(signo));
+		if (signo < 1 || signo > SIGNALS)
+			return plan_bad(e, "task %d: the pending signal %d does not exist", t->pid, signo);
+	}
+	return 0;
+}
+
+static int plan_check_threads(const Pb__Task *t, struct err *e)
+{
+	if (!t->n_threads || t->threads[0]->tid != t->pid)
+		return plan_bad(e, "task %d has no first thread", t->pid);
+	for (size_t i = 0; i < t->n_threads; i++) {
+		const Pb__Thread *th = t->threads[i];
+
+		if (th->tid < 1 || th->tid > PID_LIMIT)
+			return plan_bad(e, "task %d: the thread id %d is impossible", t->pid, th->tid);
+		if (th->regs.len != sizeof(struct user_regs_struct) || th->xstate.len > ARCH_XSTATE_MAX)
+			return plan_bad(e, "task %d: the registers of thread %d are damaged", t->pid, th->tid);
+		if (plan_check_pending(t, th->pending, th->n_pending, e) < 0)
+			return -1;
+	}
+	return plan_check_pending(t, t->pending, t->n_pending, e);
+}
+
+static int plan_check_slots(struct plan *plan, const Pb__Task *t, struct err *e)
+{
+	int64_t last = -1;
+
+	for (size_t i = 0; i < t->n_slots; i++) {
+		const Pb__Slot *s = t->slots[i];
+
+		if ((int64_t)s->fd <= last || s->fd >= FD_LIMIT || s->object >= plan->image->n_objects)
+			return plan_bad(e, "task %d: its file descriptors are damaged at fd %u", t->pid, s->fd);
+		last = s->fd;
+	}
+	if (last + 1 > plan->fd_base)
+		plan->fd_base = (int)(last + 1);
+	return 0;
+}
+
+static int plan_check_task(struct plan *plan, size_t i, struct err *e)
+{
+	const Pb__Task *t = plan->tasks[i].pb;
+
+	if (t->pid < 2 || t->pid > PID_LIMIT || t->pgid < 0 || t->sid < 0 || !t->comm)
+		return plan_bad(e, "task %zu has the impossible PID %d", i, t->pid);
+	if (t->state > PB__TASK_STATE__ZOMBIE)
+		return plan_bad(e, "task %d is in an unknown state", t->pid);
+	for (size_t k = 0; k < i; k++)
+		if (plan->tasks[k].pb->pid == t->pid)
+			return plan_bad(e, "two tasks have the PID %d", t->pid);
+	if (t->state == PB__TASK_STATE__ZOMBIE)
+		return 0;
+	if (!t->has_space || t->space >= plan->image->n_spaces || !t->cwd || !t->root || !t->creds)
+		return plan_bad(e, "task %d is incomplete", t->pid);
+	if (plan_check_threads(t, e) < 0 || plan_check_slots(plan, t, e) < 0)
+		return -1;
+	plan->n_threads += t->n_threads;
+	return 0;
+}
+
+/* ---- who makes whom ---- */
+
+static uint32_t plan_find(const struct plan *plan, int32_t pid)
+{
+	for (size_t i = 0; i < plan->n_tasks; i++)
+		if (plan->tasks[i].pb->pid == pid)
+			return (uint32_t)i;
+	return UINT32_MAX;
+}
+
+/* The session that a task was in before it led one itself, as far as the image tells; 0: the one outside. */
+static int32_t plan_birth_session(const struct plan *plan, const struct plan_task *t)
+{
+	if (t->parent == UINT32_MAX)
+		return 0;
+	return plan->tasks[t->parent].pb->session_outside ? 0 : plan->tasks[t->parent].pb->sid;
+}
+
+static int32_t plan_session(const Pb__Task *pb)
+{
+	return pb->session_outside ? 0 : pb->sid;
+}
+
+static int plan_birth(struct plan *plan, struct plan_task *t, struct err *e)
+{
+	const struct plan_task *parent = t->parent == UINT32_MAX ? NULL : &plan->tasks[t->parent];
+	int32_t session = plan_session(t->pb);
+
+	if (!parent) {
+		t->birth = BIRTH_ROOT;
+		if (session && session != t->pb->pid)
+			return plan_bad(e, "the root task %d is in the session of nobody", t->pb->pid);
+		return 0;
+	}
+	if (session == t->pb->pid || session == plan_session(parent->pb)) {
+		t->birth = BIRTH_CHILD;
+		return 0;
+	}
+	if (parent->pb->sid == parent->pb->pid && session == plan_birth_session(plan, parent)) {
+		t->birth = BIRTH_BEFORE_SESSION;
+		return 0;
+	}
+	t->leader = plan_find(plan, session);
+	if (t->leader == UINT32_MAX && session) {
+		t->birth = BIRTH_BY_STANDIN;
+		return 0;
+	}
+	if (t->leader != UINT32_MAX && plan->tasks[t->leader].parent == t->parent &&
+	    plan->tasks[t->leader].pb->state != PB__TASK_STATE__ZOMBIE) {
+		t->birth = BIRTH_BY_LEADER;
+		return 0;
+	}
+	return err_set(e, ERR_STATE, 0, "cannot make task %d (%s) again: it is a child of %d, but in the session of task %d",
+		       t->pb->pid, t->pb->comm, parent->pb->pid, session);
+}
+
+bool plan_first_of_session(const struct plan *plan, size_t task)
+{
+	for (size_t i = 0; i < task; i++)
+		if (plan->tasks[i].birth == BIRTH_BY_STANDIN && plan->tasks[i].parent == plan->tasks[task].parent &&
+		    plan->tasks[i].pb->sid == plan->tasks[task].pb->sid)
+			return false;
+	return true;
+}
+
+/* A group whose leader is dead needs a stand-in, unless a stand-in for its session brings the group along. */
+static void plan_group(struct plan *plan, size_t i)
+{
+	struct plan_task *t = &plan->tasks[i];
+
+	if (t->pb->group_outside || plan_find(plan, t->pb->pgid) != UINT32_MAX || t->pb->pgid == t->pb->sid)
+		return;
+	for (size_t k = 0; k < i; k++)
+		if (plan->tasks[k].pb->pgid == t->pb->pgid)
+			return;
+	t->makes_group = true;
+}
+
+static int plan_tree(struct plan *plan, struct err *e)
+{
+	for (size_t i = 0; i < plan->n_tasks; i++) {
+		struct plan_task *t = &plan->tasks[i];
+
+		t->parent = i ? plan_find(plan, t->pb->ppid) : UINT32_MAX;
+		if (i && t->parent >= i)
+			return plan_bad(e, "task %d does not come after its parent", t->pb->pid);
+		if (t->parent != UINT32_MAX && plan->tasks[t->parent].pb->state == PB__TASK_STATE__ZOMBIE)
+			return plan_bad(e, "task %d is the child of a zombie", t->pb->pid);
+	}
+	for (size_t i = 0; i < plan->n_tasks; i++) {
+		if (plan_birth(plan, &plan->tasks[i], e) < 0)
+			return -1;
+		plan_group(plan, i);
+	}
+	return 0;
+}
+
+int plan_make(struct plan *plan, const Pb__Image *meta, const struct image *img, struct arena *arena, struct err *e)
+{
+	*plan = (struct plan){ .image = meta, .n_tasks = meta->n_tasks, .fd_base = FD_BASE_MIN };
+	plan->tasks = arena_alloc(arena, (meta->n_tasks + 1) * sizeof(*plan->tasks));
+	if (!plan->tasks)
+		return err_nomem(e);
+	if (!meta->n_tasks || meta->tasks[0]->state == PB__TASK_STATE__ZOMBIE)
+		return plan_bad(e, "the image holds no living task");
+	for (size_t i = 0; i < meta->n_tasks; i++)
+		plan->tasks[i].pb = meta->tasks[i];
+	if (plan_check_machine(meta, e) < 0 || plan_check_inodes(meta, e) < 0 || plan_check_objects(meta, e) < 0)
+		return -1;
+	for (size_t i = 0; i < meta->n_spaces; i++)
+		if (plan_check_space(meta, meta->spaces[i], e) < 0)
+			return -1;
+	for (size_t i = 0; i < meta->n_tasks; i++)
+		if (plan_check_task(plan, i, e) < 0)
+			return -1;
+	for (size_t i = 0; i < img->n_runs; i++) {
+		uint32_t owner = img->runs[i].owner, inode = owner & ~IMAGE_OWNER_INODE(0);
+
+		if (owner & IMAGE_OWNER_INODE(0) ? inode >= meta->n_inodes : owner >= meta->n_spaces)
+			return plan_bad(e, "the image holds pages of nobody");
+	}
+	return plan_tree(plan, e);
+}

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Restore, phase by phase: open and verify, plan, objects, tasks, switch, finish.
+ *
+ * Everything is made once, here, before the tasks are forked: they inherit it
+ * and keep what is theirs. Whatever fails before the last step leaves nothing
+ * behind; the image is only read.
+ */
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/build.h"
+#include "core/core.h"
+#include "core/objects.h"
+#include "core/plan.h"
+#include "core/trace.h"
+#include "memory/memory.h"
+#include "task/task.h"
+#include "util/fd.h"
+
+enum { OBJECT_FDS_SPARE = 256, PID_POLL_US = 20000, META_MAX = 1 << 30 };
+
+struct restore {
+	const struct restore_options *o;
+	struct arena arena;
+	struct image *image;
+	Pb__Image *meta;
+	struct plan plan;
+	struct inode_restore inodes;
+	int *object_fds;
+	struct build build;
+	struct obstacle_list notes;
+	void *shared;
+	size_t shared_size;
+};
+
+/* ---- open ---- */
+
+static unsigned cpu_count(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+}
+
+int core_open(const char *path, bool verify, struct arena *arena, struct image **ret, Pb__Image **ret_meta, struct err *e)
+{
+	struct image *img;
+	struct plan plan;
+	int r = image_open(&img, path, e);
+
+	if (r < 0)
+		return r;
+	if (verify)
+		r = image_verify_extents(img, cpu_count(), e);
+	/* Unpacked, metadata is a few times its packed size; a hostile one must not grow without bounds. */
+	arena->limit = arena->used + 64 * (img->meta_size + 4096);
+	*ret_meta = r < 0 ? NULL : (Pb__Image *)pb_unpack(arena, &pb__image__descriptor, img->meta, img->meta_size);
+	arena->limit = 0;
+	if (r == 0 && !*ret_meta)
+		r = err_set(e, ERR_IMAGE, 0, "the metadata of %s is damaged", path);
+	if (r == 0)
+		r = plan_make(&plan, *ret_meta, img, arena, e);
+	if (r < 0) {
+		image_close(img);
+		return r;
+	}
+	*ret = img;
+	return 0;
+}
+
+/* ---- plan: can it be done here? ---- */
+
+static int restore_check_kernel(struct restore *r, struct err *e)
+{
+	uint64_t hash;
+
+	if (memory_vdso_hash(&hash, e) < 0)
+		return -1;
+	if (r->meta->machine->has_vdso_hash && r->meta->machine->vdso_hash != hash) {
+		err_set(e, ERR_STATE, 0, "the image was taken on kernel %s, whose vdso differs from this one's",
+			r->meta->machine->kernel_release);
+		return err_help(e, "restore it on that kernel");
+	}
+	return 0;
+}
+
+/* Who holds this PID? 0: nobody; 1: a zombie, or a dead leader's group or session; 2: somebody, named in `e`. */
+static int restore_pid_holder(struct restore *r, pid_t pid, struct err *e)
+{
+	struct proc_stat stat;
+	char *text;
+
+	if (kill(pid, 0) < 0 && errno == ESRCH)
+		return 0;
+	if (fd_read_proc(pid, "stat", &r->arena, &text, NULL) < 0 || proc_parse_stat(text, &stat) < 0)
+		return 0;
+	err_set(e, ERR_STATE, 0, "the PID %d is taken by %s", pid, stat.comm);
+	if (stat.state == 'Z' || stat.state == 'X') {
+		err_set(e, ERR_STATE, 0, "the PID %d is still held by the zombie of %s, which process %d has not reaped", pid,
+			stat.comm, stat.ppid);
+		return 1;
+	}
+	err_help(e, "end that process, or wait until it has ended");
+	return 2;
+}
+
+static int restore_wait_for_pid(struct restore *r, pid_t pid, unsigned *left_ms, struct err *e)
+{
+	int held;
+
+	while ((held = restore_pid_holder(r, pid, e)) == 1 && *left_ms) {
+		unsigned step = PID_POLL_US / 1000;
+
+		usleep(PID_POLL_US);
+		*left_ms = *left_ms > step ? *left_ms - step : 0;
+	}
+	if (held)
+		return -1;
+	*e = ERR_INIT;
+	return 0;
+}
+
+static int restore_check_pids(struct restore *r, struct err *e)
+{
+	unsigned left_ms = r->o->pid_wait_ms;
+
+	for (size_t i = 0; i < r->plan.n_tasks; i++) {
+		const Pb__Task *pb = r->plan.tasks[i].pb;
+
+		if (restore_wait_for_pid(r, pb->pid, &left_ms, e) < 0)
+			return -1;
+		for (size_t k = 1; k < pb->n_threads; k++)
+			if (restore_wait_for_pid(r, pb->threads[k]->tid, &left_ms, e) < 0)
+				return -1;
+	}
+	return 0;
+}
+
+static int restore_plan(struct restore *r, struct err *e)
+{
+	if (plan_make(&r->plan, r->meta, r->image, &r->arena, e) < 0 || restore_check_kernel(r, e) < 0)
+		return -1;
+	for (size_t i = 0; i < r->plan.n_tasks; i++)
+		if (r->plan.tasks[i].pb->state != PB__TASK_STATE__ZOMBIE && creds_check(r->plan.tasks[i].pb, e) < 0)
+			return -1;
+	return restore_check_pids(r, e);
+}
+
+/* ---- objects ---- */
+
+/* The saved fds, and above them one for each object: more than the usual soft limit may be needed. */
+static int restore_raise_fd_limit(struct restore *r, struct err *e)
+{
+	rlim_t need = (rlim_t)r->plan.fd_base + r->meta->n_objects * 2 + r->meta->n_inodes + OBJECT_FDS_SPARE;
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) < 0)
+		return err_sys(e, errno, "getrlimit");
+	if (rl.rlim_cur >= need)
+		return 0;
+	if (rl.rlim_max < need) {
+		err_set(e, ERR_SYSTEM, 0, "the limit of open files (%lu) is too low, %lu are needed", rl.rlim_max, need);
+		return err_help(e, "raise it: ulimit -Hn %lu", need);
+	}
+	rl.rlim_cur = rl.rlim_max;
+	return setrlimit(RLIMIT_NOFILE, &rl) < 0 ? err_sys(e, errno, "setrlimit") : 0;
+}
+
+static int restore_make_objects(struct restore *r, struct err *e)
+{
+	struct restore_objects ro;
+
+	if (restore_raise_fd_limit(r, e) < 0)
+		return -1;
+	r->inodes = (struct inode_restore){
+		.arena = &r->arena, .image = r->image, .fd_base = r->plan.fd_base, .allow_changed = r->o->allow_changed
+	};
+	if (inode_restore_all(&r->inodes, r->meta, e) < 0)
+		return -1;
+	r->image->fd = fd_raise(r->image->fd, r->plan.fd_base, e);
+	if (r->image->fd < 0)
+		return -1;
+	ro = (struct restore_objects){ .arena = &r->arena,
+				       .inodes = &r->inodes,
+				       .fd_base = r->plan.fd_base,
+				       .allow_changed = r->o->allow_changed };
+	memcpy(ro.streams, r->o->streams, sizeof(ro.streams));
+	return objects_restore(&ro, r->meta, &r->object_fds, e);
+}
+
+static void restore_close_objects(struct restore *r)
+{
+	for (size_t i = 0; r->object_fds && i < r->meta->n_objects; i++)
+		fd_closep(&r->object_fds[i]);
+}
+
+/* ---- tasks ---- */
+
+static int restore_prepare_build(struct restore *r, struct err *e)
+{
+	size_t regions = r->plan.n_tasks * sizeof(struct build_region);
+
+	r->shared_size = sizeof(struct meeting) + regions;
+	r->shared = mmap(NULL, r->shared_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (r->shared == MAP_FAILED) {
+		r->shared = NULL;
+		return err_nomem(e);
+	}
+	r->build = (struct build){
+		.plan = &r->plan, .image = r->image, .inodes = &r->inodes, .object_fds = r->object_fds,
+		.meeting = r->shared, .coordinator = getpid(),
+		.regions = (struct build_region *)((struct meeting *)r->shared + 1),
+	};
+	return 0;
+}
+
+static void restore_report_notes(struct restore *r)
+{
+	for (size_t i = 0; i < r->notes.n; i++)
+		log_say(r->o->log, LOG_NOTE, "%s", r->notes.v[i].text);
+}
+
+static pid_t restore_make_tasks(struct restore *r, struct err *e)
+{
+	pid_t root = build_root(&r->build, e);
+
+	if (root < 0)
+		return root;
+	if (trace_begin(root, e) < 0)
+		goto abandon;
+	build_go(&r->build);
+	if (trace_until_parked(&r->build, e) < 0 || trace_finish(&r->build, &r->notes, e) < 0 ||
+	    inode_restore_seals(&r->inodes, e) < 0)
+		goto abandon;
+	if (r->o->ready && r->o->ready(r->o->ready_data, root, r->meta, e) < 0)
+		goto abandon;
+	if (trace_release(&r->build, e) < 0)
+		goto abandon;
+	restore_report_notes(r);
+	return root;
+abandon:
+	kill(root, SIGKILL);
+	trace_abandon();
+	return -1;
+}
+
+/* ---- all of it ---- */
+
+static pid_t restore_run(struct restore *r, struct err *e)
+{
+	sigset_t all, before;
+	pid_t root = -1;
+
+	if (restore_plan(r, e) < 0 || restore_make_objects(r, e) < 0 || restore_prepare_build(r, e) < 0)
+		return -1;
+	/* The tasks inherit the closed mask: nothing is delivered to them before they are complete. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	root = restore_make_tasks(r, e);
+	prctl(PR_SET_CHILD_SUBREAPER, 0);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return root;
+}
+
+pid_t core_restore(const struct restore_options *o, struct err *e)
+{
+	struct restore r = { .o = o };
+	struct rlimit files;
+	pid_t root;
+
+	getrlimit(RLIMIT_NOFILE, &files);
+	r.notes.arena = &r.arena;
+	root = core_open(o->path, true, &r.arena, &r.image, &r.meta, e) < 0 ? -1 : restore_run(&r, e);
+	restore_close_objects(&r);
+	inode_restore_done(&r.inodes, root < 0);
+	setrlimit(RLIMIT_NOFILE, &files);
+	if (r.shared)
+		munmap(r.shared, r.shared_size);
+	image_close(r.image);
+	arena_done(&r.arena);
+	return root;
+}

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/trace.h"
+
+#include <errno.h>
+#include <linux/prctl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "arch/x86_64/regs.h"
+#include "sys/ptrace.h"
+#include "task/task.h"
+
+enum {
+	TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK |
+			PTRACE_O_TRACEVFORK,
+};
+
+int trace_begin(pid_t root, struct err *e)
+{
+	int r = sys_ptrace(PTRACE_SEIZE, root, 0, TRACE_OPTIONS);
+
+	return r < 0 ? err_sys(e, r, "tracing our own child %d", root) : 0;
+}
+
+/* ---- until all have parked ---- */
+
+static const struct plan_task *trace_task(const struct build *b, pid_t pid)
+{
+	for (size_t i = 0; i < b->plan->n_tasks; i++)
+		if (b->plan->tasks[i].pb->pid == pid)
+			return &b->plan->tasks[i];
+	return NULL;
+}
+
+/* Somebody ended before its time: what did it say? */
+static int trace_lost(struct build *b, pid_t pid, int status, struct err *e)
+{
+	if (atomic_load(&b->meeting->told)) {
+		*e = b->meeting->err;
+		return e->number ? -e->number : -ECANCELED;
+	}
+	if (WIFSIGNALED(status))
+		return err_set(e, ERR_SYSTEM, 0, "process %d was killed by signal %d (%s) while it was being made", pid,
+			       WTERMSIG(status), strsignal(WTERMSIG(status)));
+	return err_set(e, ERR_SYSTEM, 0, "process %d ended with status %d while it was being made", pid, WEXITSTATUS(status));
+}
+
+/* Zombies and stand-ins are meant to end; tasks and failures are not. */
+static bool trace_may_end(const struct build *b, pid_t pid, int status)
+{
+	const struct plan_task *t = trace_task(b, pid);
+
+	if (atomic_load(&b->meeting->failed))
+		return false;
+	return t ? t->pb->state == PB__TASK_STATE__ZOMBIE : WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static bool trace_is_zombie_signal(const struct build *b, pid_t pid)
+{
+	const struct plan_task *t = trace_task(b, pid);
+
+	return t && t->pb->state == PB__TASK_STATE__ZOMBIE;
+}
+
+/* One event. Returns 1 when a thread has parked, 0 for all else, negative when the restore has failed. */
+static int trace_event(struct build *b, pid_t tid, int status, struct err *e)
+{
+	int signo = 0;
+
+	if (!WIFSTOPPED(status))
+		return trace_may_end(b, tid, status) ? 0 : trace_lost(b, tid, status, e);
+	if (!(status >> 16)) {
+		if (WSTOPSIG(status) == SIGSTOP && !trace_is_zombie_signal(b, tid))
+			return 1;
+		signo = WSTOPSIG(status);
+	}
+	sys_ptrace(SYS_PTRACE_CONT, tid, 0, (uintptr_t)signo); /* gone: its end will be reported */
+	return 0;
+}
+
+int trace_until_parked(struct build *b, struct err *e)
+{
+	size_t parked = 0;
+
+	while (parked < b->plan->n_threads) {
+		int status, r;
+		pid_t tid = waitpid(-1, &status, __WALL);
+
+		if (tid < 0 && errno == EINTR)
+			continue;
+		if (tid < 0)
+			return err_sys(e, errno, "waiting for the tree that is being made");
+		r = trace_event(b, tid, status, e);
+		if (r < 0)
+			return r;
+		parked += (size_t)r;
+	}
+	return 0;
+}
+
+/* ---- a parked task ---- */
+
+static int trace_read(pid_t pid, uint64_t addr, void *buf, size_t size)
+{
+	struct iovec local = { buf, size }, remote = { (void *)addr, size };
+
+	return process_vm_readv(pid, &local, 1, &remote, 1, 0) == (ssize_t)size ? 0 : -EIO;
+}
+
+/* Did the script at `addr` run to its end? Descends into those of the threads. */
+static int trace_check_script(pid_t pid, uint64_t addr, struct err *e)
+{
+	struct script script;
+	struct script_op op;
+
+	if (trace_read(pid, addr, &script, sizeof(script)) < 0)
+		return err_set(e, ERR_SYSTEM, 0, "reading the script's outcome");
+	if (script.done < script.n) {
+		if (trace_read(pid, script.ops + script.done * sizeof(op), &op, sizeof(op)) < 0)
+			return err_set(e, ERR_SYSTEM, 0, "reading the script's outcome");
+		return err_sys(e, (int)op.result, "%s (step %u of %u)", op.note ? (const char *)op.note : "the switch",
+			       script.done + 1, script.n);
+	}
+	for (uint32_t i = 0; i < script.n; i++) {
+		int r = trace_read(pid, script.ops + i * sizeof(op), &op, sizeof(op));
+
+		if (r == 0 && op.code == SCRIPT_THREAD)
+			r = trace_check_script(pid, op.args[2], e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* A `syscall` instruction of the vdso: our own is the same as every task's. */
+static int trace_find_gadget(const Pb__AddressSpace *space, pid_t pid, uint64_t *ret, struct err *e)
+{
+	unsigned char page[4096];
+
+	for (size_t i = 0; i < space->n_mappings; i++) {
+		const Pb__Mapping *m = space->mappings[i];
+
+		for (uint64_t at = m->start; m->kind == PB__MAPPING_KIND__VDSO && at < m->end; at += sizeof(page)) {
+			const unsigned char *found;
+
+			if (trace_read(pid, at, page, sizeof(page)) < 0)
+				continue;
+			found = memmem(page, sizeof(page), "\x0f\x05", 2);
+			if (found) {
+				*ret = at + (uint64_t)(found - page);
+				return 0;
+			}
+		}
+	}
+	return err_set(e, ERR_STATE, 0, "the vdso has no system call instruction");
+}
+
+static int trace_step(pid_t tid, int request, int *ret_status, struct err *e)
+{
+	int r = sys_ptrace(request, tid, 0, 0);
+
+	if (r < 0 || waitpid(tid, ret_status, __WALL) < 0 || !WIFSTOPPED(*ret_status))
+		return err_set(e, ERR_SYSTEM, 0, "thread %d was lost", tid);
+	return 0;
+}
+
+/* One system call in a parked thread, through a syscall instruction at `gadget`. */
+static int trace_syscall(pid_t tid, uint64_t gadget, int64_t nr, const uint64_t args[6], int64_t *ret, struct err *e)
+{
+	struct user_regs_struct regs;
+	int status, r = sys_ptrace_getregs(tid, &regs);
+
+	if (r < 0)
+		return err_sys(e, r, "reading the registers of thread %d", tid);
+	arch_set_syscall(&regs, nr, args);
+	regs.rip = gadget;
+	regs.orig_rax = (uint64_t)-1;
+	r = sys_ptrace_setregs(tid, &regs);
+	if (r < 0)
+		return err_sys(e, r, "writing the registers of thread %d", tid);
+	if (trace_step(tid, SYS_PTRACE_SYSCALL, &status, e) < 0 || trace_step(tid, SYS_PTRACE_SYSCALL, &status, e) < 0)
+		return -1;
+	r = sys_ptrace_getregs(tid, &regs);
+	*ret = arch_syscall_result(&regs);
+	return r < 0 ? err_sys(e, r, "reading the registers of thread %d", tid) : 0;
+}
+
+/*
+ * From a syscall-stop to a plain one: only there does the kernel treat the final
+ * registers like those of an interrupted system call.
+ */
+static int trace_settle(pid_t tid, struct err *e)
+{
+	int status;
+
+	sys_ptrace(PTRACE_INTERRUPT, tid, 0, 0);
+	do {
+		if (trace_step(tid, SYS_PTRACE_CONT, &status, e) < 0)
+			return -1;
+	} while (status >> 16 != PTRACE_EVENT_STOP);
+	return 0;
+}
+
+/* The last traces of torpor: the region, and what changing credentials did to the process. */
+static int trace_clean(const struct build_region *region, const Pb__Task *pb, const Pb__AddressSpace *space, struct err *e)
+{
+	const uint64_t unmap[6] = { region->start, region->size };
+	const uint64_t dumpable[6] = { PR_SET_DUMPABLE, pb->dumpable };
+	uint64_t gadget;
+	int64_t result;
+
+	if (trace_find_gadget(space, pb->pid, &gadget, e) < 0 ||
+	    trace_syscall(pb->pid, gadget, SYS_munmap, unmap, &result, e) < 0)
+		return -1;
+	if (result < 0)
+		return err_sys(e, (int)result, "unmapping the runner");
+	if (pb->dumpable <= 1) { /* 2 cannot be set: it comes of itself with set-user-ID */
+		if (trace_syscall(pb->pid, gadget, SYS_prctl, dumpable, &result, e) < 0)
+			return -1;
+		if (result < 0)
+			return err_sys(e, (int)result, "PR_SET_DUMPABLE");
+	}
+	return trace_settle(pb->pid, e);
+}
+
+static int trace_finish_task(struct build *b, size_t index, struct obstacle_list *notes, struct err *e)
+{
+	const Pb__Task *pb = b->plan->tasks[index].pb;
+
+	if (trace_check_script(pb->pid, b->regions[index].script, e) < 0 ||
+	    trace_clean(&b->regions[index], pb, b->plan->image->spaces[pb->space], e) < 0)
+		return -1;
+	for (size_t i = 0; i < pb->n_threads; i++)
+		if (thread_restore_outside(pb->threads[i], notes, e) < 0)
+			return -1;
+	return 0;
+}
+
+int trace_finish(struct build *b, struct obstacle_list *notes, struct err *e)
+{
+	for (size_t i = 0; i < b->plan->n_tasks; i++) {
+		const Pb__Task *pb = b->plan->tasks[i].pb;
+
+		if (pb->state != PB__TASK_STATE__ZOMBIE && trace_finish_task(b, i, notes, e) < 0)
+			return err_wrap(e, "task %d (%s)", pb->pid, pb->comm);
+	}
+	return 0;
+}
+
+/* ---- letting go ---- */
+
+/* The tree outlives us from here on: first for all, then it runs. Children first, so that nobody misses anybody. */
+int trace_release(struct build *b, struct err *e)
+{
+	const struct plan *p = b->plan;
+
+	for (size_t i = p->n_tasks; i-- > 0;)
+		for (size_t k = 0; p->tasks[i].pb->state != PB__TASK_STATE__ZOMBIE && k < p->tasks[i].pb->n_threads; k++) {
+			int r = sys_ptrace(PTRACE_SETOPTIONS, p->tasks[i].pb->threads[k]->tid, 0, 0);
+
+			if (r < 0)
+				return err_sys(e, r, "task %d was lost before it could run", p->tasks[i].pb->pid);
+		}
+	for (size_t i = p->n_tasks; i-- > 0;) {
+		const Pb__Task *pb = p->tasks[i].pb;
+
+		if (pb->state == PB__TASK_STATE__STOPPED)
+			kill(pb->pid, SIGSTOP);
+		for (size_t k = 0; pb->state != PB__TASK_STATE__ZOMBIE && k < pb->n_threads; k++)
+			sys_ptrace(SYS_PTRACE_DETACH, pb->threads[k]->tid, 0, 0);
+	}
+	return 0;
+}
+
+/*
+ * We are subreaper and tracer of everything: whatever reports to us belongs to
+ * the failed restore. Kill it at each report until nobody is left.
+ */
+void trace_abandon(void)
+{
+	int status;
+	pid_t tid;
+
+	for (;;) {
+		tid = waitpid(-1, &status, __WALL | WNOHANG);
+		if (tid < 0 && errno == EINTR)
+			continue;
+		if (tid < 0)
+			return;
+		if (tid > 0 && WIFSTOPPED(status)) {
+			kill(tid, SIGKILL);
+			sys_ptrace(SYS_PTRACE_CONT, tid, 0, 0);
+		}
+		if (tid == 0)
+			usleep(200);
+	}
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The coordinator's hold on the tree that is being made: every process and
+ * thread of it is traced from birth, and dies with the coordinator.
+ */
+
+#include "core/build.h"
+#include "util/obstacle.h"
+
+/* Seize the root, which is waiting for build_go(). */
+int trace_begin(pid_t root, struct err *e);
+
+/* Let the tree make itself, until every thread of it has parked. */
+int trace_until_parked(struct build *b, struct err *e);
+
+/* Give every parked thread its final state; nothing of torpor is left in it. */
+int trace_finish(struct build *b, struct obstacle_list *notes, struct err *e);
+
+/* Let the tree run. */
+int trace_release(struct build *b, struct err *e);
+
+/* Kill and reap all that has been made. */
+void trace_abandon(void);

@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Writing an image. Threads reserve their place in the file under the lock and
+ * write outside of it; the header goes first, the tables and the trailer last.
+ *
+ * The file has another name until it is whole, and the trailer is what makes it
+ * whole: whatever fails or dies before the rename leaves the older image, if
+ * any, as it was. A failed write leaves a gap, so it is remembered and the
+ * commit refuses.
+ */
+
+#include "image/image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "image/layout.h"
+#include "util/err.h"
+#include "util/fd.h"
+
+enum {
+	WRITER_KICK = 8 * 1024 * 1024, /* bytes between two starts of write-back */
+};
+
+struct image_writer {
+	char *path; /* as given, for messages */
+	char *base; /* final name inside the folder */
+	char *part; /* name until then */
+	int dir_fd;
+	int fd;
+	bool unfinished; /* `part` exists and is ours to remove */
+	uint64_t header_checksum;
+
+	_Atomic uint64_t stored;
+	_Atomic int failure; /* errno of the first write that failed */
+
+	pthread_mutex_t lock; /* for what follows */
+	uint64_t end;         /* the next extent begins here */
+	uint64_t kick_from;   /* the last stretch given to write-back: [kick_from, kick_to) */
+	uint64_t kick_to;
+	struct image_extent *extents;
+	size_t n_extents;
+	size_t room_extents;
+	struct image_run *runs;
+	size_t n_runs;
+	size_t room_runs;
+};
+
+/* ---- failures ---- */
+
+/* Record a failed call on the new file, and what the user can do about it. */
+static int writer_fail(const struct image_writer *w, struct err *e, int number, const char *what)
+{
+	number = abs(number);
+	err_sys(e, number, "cannot %s %s", what, w->path);
+	switch (number) {
+	case ENOSPC:
+		return err_help(e, "free some space on that file system, or write the image to another one");
+	case EDQUOT:
+		return err_help(e, "the disk quota is used up: remove files, or write the image elsewhere");
+	case EFBIG:
+		return err_help(e, "raise the limit of file sizes (ulimit -f), or write the image to a file "
+				   "system that takes bigger files");
+	case EROFS:
+	case EACCES:
+	case EPERM:
+		return err_help(e, "write the image to a folder that this user may write to");
+	case ENOENT:
+	case ENOTDIR:
+		return err_help(e, "the folder must exist, and stay, while the image is written");
+	case EEXIST:
+		return err_help(e, "a torpor that was killed left %s behind: remove it", w->part);
+	}
+	return -number;
+}
+
+/* ---- beginning ---- */
+
+/* Split the path and open its folder: neither chdir() nor a rename of the folder matters from then on. */
+static int writer_open_folder(struct image_writer *w, struct err *e)
+{
+	const char *slash = strrchr(w->path, '/');
+	char *folder;
+
+	w->base = strdup(slash ? slash + 1 : w->path);
+	folder = slash ? strndup(w->path, (size_t)(slash - w->path) + 1) : strdup(".");
+	if (!w->base || !folder || asprintf(&w->part, "%s.part-%d", w->base, (int)getpid()) < 0) {
+		free(folder);
+		return err_nomem(e);
+	}
+	w->dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	free(folder);
+	if (w->dir_fd < 0)
+		return writer_fail(w, e, errno, "open the folder of");
+	return 0;
+}
+
+/*
+ * Said now rather than by the rename at the end, when all the work is done; and
+ * root's rename would put an image in the place of a device.
+ */
+static int writer_check_target(const struct image_writer *w, struct err *e)
+{
+	struct stat st;
+
+	if (!w->base[0] || !strcmp(w->base, ".") || !strcmp(w->base, ".."))
+		return err_set(e, ERR_USAGE, EISDIR, "cannot write an image to '%s'", w->path);
+	if (fstatat(w->dir_fd, w->base, &st, AT_SYMLINK_NOFOLLOW))
+		return errno == ENOENT ? 0 : writer_fail(w, e, errno, "look at");
+	if (S_ISREG(st.st_mode) || S_ISLNK(st.st_mode))
+		return 0;
+	return err_set(e, ERR_USAGE, 0, "cannot write an image to %s: it exists and is not a regular file",
+		       w->path);
+}
+
+static int writer_create(struct image_writer *w, struct err *e)
+{
+	w->fd = openat(w->dir_fd, w->part, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (w->fd < 0)
+		return writer_fail(w, e, errno, "create");
+	w->unfinished = true;
+	return 0;
+}
+
+static int writer_put_header(struct image_writer *w, struct err *e)
+{
+	struct image_header header = { .version = IMAGE_VERSION, .page_size = IMAGE_PAGE };
+	int r;
+
+	memcpy(header.magic, IMAGE_MAGIC, IMAGE_MAGIC_SIZE);
+	header.checksum = image_checksum(&header, IMAGE_SEALED);
+	r = fd_pwrite_full(w->fd, &header, sizeof(header), 0);
+	if (r)
+		return writer_fail(w, e, r, "write");
+	w->header_checksum = header.checksum;
+	w->end = w->kick_from = w->kick_to = sizeof(header);
+	return 0;
+}
+
+int image_writer_new(struct image_writer **ret, const char *path, struct err *e)
+{
+	struct image_writer *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (!w)
+		return err_nomem(e);
+	w->dir_fd = w->fd = -1;
+	pthread_mutex_init(&w->lock, NULL);
+	w->path = strdup(path);
+	r = w->path ? writer_open_folder(w, e) : err_nomem(e);
+	if (!r)
+		r = writer_check_target(w, e);
+	if (!r)
+		r = writer_create(w, e);
+	if (!r)
+		r = writer_put_header(w, e);
+	if (r) {
+		image_writer_free(w);
+		return r;
+	}
+	*ret = w;
+	return 0;
+}
+
+struct image_writer *image_writer_free(struct image_writer *w)
+{
+	if (!w)
+		return NULL;
+	if (w->unfinished)
+		unlinkat(w->dir_fd, w->part, 0);
+	fd_closep(&w->fd);
+	fd_closep(&w->dir_fd);
+	pthread_mutex_destroy(&w->lock);
+	free(w->extents);
+	free(w->runs);
+	free(w->part);
+	free(w->base);
+	free(w->path);
+	free(w);
+	return NULL;
+}
+
+/* ---- pages ---- */
+
+/* Make room for one more element of `size` bytes. The vector, or NULL: then the old one stays valid. */
+static void *writer_grow(void *vec, size_t n, size_t *room, size_t size)
+{
+	size_t more = *room ? *room * 2 : 256;
+	void *bigger;
+
+	if (n < *room)
+		return vec;
+	bigger = reallocarray(vec, more, size);
+	if (bigger)
+		*room = more;
+	return bigger;
+}
+
+/* Under the lock: give the extent its index and its place. */
+static int writer_reserve(struct image_writer *w, struct image_extent *extent, uint32_t *ret_extent,
+			  struct err *e)
+{
+	struct image_extent *extents;
+
+	if (w->n_extents >= UINT32_MAX || w->end > (uint64_t)INT64_MAX - 2 * IMAGE_EXTENT_MAX)
+		return writer_fail(w, e, EFBIG, "write");
+	extents = writer_grow(w->extents, w->n_extents, &w->room_extents, sizeof(*extents));
+	if (!extents)
+		return err_nomem(e);
+	extent->offset = w->end;
+	w->end += image_align(extent->stored);
+	w->extents = extents;
+	w->extents[w->n_extents] = *extent;
+	*ret_extent = (uint32_t)w->n_extents++;
+	return 0;
+}
+
+/*
+ * Let the disk begin on what is in the page cache every WRITER_KICK bytes. Other
+ * threads may not have filled their part of the stretch yet: the next kick
+ * covers it once more, and pages on their way already cost nothing then.
+ */
+static void writer_kick(struct image_writer *w)
+{
+	uint64_t from = 0, to = 0;
+
+	pthread_mutex_lock(&w->lock);
+	if (w->end - w->kick_to >= WRITER_KICK) {
+		from = w->kick_from;
+		to = w->end;
+		w->kick_from = w->kick_to;
+		w->kick_to = to;
+	}
+	pthread_mutex_unlock(&w->lock);
+	/* Only a hint: fsync() reports what goes wrong. */
+	if (to)
+		(void)sync_file_range(w->fd, (off_t)from, (off_t)(to - from), SYNC_FILE_RANGE_WRITE);
+}
+
+int image_writer_extent(struct image_writer *w, const void *data, size_t size, uint32_t *ret_extent,
+			struct err *e)
+{
+	struct image_extent extent = { .codec = IMAGE_CODEC_RAW };
+	int none = 0;
+	int r;
+
+	if (!size || size % IMAGE_PAGE || size > IMAGE_EXTENT_MAX)
+		return err_set(e, ERR_SYSTEM, EINVAL, "%s: an extent of %zu bytes", w->path, size);
+	extent.stored = extent.size = (uint32_t)size;
+	extent.checksum = image_checksum(data, size);
+	pthread_mutex_lock(&w->lock);
+	r = writer_reserve(w, &extent, ret_extent, e);
+	pthread_mutex_unlock(&w->lock);
+	if (r)
+		return r;
+	r = fd_pwrite_full(w->fd, data, size, (off_t)extent.offset);
+	if (r) {
+		atomic_compare_exchange_strong(&w->failure, &none, -r);
+		return writer_fail(w, e, r, "write");
+	}
+	atomic_fetch_add(&w->stored, size);
+	writer_kick(w);
+	return 0;
+}
+
+int image_writer_run(struct image_writer *w, const struct image_run *run, struct err *e)
+{
+	struct image_run *runs;
+
+	if (!image_run_valid(run))
+		return err_set(e, ERR_SYSTEM, EINVAL, "%s: a run of %u pages at %#llx of " IMAGE_OWNER_FMT,
+			       w->path, run->pages, (unsigned long long)run->addr,
+			       IMAGE_OWNER_ARGS(run->owner));
+	pthread_mutex_lock(&w->lock);
+	runs = writer_grow(w->runs, w->n_runs, &w->room_runs, sizeof(*runs));
+	if (runs) {
+		w->runs = runs;
+		w->runs[w->n_runs++] = *run;
+	}
+	pthread_mutex_unlock(&w->lock);
+	return runs ? 0 : err_nomem(e);
+}
+
+uint64_t image_writer_stored(const struct image_writer *w)
+{
+	return atomic_load(&w->stored);
+}
+
+/* ---- the index ---- */
+
+static int writer_compare_runs(const void *left, const void *right)
+{
+	const struct image_run *a = left, *b = right;
+
+	if (a->owner != b->owner)
+		return a->owner < b->owner ? -1 : 1;
+	return a->addr < b->addr ? -1 : a->addr > b->addr;
+}
+
+/* Whether `next` goes on where `run` ends, both in memory and in the extent. */
+static bool writer_run_continues(const struct image_run *run, const struct image_run *next)
+{
+	return run->owner == next->owner && image_run_end(run) == next->addr && run->extent == next->extent &&
+	       run->page + run->pages == next->page;
+}
+
+static int writer_bad_run(const struct image_writer *w, const struct image_run *run, const char *why,
+			  struct err *e)
+{
+	return err_set(e, ERR_SYSTEM, EINVAL, "%s: the memory of " IMAGE_OWNER_FMT " at %#llx %s", w->path,
+		       IMAGE_OWNER_ARGS(run->owner), (unsigned long long)run->addr, why);
+}
+
+/* Sort the runs, refuse what the reader would refuse, and merge neighbours. */
+static int writer_finish_runs(struct image_writer *w, struct err *e)
+{
+	struct image_run *last = NULL;
+	size_t n = 0;
+
+	if (w->n_runs)
+		qsort(w->runs, w->n_runs, sizeof(*w->runs), writer_compare_runs);
+	for (size_t i = 0; i < w->n_runs; i++) {
+		const struct image_run run = w->runs[i];
+
+		if (!image_run_fits(&run, w->extents, w->n_extents))
+			return writer_bad_run(w, &run, "is outside of its extent", e);
+		if (last && last->owner == run.owner && image_run_end(last) > run.addr)
+			return writer_bad_run(w, &run, "was stored twice", e);
+		if (last && writer_run_continues(last, &run)) {
+			last->pages += run.pages;
+		} else {
+			last = &w->runs[n++];
+			*last = run;
+		}
+	}
+	w->n_runs = n;
+	return 0;
+}
+
+/* ---- the commit ---- */
+
+/* Append a block and fill its last page with zeros. */
+static int writer_put_block(struct image_writer *w, struct image_block *block, const void *data,
+			    size_t count, size_t each, struct err *e)
+{
+	static const uint8_t zeros[IMAGE_PAGE];
+	size_t size = count * each;
+	int r;
+
+	block->offset = w->end;
+	block->count = count;
+	block->checksum = image_checksum(data, size);
+	r = fd_pwrite_full(w->fd, data, size, (off_t)w->end);
+	if (!r)
+		r = fd_pwrite_full(w->fd, zeros, image_align(size) - size, (off_t)(w->end + size));
+	if (r)
+		return writer_fail(w, e, r, "write");
+	w->end += image_align(size);
+	return 0;
+}
+
+static int writer_put_trailer(struct image_writer *w, struct image_trailer *trailer, struct err *e)
+{
+	int r;
+
+	memcpy(trailer->magic, IMAGE_TRAILER_MAGIC, IMAGE_MAGIC_SIZE);
+	trailer->file_size = w->end + sizeof(*trailer);
+	trailer->header_checksum = w->header_checksum;
+	trailer->checksum = image_checksum(trailer, IMAGE_SEALED);
+	r = fd_pwrite_full(w->fd, trailer, sizeof(*trailer), (off_t)w->end);
+	return r ? writer_fail(w, e, r, "write") : 0;
+}
+
+static int writer_put_tail(struct image_writer *w, const void *meta, size_t meta_size, struct err *e)
+{
+	struct image_trailer trailer = { 0 };
+	int r;
+
+	r = writer_put_block(w, &trailer.meta, meta, meta_size, 1, e);
+	if (!r)
+		r = writer_put_block(w, &trailer.extents, w->extents, w->n_extents, sizeof(*w->extents), e);
+	if (!r)
+		r = writer_put_block(w, &trailer.runs, w->runs, w->n_runs, sizeof(*w->runs), e);
+	if (!r)
+		r = writer_put_trailer(w, &trailer, e);
+	return r;
+}
+
+/*
+ * Flush and close: on some network file systems close() is the first to say that
+ * there was no room.
+ */
+static int writer_finish_file(struct image_writer *w, bool sync, struct err *e)
+{
+	if (sync && fsync(w->fd))
+		return writer_fail(w, e, errno, "flush");
+	if (close(fd_take(&w->fd)) && errno != EINTR)
+		return writer_fail(w, e, errno, "close");
+	return 0;
+}
+
+static int writer_publish(struct image_writer *w, bool sync, struct err *e)
+{
+	if (renameat(w->dir_fd, w->part, w->dir_fd, w->base))
+		return writer_fail(w, e, errno, "rename the finished image to");
+	w->unfinished = false;
+	/* EINVAL: a file system without a way to flush folders, so there is nothing to wait for. */
+	if (sync && fsync(w->dir_fd) && errno != EINVAL)
+		return writer_fail(w, e, errno, "flush the folder of");
+	return 0;
+}
+
+int image_writer_commit(struct image_writer *w, const void *meta, size_t meta_size, bool sync, struct err *e)
+{
+	int r;
+
+	if (!w->unfinished || w->fd < 0)
+		return err_set(e, ERR_SYSTEM, EINVAL, "%s: committed twice", w->path);
+	if (w->failure)
+		return writer_fail(w, e, w->failure, "write");
+	w->failure = ECANCELED; /* whatever fails now, there is no second attempt */
+	r = writer_finish_runs(w, e);
+	if (!r)
+		r = writer_put_tail(w, meta, meta_size, e);
+	if (!r)
+		r = writer_finish_file(w, sync, e);
+	if (!r)
+		r = writer_publish(w, sync, e);
+	return r;
+}

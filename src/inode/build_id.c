@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "inode/build_id.h"
+
+#include <elf.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { NOTES_MAX = 4096, PHDRS_MAX = 64, ID_MAX = 64 };
+
+static size_t round4(size_t n)
+{
+	return (n + 3) & ~(size_t)3;
+}
+
+/* Walk one block of notes. */
+static size_t build_id_in_notes(const unsigned char *p, size_t size, unsigned char *buf)
+{
+	while (size >= sizeof(Elf64_Nhdr)) {
+		Elf64_Nhdr note;
+		size_t name, desc;
+
+		memcpy(&note, p, sizeof(note));
+		name = round4(note.n_namesz);
+		desc = round4(note.n_descsz);
+		if (name > size || desc > size || sizeof(note) + name + desc > size)
+			return 0;
+		if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == 4 && note.n_descsz <= ID_MAX &&
+		    memcmp(p + sizeof(note), "GNU", 4) == 0) {
+			memcpy(buf, p + sizeof(note) + name, note.n_descsz);
+			return note.n_descsz;
+		}
+		p += sizeof(note) + name + desc;
+		size -= sizeof(note) + name + desc;
+	}
+	return 0;
+}
+
+size_t inode_build_id(int fd, unsigned char buf[64])
+{
+	unsigned char notes[NOTES_MAX];
+	Elf64_Ehdr eh;
+
+	if (pread(fd, &eh, sizeof(eh), 0) != sizeof(eh) || memcmp(eh.e_ident, ELFMAG, SELFMAG) != 0 ||
+	    eh.e_ident[EI_CLASS] != ELFCLASS64 || eh.e_phentsize != sizeof(Elf64_Phdr))
+		return 0;
+	for (unsigned i = 0; i < eh.e_phnum && i < PHDRS_MAX; i++) {
+		Elf64_Phdr ph;
+		ssize_t n;
+		size_t found;
+
+		if (pread(fd, &ph, sizeof(ph), (off_t)(eh.e_phoff + i * sizeof(ph))) != sizeof(ph))
+			return 0;
+		if (ph.p_type != PT_NOTE)
+			continue;
+		n = pread(fd, notes, ph.p_filesz < NOTES_MAX ? ph.p_filesz : NOTES_MAX, (off_t)ph.p_offset);
+		found = n > 0 ? build_id_in_notes(notes, (size_t)n, buf) : 0;
+		if (found)
+			return found;
+	}
+	return 0;
+}

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The dump's side of inodes: who is who, and from where the content can be read. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "inode/build_id.h"
+#include "inode/inode.h"
+#include "target/target.h"
+#include "util/fd.h"
+
+/*
+ * A small file that is mapped shared and written to (a JVM's performance data,
+ * for one) is often removed by others once its process is dead: keep a copy.
+ */
+enum { CONTENT_KEPT_MAX = 1024 * 1024 };
+
+static const char deleted_suffix[] = " (deleted)";
+
+static struct inode_entry *inode_find(struct inode_table *t, uint64_t dev, uint64_t ino, uint32_t *ret_index)
+{
+	for (size_t i = 0; i < t->n; i++) {
+		if (t->v[i].pb->ino == ino && t->v[i].pb->dev == dev) {
+			*ret_index = (uint32_t)i;
+			return &t->v[i];
+		}
+	}
+	return NULL;
+}
+
+static struct inode_entry *inode_add(struct inode_table *t, const struct stat *st, uint32_t *ret_index)
+{
+	struct inode_entry *v = arena_grow(t->arena, t->v, t->n, sizeof(*v));
+	Pb__Inode *pb = pb_new(t->arena, Pb__Inode, pb__inode__init);
+
+	if (!v || !pb)
+		return NULL;
+	t->v = v;
+	pb_set(pb, dev, st->st_dev);
+	pb_set(pb, ino, st->st_ino);
+	pb_set(pb, size, (uint64_t)st->st_size);
+	pb_set(pb, mode, st->st_mode);
+	pb_set(pb, uid, st->st_uid);
+	pb_set(pb, gid, st->st_gid);
+	pb_set(pb, mtime_ns, st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec);
+	*ret_index = (uint32_t)t->n;
+	v[t->n] = (struct inode_entry){ .pb = pb, .fd = -1 };
+	return &v[t->n++];
+}
+
+static bool path_is(const char *path, const struct stat *st)
+{
+	struct stat now;
+
+	return path[0] == '/' && stat(path, &now) == 0 && now.st_ino == st->st_ino && now.st_dev == st->st_dev;
+}
+
+/* Name and kind of an inode, from the text of its link ("(deleted)" already cut off, and told in `deleted`). */
+static int inode_identify(struct inode_table *t, struct inode_entry *n, const char *name, bool deleted, const struct stat *st)
+{
+	Pb__InodeKind kind = PB__INODE_KIND__PATH;
+
+	if (deleted && strncmp(name, "/memfd:", 7) == 0) {
+		kind = PB__INODE_KIND__MEMFD;
+		name += 7;
+	} else if (deleted && strcmp(name, "/dev/zero") == 0 && S_ISREG(st->st_mode)) {
+		kind = PB__INODE_KIND__SHARED_ANON;
+	} else if (deleted || st->st_nlink == 0 || !path_is(name, st)) {
+		kind = PB__INODE_KIND__UNLINKED;
+	}
+	pb_set(n->pb, kind, kind);
+	pb_set(n->pb, has_content, kind != PB__INODE_KIND__PATH);
+	n->pb->path = arena_strdup(t->arena, name);
+	return n->pb->path ? 0 : -ENOMEM;
+}
+
+static void inode_take_seals(struct inode_entry *n)
+{
+	int seals = n->fd >= 0 ? fcntl(n->fd, F_GET_SEALS) : -1;
+
+	if (seals >= 0)
+		pb_set(n->pb, seals, (uint32_t)seals);
+}
+
+int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned fd, const char *link,
+		     const struct stat *st, bool writable, uint32_t *ret_index, struct err *e)
+{
+	struct inode_entry *n = inode_find(t, st->st_dev, st->st_ino, ret_index);
+	size_t len = strlen(link), cut = sizeof(deleted_suffix) - 1;
+	char name[4096], proc[32];
+	bool deleted;
+
+	if (n) {
+		if (writable)
+			pb_set(n->pb, written, 1);
+		return 0;
+	}
+	deleted = len > cut && strcmp(link + len - cut, deleted_suffix) == 0;
+	snprintf(name, sizeof(name), "%.*s", (int)(deleted && st->st_nlink == 0 ? len - cut : len), link);
+	n = inode_add(t, st, ret_index);
+	if (!n || inode_identify(t, n, name, deleted && st->st_nlink == 0, st) < 0)
+		return err_nomem(e);
+	pb_set(n->pb, written, writable);
+	if (n->pb->kind == PB__INODE_KIND__PATH)
+		return 0;
+	snprintf(proc, sizeof(proc), "fd/%u", fd);
+	n->fd = fd_open_proc(task->pid, proc, O_RDONLY);
+	if (n->fd < 0)
+		return obstacle_add(t->obstacles, "E-FD-UNLINKED", task->pid, task->stat.comm,
+				    "give the file read permission for you",
+				    "fd %u is the unlinked file %s, which cannot be read: %s", fd, name,
+				    strerror(-n->fd));
+	inode_take_seals(n);
+	return 0;
+}
+
+static int inode_add_window(struct inode_table *t, struct inode_entry *n, const struct target *task,
+			    const struct vm_area *a, struct err *e)
+{
+	struct inode_window *w = arena_grow(t->arena, n->windows, n->n_windows, sizeof(*w));
+
+	if (!w)
+		return err_nomem(e);
+	n->windows = w;
+	w[n->n_windows++] = (struct inode_window){ task, a->start, a->end - a->start, a->offset };
+	if (n->pb->kind == PB__INODE_KIND__SHARED_ANON && n->pb->size < a->offset + a->end - a->start)
+		n->pb->size = a->offset + a->end - a->start;
+	return 0;
+}
+
+/* What stat(2) says of a mapped file. `fd` is its open map_files entry, or negative. */
+static void inode_stat_mapping(const struct vm_area *a, int fd, struct stat *ret)
+{
+	if (fd >= 0 && fstat(fd, ret) == 0)
+		return;
+	if (!a->deleted && stat(a->name, ret) == 0 && ret->st_ino == a->ino)
+		return;
+	*ret = (struct stat){ .st_dev = a->dev, .st_ino = a->ino, .st_mode = S_IFREG | 0600, .st_nlink = !a->deleted };
+}
+
+static int inode_open_mapping(const struct target *task, const struct vm_area *a)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "map_files/%lx-%lx", a->start, a->end);
+	return fd_open_proc(task->pid, name, O_RDONLY);
+}
+
+static int inode_take_build_id(struct inode_table *t, struct inode_entry *n, struct err *e)
+{
+	cleanup_close int fd = open(n->pb->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	unsigned char id[64];
+	size_t size = fd < 0 ? 0 : inode_build_id(fd, id);
+
+	if (size && !pb_set_bytes(t->arena, n->pb, build_id, id, size))
+		return err_nomem(e);
+	return 0;
+}
+
+int inode_collect_mapping(struct inode_table *t, const struct target *task, const struct vm_area *a,
+			  uint32_t *ret_index, struct err *e)
+{
+	bool writes = (a->flags & VM_FLAG_SHARED) && (a->prot & PROT_WRITE);
+	struct stat st = { 0 };
+	struct inode_entry *n;
+	int fd = -1;
+
+	if (a->deleted || stat(a->name, &st) < 0 || st.st_ino != a->ino)
+		fd = inode_open_mapping(task, a);
+	inode_stat_mapping(a, fd, &st);
+	n = inode_find(t, st.st_dev, st.st_ino, ret_index);
+	if (n) {
+		fd_closep(&fd);
+	} else {
+		n = inode_add(t, &st, ret_index);
+		if (!n || inode_identify(t, n, a->name, a->deleted, &st) < 0)
+			return err_nomem(e);
+		n->fd = n->pb->kind == PB__INODE_KIND__PATH ? -1 : fd;
+		inode_take_seals(n);
+	}
+	if (writes)
+		pb_set(n->pb, written, 1);
+	if (writes && n->pb->kind == PB__INODE_KIND__PATH && n->pb->size <= CONTENT_KEPT_MAX && S_ISREG(n->pb->mode))
+		pb_set(n->pb, has_content, 1);
+	if (n->pb->kind == PB__INODE_KIND__PATH && (a->prot & PROT_EXEC) && !n->pb->has_build_id &&
+	    inode_take_build_id(t, n, e) < 0)
+		return -1;
+	return n->pb->has_content ? inode_add_window(t, n, task, a, e) : 0;
+}
+
+void inode_table_done(struct inode_table *t)
+{
+	for (size_t i = 0; i < t->n; i++)
+		fd_closep(&t->v[i].fd);
+	t->n = 0;
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Inodes: the files that mappings and open file descriptions of the tree refer
+ * to. A file with a name is only checked at restore; one without (unlinked,
+ * memfd, shared anonymous memory) has its content in the image and is made again.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "image/pb.h"
+#include "proc/maps.h"
+#include "util/err.h"
+#include "util/obstacle.h"
+
+struct image;
+struct target;
+
+/* ---- dump ---- */
+
+/* A window of a mapping through which an inode's content can be read. */
+struct inode_window {
+	const struct target *task;
+	uint64_t addr, size, offset;
+};
+
+struct inode_entry {
+	Pb__Inode *pb;
+	int fd; /* for reading the content; -1: not needed or not to be had */
+	struct inode_window *windows;
+	size_t n_windows;
+};
+
+struct inode_table {
+	struct arena *arena;
+	struct obstacle_list *obstacles;
+	struct inode_entry *v;
+	size_t n;
+};
+
+/*
+ * The inode behind an open file description of a regular file. `link` is the
+ * text of /proc/PID/fd/N, `writable` whether that description can write.
+ * *ret_index is its place in the table. Same inode, same index.
+ */
+int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned fd, const char *link,
+		     const struct stat *st, bool writable, uint32_t *ret_index, struct err *e);
+
+/* The inode behind a file mapping. */
+int inode_collect_mapping(struct inode_table *t, const struct target *task, const struct vm_area *area,
+			  uint32_t *ret_index, struct err *e);
+
+void inode_table_done(struct inode_table *t);
+
+/* ---- restore ---- */
+
+/* An inode made or found again in the coordinator; the tasks inherit it. */
+struct inode_live {
+	const Pb__Inode *pb;
+	int fd;           /* readable, and writable where some task writes; -1 for SHARED_ANON */
+	void *addr;       /* SHARED_ANON: the whole of it, mapped shared */
+	char *made_path;  /* a file that we had to make: removed again when the restore fails */
+};
+
+struct inode_restore {
+	struct arena *arena;
+	const struct image *image;
+	struct inode_live *v;
+	size_t n;
+	int fd_base;        /* fds are made at or above this number */
+	bool allow_changed; /* accept files that are not as they were */
+};
+
+/* Find, check or make every inode of the image; on failure nothing is left behind. */
+int inode_restore_all(struct inode_restore *r, const Pb__Image *img, struct err *e);
+
+/* A new open file description of the inode with these open(2) flags; an fd at or above fd_base, or negative. */
+int inode_open(const struct inode_restore *r, uint32_t index, int flags, struct err *e);
+
+/* Put memfd seals back: last, since a seal may forbid the mappings that the tasks had to make. */
+int inode_restore_seals(const struct inode_restore *r, struct err *e);
+
+/* `failed`: take back what was made. */
+void inode_restore_done(struct inode_restore *r, bool failed);

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The restore's side of inodes: files with a name are opened and checked, those
+ * without are made again and filled. Done once, in the coordinator; the tasks
+ * inherit the result.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "image/image.h"
+#include "inode/build_id.h"
+#include "inode/inode.h"
+#include "util/fd.h"
+
+enum { PAGE = 4096 };
+
+/* ---- content ---- */
+
+/* Call `put` for every stored run of the inode, with its place in the image file. */
+static int inode_fill(struct inode_restore *r, size_t index, int fd, void *addr, struct err *e)
+{
+	const Pb__Inode *pb = r->v[index].pb;
+	unsigned char buf[64 * PAGE];
+	size_t n_runs;
+	const struct image_run *runs = image_runs_of(r->image, IMAGE_OWNER_INODE(index), &n_runs);
+
+	for (size_t i = 0; i < n_runs; i++) {
+		const struct image_extent *x = &r->image->extents[runs[i].extent];
+		uint64_t from = x->offset + (uint64_t)runs[i].page * PAGE, to = runs[i].addr;
+		uint64_t left = (uint64_t)runs[i].pages * PAGE;
+
+		if (to >= pb->size)
+			return err_set(e, ERR_IMAGE, 0, "the image holds content beyond the end of %s", pb->path);
+		if (left > pb->size - to)
+			left = addr ? left : pb->size - to;
+		while (left) {
+			size_t n = left < sizeof(buf) ? left : sizeof(buf);
+			int ret = fd_pread_full(r->image->fd, addr ? (char *)addr + to : (char *)buf, n, (off_t)from);
+
+			if (ret < 0)
+				return err_sys(e, ret, "reading the content of %s from the image", pb->path);
+			if (!addr)
+				ret = fd_pwrite_full(fd, buf, n, (off_t)to);
+			if (ret < 0)
+				return err_sys(e, ret, "writing the content of %s", pb->path);
+			from += n, to += n, left -= n;
+		}
+	}
+	return 0;
+}
+
+/* ---- files with a name ---- */
+
+static int inode_changed(const Pb__Inode *pb, const char *how, struct err *e)
+{
+	err_set(e, ERR_STATE, 0, "the file %s %s since the image was taken", pb->path, how);
+	return err_help(e, "put the file back as it was, or accept it as it is with --allow-changed-files");
+}
+
+/* Is this still the file that was saved? */
+static int inode_check(const struct inode_restore *r, const Pb__Inode *pb, int fd, struct err *e)
+{
+	unsigned char id[64];
+	struct stat st;
+	size_t size;
+
+	if (fstat(fd, &st) < 0)
+		return err_sys(e, errno, "examining %s", pb->path);
+	if ((st.st_mode & S_IFMT) != (pb->mode & S_IFMT))
+		return inode_changed(pb, "became another type of file", e);
+	if (r->allow_changed)
+		return 0;
+	if (pb->has_build_id) {
+		size = inode_build_id(fd, id);
+		if (size != pb->build_id.len || memcmp(id, pb->build_id.data, size) != 0)
+			return inode_changed(pb, "was replaced by another build", e);
+		if ((uint64_t)st.st_size != pb->size)
+			return inode_changed(pb, "changed its size", e);
+		return 0;
+	}
+	if (st.st_ino != pb->ino)
+		return inode_changed(pb, "was replaced by another", e);
+	if ((uint64_t)st.st_size != pb->size)
+		return inode_changed(pb, "changed its size", e);
+	if (!pb->has_content && st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec != pb->mtime_ns)
+		return inode_changed(pb, "was written to", e);
+	return 0;
+}
+
+/* A file whose content we kept has vanished: make it again at its place. */
+static int inode_remake(struct inode_restore *r, size_t index, struct err *e)
+{
+	struct inode_live *n = &r->v[index];
+	cleanup_close int fd = open(n->pb->path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, n->pb->mode & 0777);
+
+	if (fd < 0)
+		return err_sys(e, errno, "making %s again, which had vanished", n->pb->path);
+	n->made_path = n->pb->path;
+	if (ftruncate(fd, (off_t)n->pb->size) < 0)
+		return err_sys(e, errno, "setting the size of %s", n->pb->path);
+	if (inode_fill(r, index, fd, NULL, e) < 0)
+		return -1;
+	return fd_raise(fd_take(&fd), r->fd_base, e);
+}
+
+static int inode_open_path(struct inode_restore *r, size_t index, struct err *e)
+{
+	const Pb__Inode *pb = r->v[index].pb;
+	cleanup_close int fd = open(pb->path, (pb->written ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
+	if (fd < 0 && errno == EACCES && pb->written)
+		fd = open(pb->path, O_WRONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0 && errno == ENOENT && pb->has_content)
+		return inode_remake(r, index, e);
+	if (fd < 0 && errno == ENOENT)
+		return inode_changed(pb, "has vanished", e);
+	if (fd < 0)
+		return err_sys(e, errno, "opening %s", pb->path);
+	if (inode_check(r, pb, fd, e) < 0)
+		return -1;
+	return fd_raise(fd_take(&fd), r->fd_base, e);
+}
+
+/* ---- files without a name ---- */
+
+/*
+ * An unlinked file lives again at its old path for a moment, so that its links
+ * read as before; where that is taken or not writable, in a temporary folder.
+ */
+static int inode_make_unlinked(struct inode_restore *r, size_t index, struct err *e)
+{
+	const Pb__Inode *pb = r->v[index].pb;
+	char fallback[] = "/tmp/torpor-unlinked-XXXXXX";
+	const char *path = pb->path;
+	cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0) {
+		path = fallback;
+		fd = mkostemp(fallback, O_CLOEXEC);
+	}
+	if (fd < 0)
+		return err_sys(e, errno, "making the unlinked file %s again", pb->path);
+	unlink(path);
+	if (fchmod(fd, pb->mode & 07777) < 0 || ftruncate(fd, (off_t)pb->size) < 0)
+		return err_sys(e, errno, "setting mode and size of the unlinked file %s", pb->path);
+	if (inode_fill(r, index, fd, NULL, e) < 0)
+		return -1;
+	return fd_raise(fd_take(&fd), r->fd_base, e);
+}
+
+static int inode_make_memfd(struct inode_restore *r, size_t index, struct err *e)
+{
+	const Pb__Inode *pb = r->v[index].pb;
+	cleanup_close int fd = memfd_create(pb->path, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return err_sys(e, errno, "memfd_create(%s)", pb->path);
+	if (ftruncate(fd, (off_t)pb->size) < 0 || fchmod(fd, pb->mode & 07777) < 0)
+		return err_sys(e, errno, "setting mode and size of the memfd %s", pb->path);
+	if (inode_fill(r, index, fd, NULL, e) < 0)
+		return -1;
+	return fd_raise(fd_take(&fd), r->fd_base, e);
+}
+
+static int inode_make_shared_anon(struct inode_restore *r, size_t index, struct err *e)
+{
+	const Pb__Inode *pb = r->v[index].pb;
+	void *p = mmap(NULL, pb->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return err_sys(e, errno, "mapping %lu bytes of shared memory", pb->size);
+	r->v[index].addr = p;
+	return inode_fill(r, index, -1, p, e);
+}
+
+static int inode_restore_one(struct inode_restore *r, size_t index, struct err *e)
+{
+	struct inode_live *n = &r->v[index];
+	int fd;
+
+	switch (n->pb->kind) {
+	case PB__INODE_KIND__PATH:
+		fd = inode_open_path(r, index, e);
+		break;
+	case PB__INODE_KIND__UNLINKED:
+		fd = inode_make_unlinked(r, index, e);
+		break;
+	case PB__INODE_KIND__MEMFD:
+		fd = inode_make_memfd(r, index, e);
+		break;
+	case PB__INODE_KIND__SHARED_ANON:
+		return inode_make_shared_anon(r, index, e);
+	default:
+		return err_set(e, ERR_IMAGE, 0, "unknown type of inode %d", n->pb->kind);
+	}
+	n->fd = fd;
+	return fd < 0 ? fd : 0;
+}
+
+int inode_restore_all(struct inode_restore *r, const Pb__Image *img, struct err *e)
+{
+	r->v = arena_alloc(r->arena, (img->n_inodes + 1) * sizeof(*r->v));
+	if (!r->v)
+		return err_nomem(e);
+	for (size_t i = 0; i < img->n_inodes; i++) {
+		r->v[i] = (struct inode_live){ .pb = img->inodes[i], .fd = -1 };
+		r->n = i + 1;
+		if (inode_restore_one(r, i, e) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int inode_open(const struct inode_restore *r, uint32_t index, int flags, struct err *e)
+{
+	const struct inode_live *n;
+	char proc[32];
+	int fd;
+
+	if (index >= r->n || r->v[index].fd < 0)
+		return err_set(e, ERR_IMAGE, 0, "an open file refers to inode %u, which cannot be opened", index);
+	n = &r->v[index];
+	flags &= ~(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW);
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", n->fd);
+	fd = open(proc, flags | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return err_sys(e, errno, "opening %s with flags %#o", n->pb->path, flags);
+	return fd_raise(fd, r->fd_base, e);
+}
+
+int inode_restore_seals(const struct inode_restore *r, struct err *e)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		const struct inode_live *n = &r->v[i];
+
+		if (n->pb->kind == PB__INODE_KIND__MEMFD && n->pb->seals &&
+		    fcntl(n->fd, F_ADD_SEALS, (int)n->pb->seals) < 0)
+			return err_sys(e, errno, "sealing the memfd %s", n->pb->path);
+	}
+	return 0;
+}
+
+void inode_restore_done(struct inode_restore *r, bool failed)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		struct inode_live *n = &r->v[i];
+
+		fd_closep(&n->fd);
+		if (n->addr)
+			munmap(n->addr, n->pb->size);
+		if (failed && n->made_path)
+			unlink(n->made_path);
+	}
+	r->n = 0;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* eventfd(2): a counter. fdinfo tells all of it. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+
+#include "kinds/kind.h"
+#include "util/fd.h"
+
+static bool eventfd_match(const struct fd_view *v)
+{
+	return strcmp(v->link, "anon_inode:[eventfd]") == 0;
+}
+
+static int eventfd_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
+{
+	Pb__Eventfd *pb = (Pb__Eventfd *)m;
+
+	(void)c, (void)e;
+	pb->flags = v->info.flags & ~O_CLOEXEC;
+	pb->count = v->info.eventfd_count;
+	pb_set(pb, semaphore, v->info.eventfd_semaphore);
+	return 0;
+}
+
+static int eventfd_restore(struct restore_objects *r, const ProtobufCMessage *m, struct err *e)
+{
+	const Pb__Eventfd *pb = (const Pb__Eventfd *)m;
+	cleanup_close int fd = eventfd(0, EFD_CLOEXEC | (pb->semaphore ? EFD_SEMAPHORE : 0));
+
+	if (fd < 0)
+		return err_sys(e, errno, "eventfd");
+	/* Written, not given to eventfd(2), which takes 32 bits only. */
+	if (pb->count && write(fd, &pb->count, sizeof(pb->count)) < 0)
+		return err_sys(e, errno, "setting an eventfd to %lu", pb->count);
+	if (kind_set_status_flags(fd, pb->flags, e) < 0)
+		return -1;
+	return kind_raise_fd(fd_take(&fd), r->fd_base, e);
+}
+
+static void eventfd_describe(const ProtobufCMessage *m, char *buf, size_t size)
+{
+	const Pb__Eventfd *pb = (const Pb__Eventfd *)m;
+
+	snprintf(buf, size, "count %lu%s", pb->count, pb->semaphore ? ", semaphore" : "");
+}
+
+const struct kind kind_eventfd = {
+	.name = "eventfd",
+	.tag = 9,
+	.message = &pb__eventfd__descriptor,
+	.match = eventfd_match,
+	.collect = eventfd_collect,
+	.restore = eventfd_restore,
+	.describe = eventfd_describe,
+};

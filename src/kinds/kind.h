@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * A kind: everything torpor knows of one type of kernel object that a file
+ * descriptor can refer to. One file per kind, one line in kinds.def, one message
+ * in image/torpor.proto; doc/HOWTO_ADD_KIND.md shows how.
+ *
+ * The message is the kind's state: the engine packs, unpacks and frees it.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "image/pb.h"
+#include "inode/inode.h"
+#include "kinds/unix_view.h"
+#include "proc/fdinfo.h"
+#include "target/target.h"
+#include "util/err.h"
+#include "util/fd.h"
+#include "util/obstacle.h"
+
+enum { KIND_NO_OBJECT = UINT32_MAX };
+
+/* ---- dump ---- */
+
+/* One fd of one task, as /proc shows it. */
+struct fd_view {
+	const struct target *task;
+	size_t task_index;
+	unsigned fd;
+	const char *link;  /* text of /proc/PID/fd/N */
+	struct stat st;
+	struct fdinfo info;
+	uint32_t object;   /* index of its object; equal for fds that share an open file description */
+	bool shared;       /* more than one task refers to the object */
+	bool first_end;    /* pipe: no earlier view is an end of it */
+	bool terminal;     /* a terminal, but not the master of one */
+	bool peer_outside; /* pipe, socket, terminal: something outside the tree holds the other side */
+	int stream;        /* peer_outside: the standard stream (0, 1, 2) it can be joined to; -1: none */
+	const struct unix_view *socket; /* unix socket: itself */
+	const struct unix_view *peer;   /* ... and what it is connected to; NULL: nothing, or it is closed */
+};
+
+struct fd_views {
+	struct fd_view *v; /* ascending by task, then fd */
+	size_t n;
+	size_t *first;     /* of each object: its first view */
+	size_t n_objects;
+};
+
+struct collect {
+	struct arena *arena;
+	const struct target_tree *tree;
+	struct obstacle_list *obstacles;
+	struct inode_table *inodes;
+	struct fd_views views; /* every fd of the tree */
+};
+
+/*
+ * Fill c->views with every fd of every task: links, stat, fdinfo; number the
+ * open file descriptions (`object`, by kcmp(2)), and find out who has a peer
+ * outside the tree (views.c).
+ */
+int views_collect(struct collect *c, struct err *e);
+
+/* The first fd of the tree that refers to the object with this number; NULL when none does. */
+const struct fd_view *views_find_object(const struct fd_views *views, uint32_t object);
+
+/* This fd of this task; NULL when it is not open. */
+const struct fd_view *views_find_fd(const struct fd_views *views, size_t task_index, unsigned fd);
+
+/* ---- restore ---- */
+
+/* What a kind may use while the coordinator makes the objects. */
+struct restore_objects {
+	struct arena *arena;
+	const struct inode_restore *inodes;
+	int fd_base;          /* objects live at fds at or above this number */
+	int streams[3];       /* what the saved standard streams are joined to */
+	struct kind_stash {   /* second ends waiting for their object */
+		uint32_t tag;
+		uint64_t id;
+		int fd;
+		uint32_t next; /* in its chain: index + 1 */
+	} *stash;
+	size_t n_stash;
+	uint32_t *stash_chains; /* by hash of tag and id: index + 1 of the newest */
+	size_t n_stash_chains;
+	bool allow_changed;
+};
+
+/* What a kind may use inside a task that has all its fds. */
+struct restore_task {
+	struct arena *arena;
+	const Pb__Image *image;
+	const Pb__Task *task;
+	const int *object_fds; /* every object's fd, still open at its high number */
+};
+
+struct kind {
+	const char *name;
+	uint32_t tag;     /* on the wire; never reused */
+	const ProtobufCMessageDescriptor *message;
+
+	/* Is this fd of this kind? Exactly one kind says yes. Pure. */
+	bool (*match)(const struct fd_view *v);
+
+	/*
+	 * Fill the message from the first fd that refers to the object. What cannot
+	 * be saved is added to c->obstacles; a negative return means that the dump
+	 * itself failed.
+	 */
+	int (*collect)(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e);
+
+	/* Refer to other objects, once all are known. NULL: it refers to none. */
+	int (*link)(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e);
+
+	/* Make the object; returns an fd at or above r->fd_base, or negative. */
+	int (*restore)(struct restore_objects *r, const ProtobufCMessage *m, struct err *e);
+
+	/* Complete it inside its home task, where fd numbers mean what they did. NULL: it is complete. */
+	int (*finish)(struct restore_task *r, int fd, const ProtobufCMessage *m, struct err *e);
+
+	/* One line for people ("listening on ...", a path); into buf. NULL: only the name is shown. */
+	void (*describe)(const ProtobufCMessage *m, char *buf, size_t size);
+};
+
+#define KIND(name, tag) extern const struct kind kind_##name;
+#include "kinds/kinds.def"
+#undef KIND
+
+/* NULL-terminated, in the order of kinds.def: the first that matches wins. */
+extern const struct kind *const kinds[];
+
+const struct kind *kind_by_tag(uint32_t tag);
+
+/* Report that an fd cannot be saved: "fd 9 (LINK) WHY". */
+int kind_refuse(struct collect *c, const struct fd_view *v, const char *id, const char *help, const char *fmt, ...)
+	__attribute__((format(printf, 5, 6)));
+
+/* The fd of another process as one of ours; negative on failure. The caller closes it. */
+int kind_steal(const struct fd_view *v, struct err *e);
+
+/* Open /proc/PID/fd/N anew with these flags; negative on failure. */
+int kind_reopen(const struct fd_view *v, int flags, struct err *e);
+
+/* Move an fd where objects live; see fd_raise(). */
+static inline int kind_raise_fd(int fd, int base, struct err *e)
+{
+	return fd_raise(fd, base, e);
+}
+
+/* F_SETFL the flags that open(2) leaves changeable (O_APPEND, O_NONBLOCK, O_DIRECT, O_NOATIME, O_ASYNC). */
+int kind_set_status_flags(int fd, unsigned flags, struct err *e);
+
+/* Second ends: keep an fd for the object that will ask for it. stash_take returns -1 when there is none. */
+int kind_stash_put(struct restore_objects *r, uint32_t tag, uint64_t id, int fd, struct err *e);
+int kind_stash_take(struct restore_objects *r, uint32_t tag, uint64_t id);

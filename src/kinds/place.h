@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What the kinds that are only a place in the file system have in common. */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct err;
+struct fd_view;
+struct restore_objects;
+
+/* Below /proc or /sys: files whose inodes and times mean nothing. */
+bool place_is_pseudo(const char *path);
+
+/* Does the path of this fd still lead to it? */
+bool place_is_there(const struct fd_view *v);
+
+/*
+ * Open a path that must be a file of this type (S_IFMT bits) with this inode
+ * number (0: any), unless changed files are allowed. Returns an fd or negative.
+ */
+int place_open(const struct restore_objects *r, const char *path, int flags, mode_t type, uint64_t ino,
+	       struct err *e);

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Open file descriptions of regular files; the files themselves are src/inode's. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "kinds/kind.h"
+#include "util/fd.h"
+
+/*
+ * Files of the kernel's inner file systems also have this type: namespaces
+ * ("net:[4026531840]"), secret memory, device buffers. They have no path, or
+ * one that only looks so.
+ */
+static bool regular_file_match(const struct fd_view *v)
+{
+	return S_ISREG(v->st.st_mode) && !(v->info.flags & O_PATH) && v->link[0] == '/' &&
+	       strcmp(v->link, "/secretmem (deleted)") != 0 && strncmp(v->link, "/dmabuf:", 8) != 0;
+}
+
+static int regular_file_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
+{
+	Pb__RegularFile *pb = (Pb__RegularFile *)m;
+	bool writable = (v->info.flags & O_ACCMODE) != O_RDONLY;
+
+	if (v->info.n_locks)
+		return kind_refuse(c, v, "E-FD-LOCK", "let the program give the lock up first", "holds a lock (%s)",
+				   v->info.locks[0]);
+	/* How it was made is no property of it any more: an O_TMPFILE file keeps that flag. */
+	pb->flags = v->info.flags & ~(O_CLOEXEC | O_TMPFILE);
+	pb->offset = v->info.pos;
+	return inode_collect_fd(c->inodes, v->task, v->fd, v->link, &v->st, writable, &pb->inode, e);
+}
+
+static int regular_file_restore(struct restore_objects *r, const ProtobufCMessage *m, struct err *e)
+{
+	const Pb__RegularFile *pb = (const Pb__RegularFile *)m;
+	cleanup_close int fd = inode_open(r->inodes, pb->inode, (int)pb->flags | O_CLOEXEC, e);
+
+	if (fd < 0)
+		return fd;
+	if (pb->offset && lseek(fd, (off_t)pb->offset, SEEK_SET) < 0)
+		return err_sys(e, errno, "setting a file's offset to %lu", pb->offset);
+	return kind_raise_fd(fd_take(&fd), r->fd_base, e);
+}
+
+static void regular_file_describe(const ProtobufCMessage *m, char *buf, size_t size)
+{
+	const Pb__RegularFile *pb = (const Pb__RegularFile *)m;
+
+	snprintf(buf, size, "inode %u, offset %lu, flags %#o", pb->inode, pb->offset, pb->flags);
+}
+
+const struct kind kind_regular_file = {
+	.name = "regular_file",
+	.tag = 6,
+	.message = &pb__regular_file__descriptor,
+	.match = regular_file_match,
+	.collect = regular_file_collect,
+	.restore = regular_file_restore,
+	.describe = regular_file_describe,
+};

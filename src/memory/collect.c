@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The mappings of a stopped task, classified, with what the kernel remembers of its program. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <xxhash.h>
+
+#include "memory/memory.h"
+#include "proc/maps.h"
+#include "util/fd.h"
+
+static int memory_refuse(struct memory_collect *c, const struct target *task, const struct vm_area *a, const char *id,
+			 const char *what, const char *help)
+{
+	return obstacle_add(c->obstacles, id, task->pid, task->stat.comm, help, "the mapping %lx-%lx (%s) %s", a->start,
+			    a->end, a->name[0] ? a->name : "anonymous", what);
+}
+
+static bool starts(const char *s, const char *prefix)
+{
+	return strncmp(s, prefix, strlen(prefix)) == 0;
+}
+
+/* What cannot be saved. Returns 1 when the area was refused, 0 when it is fine. */
+static int memory_check(struct memory_collect *c, const struct target *task, const struct vm_area *a)
+{
+	const char *id = "E-MAP-SPECIAL", *what = NULL, *help = "end the use of it in the program before the dump";
+
+	if (a->flags & VM_FLAG_SHADOW_STACK)
+		what = "is a shadow stack", help = "start the program without user shadow stacks (GLIBC_TUNABLES)";
+	else if (a->flags & VM_FLAG_UFFD)
+		what = "is registered with a userfaultfd", id = "E-MAP-UFFD";
+	else if (a->flags & VM_FLAG_SEALED)
+		what = "is sealed (mseal) and could not be put back in place", id = "E-MAP-SEALED";
+	else if (starts(a->name, "[uprobes"))
+		what = "belongs to an active uprobe", help = "remove the probe (perf, bpftrace), restart the program";
+	else if (starts(a->name, "/[aio]"))
+		what = "is the ring of an asynchronous I/O context (io_setup)", id = "E-MAP-AIO";
+	else if (starts(a->name, "anon_inode:") || starts(a->name, "socket:"))
+		what = "is shared with a kernel object", id = "E-MAP-KERNEL";
+	else if (starts(a->name, "/SYSV") && a->deleted)
+		what = "is a System V shared memory segment", id = "E-MAP-SYSV";
+	else if ((a->flags & VM_FLAG_IO) && !starts(a->name, "[vvar"))
+		what = "is device memory", id = "E-MAP-DEVICE";
+	else if ((a->flags & VM_FLAG_HUGETLB) && (a->flags & VM_FLAG_SHARED))
+		what = "is shared hugetlb memory", id = "E-MAP-HUGETLB";
+	if (!what)
+		return 0;
+	return memory_refuse(c, task, a, id, what, help) < 0 ? -1 : 1;
+}
+
+static bool memory_is_anonymous(const struct vm_area *a)
+{
+	if (a->name[0] == '/')
+		return starts(a->name, "/anon_hugepage") && a->deleted;
+	return !a->ino;
+}
+
+static int memory_add_mapping(struct memory_collect *c, struct target *task, Pb__AddressSpace *space,
+			      const struct vm_area *a, struct err *e)
+{
+	Pb__Mapping *m = pb_new(c->arena, Pb__Mapping, pb__mapping__init);
+	uint32_t inode;
+
+	if (!m || !pb_add(c->arena, space, mappings, m))
+		return err_nomem(e);
+	m->start = a->start;
+	m->end = a->end;
+	m->prot = a->prot;
+	m->name = (char *)a->name;
+	pb_set(m, flags, a->flags);
+	if (strcmp(a->name, "[vdso]") == 0) {
+		pb_set(m, kind, PB__MAPPING_KIND__VDSO);
+		task->vdso = a->start;
+		task->vdso_size = a->end - a->start;
+	} else if (starts(a->name, "[vvar")) {
+		pb_set(m, kind, PB__MAPPING_KIND__VVAR);
+	} else if (memory_is_anonymous(a)) {
+		pb_set(m, kind, PB__MAPPING_KIND__ANON);
+	} else {
+		pb_set(m, kind, a->flags & VM_FLAG_SHARED ? PB__MAPPING_KIND__FILE_SHARED
+							  : PB__MAPPING_KIND__FILE_PRIVATE);
+		pb_set(m, offset, a->offset);
+		if (inode_collect_mapping(c->inodes, task, a, &inode, e) < 0)
+			return -1;
+		pb_set(m, inode, inode);
+	}
+	return 0;
+}
+
+static int memory_read_areas(pid_t pid, const char *name, struct arena *arena, struct vm_area_list *ret, struct err *e)
+{
+	char *text;
+	int r = fd_read_proc(pid, name, arena, &text, NULL);
+
+	if (r == 0)
+		r = proc_parse_maps(text, arena, ret);
+	return r < 0 ? err_sys(e, r, "reading /proc/%d/%s", pid, name) : 0;
+}
+
+static int memory_collect_mappings(struct memory_collect *c, struct target *task, Pb__AddressSpace *space, struct err *e)
+{
+	struct vm_area_list list;
+	int r = memory_read_areas(task->pid, "smaps", c->arena, &list, e);
+
+	for (size_t i = 0; r == 0 && i < list.n; i++) {
+		const struct vm_area *a = &list.areas[i];
+
+		if (strcmp(a->name, "[vsyscall]") == 0)
+			continue;
+		r = memory_check(c, task, a);
+		if (r == 0)
+			r = memory_add_mapping(c, task, space, a, e);
+		else if (r == 1)
+			r = 0; /* reported; go on, so that all obstacles are listed */
+		else
+			r = err_nomem(e);
+	}
+	return r;
+}
+
+static int memory_collect_exe(struct memory_collect *c, struct target *task, Pb__AddressSpace *space, struct err *e)
+{
+	struct vm_area area = { .prot = PROT_EXEC };
+	char *link;
+	size_t n;
+	struct stat st;
+	uint32_t inode;
+	char path[64];
+	int r = fd_readlink_proc(task->pid, "exe", c->arena, &link);
+
+	if (r < 0)
+		return err_sys(e, r, "reading /proc/%d/exe", task->pid);
+	snprintf(path, sizeof(path), "/proc/%d/exe", task->pid);
+	if (stat(path, &st) < 0)
+		return err_sys(e, errno, "examining %s", path);
+	n = strlen(link);
+	area.deleted = n > 10 && strcmp(link + n - 10, " (deleted)") == 0;
+	if (area.deleted)
+		link[n - 10] = '\0';
+	area.name = link;
+	area.dev = st.st_dev;
+	area.ino = st.st_ino;
+	/* A mapping of the executable has the same inode; this finds or adds it. */
+	if (inode_collect_mapping(c->inodes, task, &area, &inode, e) < 0)
+		return -1;
+	if (c->inodes->v[inode].pb->kind != PB__INODE_KIND__PATH && c->inodes->v[inode].fd < 0)
+		c->inodes->v[inode].fd = open(path, O_RDONLY | O_CLOEXEC);
+	pb_set(space, exe, inode);
+	return 0;
+}
+
+static int memory_collect_auxv(struct memory_collect *c, struct target *task, Pb__AddressSpace *space, struct err *e)
+{
+	char *auxv;
+	size_t size;
+	int r = fd_read_proc(task->pid, "auxv", c->arena, &auxv, &size);
+
+	if (r < 0)
+		return err_sys(e, r, "reading /proc/%d/auxv", task->pid);
+	return pb_set_bytes(c->arena, space, auxv, auxv, size) ? 0 : err_nomem(e);
+}
+
+int memory_collect(struct memory_collect *c, struct target *task, Pb__AddressSpace **ret, struct err *e)
+{
+	Pb__AddressSpace *space = pb_new(c->arena, Pb__AddressSpace, pb__address_space__init);
+	const struct proc_stat *st = &task->stat;
+	char *text;
+
+	if (!space)
+		return err_nomem(e);
+	pb_set(space, start_code, st->start_code);
+	pb_set(space, end_code, st->end_code);
+	pb_set(space, start_data, st->start_data);
+	pb_set(space, end_data, st->end_data);
+	pb_set(space, start_brk, st->start_brk);
+	pb_set(space, start_stack, st->start_stack);
+	pb_set(space, arg_start, st->arg_start);
+	pb_set(space, arg_end, st->arg_end);
+	pb_set(space, env_start, st->env_start);
+	pb_set(space, env_end, st->env_end);
+	if (fd_read_proc(task->pid, "coredump_filter", c->arena, &text, NULL) == 0)
+		pb_set(space, coredump_filter, strtoull(text, NULL, 16));
+	if (memory_collect_auxv(c, task, space, e) < 0 || memory_collect_mappings(c, task, space, e) < 0 ||
+	    memory_collect_exe(c, task, space, e) < 0)
+		return -1;
+	*ret = space;
+	return 0;
+}
+
+int memory_vdso_hash(uint64_t *ret, struct err *e)
+{
+	struct arena arena = ARENA_INIT;
+	struct vm_area_list list;
+	int r = memory_read_areas(getpid(), "maps", &arena, &list, e);
+
+	*ret = 0;
+	for (size_t i = 0; r == 0 && i < list.n; i++)
+		if (strcmp(list.areas[i].name, "[vdso]") == 0)
+			*ret = XXH3_64bits((void *)list.areas[i].start, list.areas[i].end - list.areas[i].start);
+	arena_done(&arena);
+	return r;
+}

@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * An address space made again, in two steps.
+ *
+ * In ordinary C, inside the task that is being made, every saved mapping is
+ * placed: at its final address where nothing of ours is in the way (the usual
+ * case), else parked in the region; then it is filled, protected and advised. All
+ * that can fail for want of memory or by I/O happens here, while the process can
+ * still report it.
+ *
+ * The script then only moves: it takes down everything that is not part of the
+ * saved address space, and moves what was parked, and the vdso, into place.
+ */
+
+#include <errno.h>
+#include <linux/prctl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "memory/memory.h"
+#include "proc/maps.h"
+#include "sys/memory.h"
+#include "util/fd.h"
+
+#define ADDRESS_MIN 0x10000ull
+#define ADDRESS_MAX 0x7ffffffff000ull
+
+enum { IOV_MAX_BATCH = 1024, HUGE_PAGE = 2 * 1024 * 1024, PARKING_SLACK = 64 * 1024 * 1024, MOVES_PER_VDSO_PART = 2 };
+
+struct span {
+	uint64_t start, end;
+};
+
+struct spans {
+	struct span *v;
+	size_t n;
+};
+
+static int span_compare(const void *a, const void *b)
+{
+	const struct span *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+static bool is_special(const Pb__Mapping *m)
+{
+	return m->kind == PB__MAPPING_KIND__VDSO || m->kind == PB__MAPPING_KIND__VVAR;
+}
+
+/* ---- the region ---- */
+
+static int load_own_areas(struct memory_load *m, struct vm_area_list *ret, struct err *e)
+{
+	char *text;
+	int r = fd_read_proc(getpid(), "maps", m->arena, &text, NULL);
+
+	if (r == 0)
+		r = proc_parse_maps(text, m->arena, ret);
+	return r < 0 ? err_sys(e, r, "reading /proc/self/maps") : 0;
+}
+
+/* Everything that the region must avoid: our own mappings and the saved ones, sorted. */
+static int load_taken(struct memory_load *m, const struct vm_area_list *own, struct spans *ret, struct err *e)
+{
+	ret->v = arena_alloc(m->arena, (own->n + m->space->n_mappings) * sizeof(*ret->v));
+	if (!ret->v)
+		return err_nomem(e);
+	for (size_t i = 0; i < own->n; i++)
+		ret->v[ret->n++] = (struct span){ own->areas[i].start, own->areas[i].end };
+	for (size_t i = 0; i < m->space->n_mappings; i++)
+		ret->v[ret->n++] = (struct span){ m->space->mappings[i]->start, m->space->mappings[i]->end };
+	qsort(ret->v, ret->n, sizeof(*ret->v), span_compare);
+	return 0;
+}
+
+/* Bytes of parking room: what collides with our own mappings now, the vdso, and some slack. */
+static uint64_t load_parking_size(const struct memory_load *m, const struct vm_area_list *own)
+{
+	uint64_t size = PARKING_SLACK;
+	size_t k = 0;
+
+	for (size_t i = 0; i < m->space->n_mappings; i++) {
+		const Pb__Mapping *map = m->space->mappings[i];
+
+		while (k < own->n && own->areas[k].end <= map->start)
+			k++;
+		if (is_special(map) || (k < own->n && own->areas[k].start < map->end))
+			size += map->end - map->start + HUGE_PAGE;
+	}
+	return size;
+}
+
+/* The lowest gap above 4 GiB (low addresses are precious to some programs) that is large enough; 0: none. */
+static uint64_t load_find_gap(const struct spans *taken, uint64_t size)
+{
+	uint64_t at = 1ull << 32;
+
+	for (size_t i = 0; i < taken->n; i++) {
+		if (taken->v[i].start > at && taken->v[i].start - at >= size + 2 * HUGE_PAGE)
+			return (at + HUGE_PAGE) & ~(uint64_t)(MEMORY_PAGE - 1);
+		if (taken->v[i].end > at)
+			at = taken->v[i].end;
+	}
+	return at < ADDRESS_MAX && ADDRESS_MAX - at >= size + 2 * HUGE_PAGE ? at + HUGE_PAGE : 0;
+}
+
+int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e)
+{
+	struct vm_area_list own;
+	struct spans taken = { 0 };
+	uint64_t parking, start;
+
+	m->place = arena_alloc(m->arena, (m->space->n_mappings + 1) * sizeof(*m->place));
+	if (!m->place)
+		return err_nomem(e);
+	if (load_own_areas(m, &own, e) < 0 || load_taken(m, &own, &taken, e) < 0)
+		return -1;
+	parking = load_parking_size(m, &own);
+	start = load_find_gap(&taken, script_size + parking + HUGE_PAGE);
+	if (!start)
+		return err_set(e, ERR_SYSTEM, 0, "no gap of %lu bytes in both address spaces", script_size + parking);
+	return region_map(&m->region, start, script_size, parking, e);
+}
+
+/* ---- placing ---- */
+
+static int load_map_flags(const Pb__Mapping *map)
+{
+	int flags = 0;
+
+	if (map->kind == PB__MAPPING_KIND__ANON)
+		flags |= MAP_ANONYMOUS;
+	if (map->flags & VM_FLAG_DROPPABLE)
+		flags |= MAP_DROPPABLE;
+	else
+		flags |= map->flags & VM_FLAG_SHARED ? MAP_SHARED : MAP_PRIVATE;
+	if (map->flags & VM_FLAG_GROWSDOWN)
+		flags |= MAP_GROWSDOWN;
+	if (map->flags & VM_FLAG_NORESERVE)
+		flags |= MAP_NORESERVE;
+	if (map->flags & VM_FLAG_HUGETLB)
+		flags |= MAP_HUGETLB;
+	return flags;
+}
+
+/* Will pages be stored into it? Then it must be writable for a while. */
+static bool load_has_pages(const struct memory_load *m, const Pb__Mapping *map)
+{
+	size_t n, low = 0, high;
+	const struct image_run *runs = image_runs_of(m->image, m->owner, &n);
+
+	for (high = n; low < high;) {
+		size_t mid = (low + high) / 2;
+
+		if (runs[mid].addr + (uint64_t)runs[mid].pages * MEMORY_PAGE <= map->start)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low < n && runs[low].addr < map->end;
+}
+
+static int load_mapping_fd(const struct memory_load *m, const Pb__Mapping *map)
+{
+	return map->kind == PB__MAPPING_KIND__ANON || map->inode >= m->inodes->n ? -1 : m->inodes->v[map->inode].fd;
+}
+
+/*
+ * A piece of shared anonymous memory: the coordinator's mapping is inherited;
+ * mremap(2) with an old size of 0 makes a second mapping of the same pages.
+ */
+static int load_place_shared_anon(struct memory_load *m, const Pb__Mapping *map, uint64_t at, struct err *e)
+{
+	const struct inode_live *n = &m->inodes->v[map->inode];
+	uint64_t size = map->end - map->start;
+	void *p;
+
+	if (map->offset > n->pb->size || size > n->pb->size - map->offset)
+		return err_set(e, ERR_IMAGE, 0, "the mapping %lx-%lx exceeds its shared memory", map->start, map->end);
+	p = mremap((char *)n->addr + map->offset, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)at);
+	return p == MAP_FAILED ? err_sys(e, errno, "mapping shared memory at %lx", map->start) : 0;
+}
+
+static int load_place_at(struct memory_load *m, const Pb__Mapping *map, uint64_t at, int fixed, struct err *e)
+{
+	bool shared_anon = map->kind == PB__MAPPING_KIND__FILE_SHARED && m->inodes->v[map->inode].addr;
+	int prot = (int)map->prot, flags = load_map_flags(map), fd = load_mapping_fd(m, map);
+	void *p;
+
+	if (shared_anon) {
+		flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE; /* holds the place */
+		prot = PROT_NONE;
+		fd = -1;
+	} else if (map->kind != PB__MAPPING_KIND__FILE_SHARED && load_has_pages(m, map)) {
+		prot |= PROT_READ | PROT_WRITE;
+	}
+	p = mmap((void *)at, map->end - map->start, prot, flags | fixed, fd, (off_t)map->offset);
+	if (p == MAP_FAILED)
+		return -errno;
+	if ((uint64_t)p != at) { /* a kernel that does not know MAP_FIXED_NOREPLACE */
+		munmap(p, map->end - map->start);
+		return -EEXIST;
+	}
+	return shared_anon ? load_place_shared_anon(m, map, at, e) : 0;
+}
+
+static int load_place_one(struct memory_load *m, size_t i, struct err *e)
+{
+	const Pb__Mapping *map = m->space->mappings[i];
+	uint64_t size = map->end - map->start;
+	int r;
+
+	if (is_special(map))
+		return 0;
+	m->place[i] = map->start;
+	r = load_place_at(m, map, map->start, MAP_FIXED_NOREPLACE, e);
+	if (r == -EEXIST) {
+		m->place[i] = region_park(&m->region, size, map->start, size >= HUGE_PAGE ? HUGE_PAGE : MEMORY_PAGE);
+		if (!m->place[i])
+			return err_set(e, ERR_SYSTEM, 0, "no room to park the mapping %lx-%lx", map->start, map->end);
+		r = load_place_at(m, map, m->place[i], MAP_FIXED, e);
+	}
+	if (r < 0 && !e->reason)
+		return err_sys(e, r, "mapping %lx-%lx (%s)", map->start, map->end, map->name && map->name[0] ? map->name : "anonymous");
+	return r;
+}
+
+int memory_place(struct memory_load *m, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < m->space->n_mappings; i++)
+		r = load_place_one(m, i, e);
+	return r;
+}
+
+/* ---- filling ---- */
+
+/* Scattered reads: one stretch of the image file into many places of memory. */
+struct load_batch {
+	struct iovec iov[IOV_MAX_BATCH];
+	int n;
+	uint64_t offset, size;
+};
+
+static int load_flush(struct memory_load *m, struct load_batch *b, struct err *e)
+{
+	struct iovec *iov = b->iov;
+	int n = b->n;
+
+	while (b->size) {
+		ssize_t got = preadv(m->image->fd, iov, n, (off_t)b->offset);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return err_sys(e, got ? errno : EIO, "reading memory from the image");
+		b->offset += (uint64_t)got;
+		b->size -= (uint64_t)got;
+		for (; n && (size_t)got >= iov->iov_len; iov++, n--)
+			got -= (ssize_t)iov->iov_len;
+		if (n) {
+			iov->iov_base = (char *)iov->iov_base + got;
+			iov->iov_len -= (size_t)got;
+		}
+	}
+	b->n = 0;
+	return 0;
+}
+
+static int load_add(struct memory_load *m, struct load_batch *b, uint64_t to, uint64_t from, uint64_t size, struct err *e)
+{
+	if (b->n && (b->offset + b->size != from || b->n == IOV_MAX_BATCH) && load_flush(m, b, e) < 0)
+		return -1;
+	if (!b->n)
+		b->offset = from;
+	b->size += size;
+	if (b->n && (char *)b->iov[b->n - 1].iov_base + b->iov[b->n - 1].iov_len == (char *)to)
+		b->iov[b->n - 1].iov_len += size;
+	else
+		b->iov[b->n++] = (struct iovec){ (void *)to, size };
+	return 0;
+}
+
+/* Cut a run along the mappings' borders; `*next` is the first mapping that may still meet it. */
+static int load_run(struct memory_load *m, struct load_batch *b, const struct image_run *run, size_t *next, struct err *e)
+{
+	uint64_t from = m->image->extents[run->extent].offset + (uint64_t)run->page * MEMORY_PAGE;
+	uint64_t at = run->addr, end = run->addr + (uint64_t)run->pages * MEMORY_PAGE;
+
+	while (at < end) {
+		const Pb__Mapping *map;
+		uint64_t size;
+
+		while (*next < m->space->n_mappings && m->space->mappings[*next]->end <= at)
+			(*next)++;
+		map = *next < m->space->n_mappings ? m->space->mappings[*next] : NULL;
+		if (!map || map->start > at || is_special(map) || map->kind == PB__MAPPING_KIND__FILE_SHARED)
+			return err_set(e, ERR_IMAGE, 0, "the image holds pages at %lx, where no private mapping is", at);
+		size = (map->end < end ? map->end : end) - at;
+		if (load_add(m, b, m->place[*next] + (at - map->start), from, size, e) < 0)
+			return -1;
+		at += size, from += size;
+	}
+	return 0;
+}
+
+static int load_advise(uint64_t at, uint64_t size, int advice, const char *what, struct err *e)
+{
+	if (madvise((void *)at, size, advice) == 0)
+		return 0;
+	return err_sys(e, errno, "madvise(%s) at %lx", what, at);
+}
+
+/* Flags that mmap(2) cannot set. */
+static int load_apply_flags(const Pb__Mapping *map, uint64_t at, struct err *e)
+{
+	static const struct {
+		uint64_t flag;
+		int advice;
+		const char *name;
+	} advices[] = {
+		{ VM_FLAG_DONTFORK, MADV_DONTFORK, "MADV_DONTFORK" },
+		{ VM_FLAG_WIPEONFORK, MADV_WIPEONFORK, "MADV_WIPEONFORK" },
+		{ VM_FLAG_DONTDUMP, MADV_DONTDUMP, "MADV_DONTDUMP" },
+		{ VM_FLAG_HUGEPAGE, MADV_HUGEPAGE, "MADV_HUGEPAGE" },
+		{ VM_FLAG_NOHUGEPAGE, MADV_NOHUGEPAGE, "MADV_NOHUGEPAGE" },
+		{ VM_FLAG_MERGEABLE, MADV_MERGEABLE, "MADV_MERGEABLE" },
+		{ VM_FLAG_SEQ_READ, MADV_SEQUENTIAL, "MADV_SEQUENTIAL" },
+		{ VM_FLAG_RAND_READ, MADV_RANDOM, "MADV_RANDOM" },
+	};
+	uint64_t size = map->end - map->start;
+	int r = 0;
+
+	/* hugetlb and droppable mappings are born with the dump flag and refuse the advice */
+	for (size_t i = 0; r == 0 && i < sizeof(advices) / sizeof(advices[0]); i++)
+		if ((map->flags & advices[i].flag) && !(map->flags & (VM_FLAG_HUGETLB | VM_FLAG_DROPPABLE)))
+			r = load_advise(at, size, advices[i].advice, advices[i].name, e);
+	if (r == 0 && (map->flags & VM_FLAG_LOCKED) &&
+	    mlock2((void *)at, size, map->flags & VM_FLAG_LOCKONFAULT ? MLOCK_ONFAULT : 0) < 0)
+		return err_sys(e, errno, "locking %lu bytes of memory", size);
+	return r;
+}
+
+static int load_settle_one(const Pb__Mapping *map, uint64_t at, struct err *e)
+{
+	uint64_t size = map->end - map->start;
+
+	if (mprotect((void *)at, size, (int)map->prot) < 0)
+		return err_sys(e, errno, "protecting the mapping %lx-%lx", map->start, map->end);
+	for (size_t k = 0; k + 1 < map->n_guards; k += 2) {
+		uint64_t start = map->guards[k], end = map->guards[k + 1];
+
+		if (start < map->start || end > map->end || start >= end)
+			return err_set(e, ERR_IMAGE, 0, "a guard region lies outside its mapping %lx-%lx", map->start, map->end);
+		if (load_advise(at + (start - map->start), end - start, MADV_GUARD_INSTALL, "MADV_GUARD_INSTALL", e) < 0)
+			return -1;
+	}
+	return map->flags ? load_apply_flags(map, at, e) : 0;
+}
+
+int memory_fill(struct memory_load *m, struct err *e)
+{
+	struct load_batch batch = { .n = 0 };
+	size_t n, next = 0;
+	const struct image_run *runs = image_runs_of(m->image, m->owner, &n);
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = load_run(m, &batch, &runs[i], &next, e);
+	if (r == 0)
+		r = load_flush(m, &batch, e);
+	for (size_t i = 0; r == 0 && i < m->space->n_mappings; i++)
+		if (!is_special(m->space->mappings[i]))
+			r = load_settle_one(m->space->mappings[i], m->place[i], e);
+	return r;
+}
+
+/* ---- the switch ---- */
+
+enum { VDSO_PARTS_MAX = 8 };
+
+/* Our own [vvar] and [vdso] mappings, each with the place of its saved counterpart. */
+struct vdso_part {
+	uint64_t own, size, parked, final;
+};
+
+static int load_vdso_parts(struct memory_load *m, struct vdso_part *parts, size_t *ret_n, struct err *e)
+{
+	struct vm_area_list own;
+	size_t n = 0;
+
+	if (load_own_areas(m, &own, e) < 0)
+		return -1;
+	for (size_t i = 0; i < m->space->n_mappings; i++) {
+		const Pb__Mapping *map = m->space->mappings[i];
+		const struct vm_area *same = NULL;
+
+		if (!is_special(map))
+			continue;
+		for (size_t k = 0; k < own.n; k++)
+			if (strcmp(own.areas[k].name, map->name) == 0)
+				same = &own.areas[k];
+		if (!same || same->end - same->start != map->end - map->start || n == VDSO_PARTS_MAX) {
+			err_set(e, ERR_STATE, 0, "this kernel's %s differs from the saved one", map->name);
+			return err_help(e, "restore on the kernel that the image was taken on");
+		}
+		parts[n++] = (struct vdso_part){ same->start, map->end - map->start, 0, map->start };
+	}
+	*ret_n = n;
+	return 0;
+}
+
+static void move_step(struct script_builder *b, const char *note, uint64_t from, uint64_t size, uint64_t to)
+{
+	script_call(b, SCRIPT_MUST, note, SYS_mremap, from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+}
+
+/* Take down all that lies between the things to keep. */
+static int load_unmap_gaps(struct memory_load *m, struct script_builder *b, struct err *e)
+{
+	struct span *keep = arena_alloc(m->arena, (m->space->n_mappings + 1) * sizeof(*keep));
+	uint64_t at = 0;
+	size_t n = 0;
+
+	if (!keep)
+		return err_nomem(e);
+	keep[n++] = (struct span){ m->region.start, m->region.start + m->region.size };
+	for (size_t i = 0; i < m->space->n_mappings; i++) {
+		const Pb__Mapping *map = m->space->mappings[i];
+
+		if (!is_special(map) && m->place[i] == map->start)
+			keep[n++] = (struct span){ map->start, map->end };
+	}
+	qsort(keep, n, sizeof(*keep), span_compare);
+	for (size_t i = 0; i < n; i++) {
+		if (keep[i].start > at)
+			script_call(b, SCRIPT_MUST, "unmapping the old address space", SYS_munmap, at, keep[i].start - at);
+		at = keep[i].end;
+	}
+	if (at < ADDRESS_MAX)
+		script_call(b, SCRIPT_MUST, "unmapping the old address space", SYS_munmap, at, ADDRESS_MAX - at);
+	return 0;
+}
+
+static int load_set_mm(struct memory_load *m, struct script_builder *b, struct err *e)
+{
+	const Pb__AddressSpace *s = m->space;
+	struct prctl_mm_map map = {
+		.start_code = s->start_code, .end_code = s->end_code, .start_data = s->start_data,
+		.end_data = s->end_data, .start_brk = s->start_brk, .brk = s->brk, .start_stack = s->start_stack,
+		.arg_start = s->arg_start, .arg_end = s->arg_end, .env_start = s->env_start, .env_end = s->env_end,
+		.auxv = region_put(&m->region, s->auxv.data, s->auxv.len), .auxv_size = (uint32_t)s->auxv.len,
+		.exe_fd = s->exe < m->inodes->n ? (uint32_t)m->inodes->v[s->exe].fd : (uint32_t)-1,
+	};
+	void *p = region_put(&m->region, &map, sizeof(map));
+
+	if (!p || !map.auxv)
+		return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
+	script_call(b, SCRIPT_MUST, "PR_SET_MM_MAP with the link of /proc/PID/exe", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP,
+		    (uint64_t)p, sizeof(map));
+	return 0;
+}
+
+size_t memory_switch_ops(const struct memory_load *m)
+{
+	return m->space->n_mappings * 2 + VDSO_PARTS_MAX * MOVES_PER_VDSO_PART + 8;
+}
+
+int memory_switch(struct memory_load *m, struct script_builder *b, struct err *e)
+{
+	struct vdso_part parts[VDSO_PARTS_MAX];
+	size_t n_parts = 0;
+
+	if (load_vdso_parts(m, parts, &n_parts, e) < 0)
+		return -1;
+	for (size_t i = 0; i < n_parts; i++) {
+		parts[i].parked = region_park(&m->region, parts[i].size, 0, MEMORY_PAGE);
+		if (!parts[i].parked)
+			return err_set(e, ERR_SYSTEM, 0, "no room to park the vdso");
+		move_step(b, "parking the vdso", parts[i].own, parts[i].size, parts[i].parked);
+	}
+	if (load_unmap_gaps(m, b, e) < 0)
+		return -1;
+	for (size_t i = 0; i < m->space->n_mappings; i++) {
+		const Pb__Mapping *map = m->space->mappings[i];
+
+		if (!is_special(map) && m->place[i] != map->start)
+			move_step(b, "moving a mapping into place", m->place[i], map->end - map->start, map->start);
+	}
+	for (size_t i = 0; i < n_parts; i++)
+		move_step(b, "moving the vdso into place", parts[i].parked, parts[i].size, parts[i].final);
+	return load_set_mm(m, b, e);
+}

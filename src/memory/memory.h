@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Address spaces: which mappings there are, which pages are worth storing,
+ * how they get into the image and back.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "image/image.h"
+#include "image/pb.h"
+#include "inode/inode.h"
+#include "target/script.h"
+#include "target/target.h"
+#include "util/err.h"
+#include "util/obstacle.h"
+
+enum { MEMORY_PAGE = 4096 };
+
+/* ---- dump ---- */
+
+struct memory_collect {
+	struct arena *arena;
+	struct obstacle_list *obstacles;
+	struct inode_table *inodes;
+};
+
+/* Everything about a task's address space but the pages (collect.c). Also finds task->vdso. */
+int memory_collect(struct memory_collect *c, struct target *task, Pb__AddressSpace **ret, struct err *e);
+
+/* XXH3-64 of the [vdso] pages of this very process, as the kernel supplied them. */
+int memory_vdso_hash(uint64_t *ret, struct err *e);
+
+/* A stretch of pages to store. */
+struct page_range {
+	uint64_t addr;  /* in the owner: what the image will say */
+	uint64_t from;  /* where it is read: address in the target, or offset in the file */
+	uint64_t pages;
+	bool keep_zero; /* zero pages count too: something else lies beneath them */
+};
+
+/* The pages of one owner, and where they are read from. */
+struct page_source {
+	uint32_t owner; /* IMAGE_OWNER_* */
+	pid_t pid;      /* read from this process' memory ... */
+	int mem_fd;
+	int fd;         /* ... or, when >= 0, from this file */
+	struct page_range *ranges;
+	size_t n;
+};
+
+/* Find the private pages of a task that differ from what a fresh mapping would hold (pages.c). */
+int memory_find_pages(struct arena *arena, const struct target *task, Pb__AddressSpace *space, uint32_t owner,
+		      struct page_source *ret, struct err *e);
+
+/* The content of an inode that must be stored. */
+int memory_find_inode_pages(struct arena *arena, const struct inode_entry *inode, uint32_t owner,
+			    struct page_source *ret, struct err *e);
+
+struct memory_stats {
+	uint64_t pages_stored, pages_zero;
+};
+
+/* Copy all the sources' pages into the image, on all CPUs (store.c). */
+int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, struct memory_stats *ret,
+		 struct err *e);
+
+/* ---- restore: all of it inside the task that is being made ---- */
+
+struct memory_load {
+	struct arena *arena;
+	const struct image *image;
+	const struct inode_restore *inodes;
+	const Pb__AddressSpace *space;
+	uint32_t owner;
+	struct region region;
+	uint64_t *place; /* for each mapping: where it stands until the switch */
+};
+
+/*
+ * Choose a region that neither the current nor the saved address space uses, and
+ * map it; `script_size` bytes are for scripts. Nothing may map memory between
+ * this and memory_place().
+ */
+int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e);
+
+/* Map every saved mapping: at its final address where that is free now, else parked in the region. */
+int memory_place(struct memory_load *m, struct err *e);
+
+/* Fill the mappings with their pages, then give them their final protection and advice. */
+int memory_fill(struct memory_load *m, struct err *e);
+
+/* How many script steps memory_switch() may append. */
+size_t memory_switch_ops(const struct memory_load *m);
+
+/* Append the steps that take the old address space down and put the saved one in place. */
+int memory_switch(struct memory_load *m, struct script_builder *b, struct err *e);

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Copying pages into the image: one worker per CPU takes the next megabyte of
+ * ranges, reads it with one process_vm_readv(2), drops the zero pages, and hands
+ * the rest to the writer as one extent. Memory use does not depend on the target.
+ */
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+
+#include "memory/memory.h"
+#include "util/fd.h"
+
+enum {
+	CHUNK_PAGES = IMAGE_EXTENT_MAX / MEMORY_PAGE,
+	WORKERS_MAX = 8,
+};
+
+/* What one extent is read from: pieces of one source. */
+struct store_chunk {
+	const struct page_source *source;
+	struct page_range pieces[CHUNK_PAGES];
+	size_t n;
+	uint64_t pages;
+};
+
+struct store_job {
+	pthread_mutex_t lock;
+	const struct page_source *sources;
+	size_t n_sources;
+	size_t source, range; /* the next piece to take */
+	uint64_t page;
+	struct image_writer *writer;
+	struct memory_stats stats;
+	struct err err; /* of the worker that failed first */
+};
+
+/* ---- the queue ---- */
+
+static const struct page_range *store_peek(struct store_job *job)
+{
+	while (job->source < job->n_sources && job->range == job->sources[job->source].n) {
+		job->source++;
+		job->range = 0;
+	}
+	return job->source < job->n_sources ? &job->sources[job->source].ranges[job->range] : NULL;
+}
+
+/* Take the next extent's worth of pieces. False when nothing is left, or a worker has failed. */
+static bool store_take(struct store_job *job, struct store_chunk *c)
+{
+	const struct page_range *range;
+
+	pthread_mutex_lock(&job->lock);
+	c->n = 0;
+	c->pages = 0;
+	range = job->err.reason ? NULL : store_peek(job);
+	c->source = range ? &job->sources[job->source] : NULL;
+	while (range && c->source == &job->sources[job->source] && c->pages < CHUNK_PAGES) {
+		uint64_t left = range->pages - job->page, room = CHUNK_PAGES - c->pages, n = left < room ? left : room;
+		uint64_t skip = job->page * MEMORY_PAGE;
+
+		c->pieces[c->n++] = (struct page_range){ range->addr + skip, range->from + skip, n, range->keep_zero };
+		c->pages += n;
+		job->page += n;
+		if (n == left) {
+			job->range++;
+			job->page = 0;
+		}
+		range = store_peek(job);
+	}
+	pthread_mutex_unlock(&job->lock);
+	return c->n > 0;
+}
+
+/* ---- reading ---- */
+
+/* From a file; what lies beyond its end is zero. */
+static int store_read_file(const struct store_chunk *c, char *buf, struct err *e)
+{
+	for (size_t i = 0; i < c->n; i++) {
+		size_t size = c->pieces[i].pages * MEMORY_PAGE, got = 0;
+
+		while (got < size) {
+			ssize_t n = pread(c->source->fd, buf + got, size - got, (off_t)(c->pieces[i].from + got));
+
+			if (n < 0 && errno != EINTR)
+				return err_sys(e, errno, "reading the content of a file");
+			if (n == 0) {
+				memset(buf + got, 0, size - got);
+				break;
+			}
+			got += n > 0 ? (size_t)n : 0;
+		}
+		buf += size;
+	}
+	return 0;
+}
+
+/* Piece by piece through /proc/PID/mem, which also reads what the program itself may not (PROT_NONE). */
+static int store_read_mem(const struct store_chunk *c, size_t piece, size_t skip, char *buf, struct err *e)
+{
+	for (; piece < c->n; piece++, skip = 0) {
+		size_t size = c->pieces[piece].pages * MEMORY_PAGE - skip;
+		int r = fd_pread_full(c->source->mem_fd, buf, size, (off_t)(c->pieces[piece].from + skip));
+
+		if (r < 0)
+			return err_sys(e, r, "reading %zu bytes at %#lx of task %d", size, c->pieces[piece].from + skip,
+				       c->source->pid);
+		buf += size;
+	}
+	return 0;
+}
+
+static int store_read(const struct store_chunk *c, char *buf, struct err *e)
+{
+	size_t size = c->pages * MEMORY_PAGE, piece = 0;
+	struct iovec local = { buf, size }, remote[CHUNK_PAGES];
+	ssize_t got;
+
+	if (c->source->fd >= 0)
+		return store_read_file(c, buf, e);
+	for (size_t i = 0; i < c->n; i++)
+		remote[i] = (struct iovec){ (void *)c->pieces[i].from, c->pieces[i].pages * MEMORY_PAGE };
+	got = process_vm_readv(c->source->pid, &local, 1, remote, c->n, 0);
+	if (got == (ssize_t)size)
+		return 0;
+	if (got < 0)
+		got = 0;
+	buf += got;
+	while ((size_t)got >= remote[piece].iov_len)
+		got -= (ssize_t)remote[piece++].iov_len;
+	return store_read_mem(c, piece, (size_t)got, buf, e);
+}
+
+/* ---- writing ---- */
+
+static bool page_is_zero(const char *page)
+{
+	const uint64_t *w = (const uint64_t *)page;
+
+	/* Most pages that are not zero say so in their first or last words. */
+	if (w[0] | w[MEMORY_PAGE / 8 - 1])
+		return false;
+	return memcmp(page, page + 8, MEMORY_PAGE - 8) == 0;
+}
+
+/* A page of the chunk that is kept, at `page` of the extent; runs grow as long as both sides are contiguous. */
+static void store_extend_runs(struct image_run *runs, size_t *n_runs, uint32_t owner, uint64_t addr, uint32_t page)
+{
+	struct image_run *last = *n_runs ? &runs[*n_runs - 1] : NULL;
+
+	if (last && last->addr + (uint64_t)last->pages * MEMORY_PAGE == addr)
+		last->pages++;
+	else
+		runs[(*n_runs)++] = (struct image_run){ .addr = addr, .owner = owner, .pages = 1, .page = page };
+}
+
+/* Move the pages worth keeping to the front. Returns how many there are. */
+static uint32_t store_compact(const struct store_chunk *c, char *buf, struct image_run *runs, size_t *n_runs)
+{
+	const char *page = buf;
+	uint32_t kept = 0;
+
+	for (size_t i = 0; i < c->n; i++) {
+		for (uint64_t k = 0; k < c->pieces[i].pages; k++, page += MEMORY_PAGE) {
+			if (!c->pieces[i].keep_zero && page_is_zero(page))
+				continue;
+			if (page != buf + (size_t)kept * MEMORY_PAGE)
+				memcpy(buf + (size_t)kept * MEMORY_PAGE, page, MEMORY_PAGE);
+			store_extend_runs(runs, n_runs, c->source->owner, c->pieces[i].addr + k * MEMORY_PAGE, kept++);
+		}
+	}
+	return kept;
+}
+
+static int store_chunk(struct store_job *job, const struct store_chunk *c, char *buf, struct memory_stats *stats,
+		       struct err *e)
+{
+	struct image_run runs[CHUNK_PAGES];
+	size_t n_runs = 0;
+	uint32_t kept, extent;
+	int r = store_read(c, buf, e);
+
+	if (r < 0)
+		return r;
+	kept = store_compact(c, buf, runs, &n_runs);
+	stats->pages_stored += kept;
+	stats->pages_zero += c->pages - kept;
+	if (!kept)
+		return 0;
+	r = image_writer_extent(job->writer, buf, (size_t)kept * MEMORY_PAGE, &extent, e);
+	for (size_t i = 0; r == 0 && i < n_runs; i++) {
+		runs[i].extent = extent;
+		r = image_writer_run(job->writer, &runs[i], e);
+	}
+	return r;
+}
+
+/* ---- the workers ---- */
+
+static void *store_worker(void *arg)
+{
+	struct store_job *job = arg;
+	struct store_chunk *chunk = malloc(sizeof(*chunk));
+	struct memory_stats stats = { 0 };
+	struct err err = ERR_INIT;
+	char *buf = mmap(NULL, IMAGE_EXTENT_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int r = 0;
+
+	if (!chunk || buf == MAP_FAILED)
+		r = err_nomem(&err);
+	while (r == 0 && store_take(job, chunk))
+		r = store_chunk(job, chunk, buf, &stats, &err);
+
+	pthread_mutex_lock(&job->lock);
+	if (r < 0 && !job->err.reason)
+		job->err = err;
+	job->stats.pages_stored += stats.pages_stored;
+	job->stats.pages_zero += stats.pages_zero;
+	pthread_mutex_unlock(&job->lock);
+	if (buf != MAP_FAILED)
+		munmap(buf, IMAGE_EXTENT_MAX);
+	free(chunk);
+	return NULL;
+}
+
+/* As many as there are CPUs, but none for a target that one of them copies before the other has started. */
+static unsigned store_workers(const struct page_source *sources, size_t n)
+{
+	uint64_t pages = 0;
+	cpu_set_t set;
+	unsigned cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+
+	for (size_t i = 0; i < n; i++)
+		for (size_t k = 0; k < sources[i].n; k++)
+			pages += sources[i].ranges[k].pages;
+	if (cpus > WORKERS_MAX)
+		cpus = WORKERS_MAX;
+	return pages < 4 * CHUNK_PAGES ? 1 : cpus;
+}
+
+int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, struct memory_stats *ret,
+		 struct err *e)
+{
+	struct store_job job = {
+		.lock = PTHREAD_MUTEX_INITIALIZER, .sources = sources, .n_sources = n, .writer = w, .err = ERR_INIT
+	};
+	unsigned workers = store_workers(sources, n), started = 0;
+	pthread_t threads[WORKERS_MAX];
+
+	while (started + 1 < workers && pthread_create(&threads[started], NULL, store_worker, &job) == 0)
+		started++;
+	store_worker(&job);
+	while (started)
+		pthread_join(threads[--started], NULL);
+	if (job.err.reason) {
+		*e = job.err;
+		return e->number ? -e->number : -ECANCELED;
+	}
+	*ret = job.stats;
+	return 0;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Memory interfaces of newer kernels than the installed headers may know. */
+
+#include <linux/types.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+
+#include "sys/process.h"
+
+/* PAGEMAP_SCAN, Linux 6.7 (Documentation/admin-guide/mm/pagemap.rst). */
+struct sys_page_region {
+	uint64_t start, end, categories;
+};
+
+struct sys_pm_scan_arg {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+
+#define SYS_PAGEMAP_SCAN _IOWR('f', 16, struct sys_pm_scan_arg)
+
+enum {
+	SYS_PAGE_IS_WPALLOWED = 1 << 0,
+	SYS_PAGE_IS_WRITTEN = 1 << 1,
+	SYS_PAGE_IS_FILE = 1 << 2,
+	SYS_PAGE_IS_PRESENT = 1 << 3,
+	SYS_PAGE_IS_SWAPPED = 1 << 4,
+	SYS_PAGE_IS_PFNZERO = 1 << 5,
+	SYS_PAGE_IS_HUGE = 1 << 6,
+	SYS_PAGE_IS_SOFT_DIRTY = 1 << 7,
+	SYS_PAGE_IS_GUARD = 1 << 8, /* Linux 6.15 */
+};
+
+/* Returns the number of regions filled in, or -errno. */
+static inline long sys_pagemap_scan(int pagemap_fd, struct sys_pm_scan_arg *arg)
+{
+	return SYS_RESULT(ioctl(pagemap_fd, SYS_PAGEMAP_SCAN, arg));
+}
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
+#endif
+
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08 /* Linux 6.11 */
+#endif
+
+/* membarrier(2): the registrations of this process (Linux 6.3). */
+enum { SYS_MEMBARRIER_GET_REGISTRATIONS = 1 << 9 };
+
+#ifndef PR_TIMER_CREATE_RESTORE_IDS
+#define PR_TIMER_CREATE_RESTORE_IDS 77 /* Linux 6.15 */
+#endif

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Theory of operation: system calls inside a foreign thread, without harm.
+ *
+ * The promise is that the thread goes on unharmed even when torpor is killed
+ * between any two instructions. Hence:
+ *
+ * - The stage (arch/.../stage.S) is written into the zero tail of the vdso's last
+ *   page through /proc/PID/mem, which copies that page for this process; no
+ *   mapping of the program changes. It holds the thread's own registers and mask.
+ * - One PTRACE_SETREGS is the commit: before it nothing has happened to the
+ *   thread, after it the stage knows how to put everything back.
+ * - The thread then runs only from syscall-stop to syscall-stop. A tracer that
+ *   dies while its tracee is single-stepping or at a breakpoint kills it; one that
+ *   dies at a syscall-stop lets it run on: into the idle call, which finds that no
+ *   new number came, unmaps the scratch page, restores mask and registers, and
+ *   jumps back.
+ * - The signal mask is closed only after the commit, so it is never lost.
+ * - The scratch page's address reaches the stage in the register file of the very
+ *   mmap(2) that makes it: there is no moment where it is mapped and not known.
+ *
+ * The way back is not the stage's but exact: PTRACE_INTERRUPT brings the thread
+ * to a plain stop, where the kernel itself will finish the interrupted system
+ * call (restart_block included) with the original registers.
+ */
+
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "arch/x86_64/regs.h"
+#include "arch/x86_64/stage.h"
+#include "sys/ptrace.h"
+#include "target/target.h"
+#include "util/fd.h"
+
+enum { PAGE = 4096, STAGE_SLOTS = 2 };
+
+/* Room at the end of the vdso that is zero, for both stages (the leader's and one more). */
+static int remote_find_room(struct target *t, uint64_t *ret, struct err *e)
+{
+	unsigned char page[PAGE], any = 0;
+	uint64_t last = t->vdso + t->vdso_size - PAGE;
+	const size_t need = STAGE_SLOTS * STAGE_ROOM;
+	int r;
+
+	if (!t->vdso)
+		return err_set(e, ERR_STATE, 0, "it has no [vdso] mapping, which torpor needs");
+	r = fd_pread_full(t->mem_fd, page, sizeof(page), (off_t)last);
+	if (r < 0)
+		return err_sys(e, r, "reading its [vdso]");
+	for (size_t i = PAGE - need; i < PAGE; i++)
+		any |= page[i];
+	if (any)
+		return err_set(e, ERR_STATE, 0, "its [vdso] has no room for the stage at its end");
+	*ret = last + PAGE - need;
+	return 0;
+}
+
+/* Wait for the next stop of the thread. Signals that come meanwhile are handed on. */
+static int remote_wait(struct remote *r, int resume, int *ret_status, struct err *e)
+{
+	pid_t tid = r->thread->tid;
+	int status;
+
+	for (;;) {
+		if (waitpid(tid, &status, __WALL) < 0)
+			return err_sys(e, errno, "waiting for thread %d", tid);
+		if (!WIFSTOPPED(status)) {
+			r->thread->stopped = false;
+			return err_set(e, ERR_SYSTEM, 0, "thread %d ended while it was examined", tid);
+		}
+		if (status >> 16 || WSTOPSIG(status) == (SIGTRAP | 0x80)) {
+			*ret_status = status;
+			return 0;
+		}
+		/* A signal-delivery-stop: only SIGSTOP gets past the mask. Deliver it. */
+		if (sys_ptrace(resume, tid, 0, (uintptr_t)WSTOPSIG(status)) < 0)
+			return err_set(e, ERR_SYSTEM, 0, "thread %d was killed", tid);
+	}
+}
+
+/* Run on to the next syscall-stop of the wanted side that belongs to the stage. */
+static int remote_run_to(struct remote *r, unsigned side, struct err *e)
+{
+	pid_t tid = r->thread->tid;
+
+	for (;;) {
+		struct ptrace_syscall_info info = { 0 };
+		int status = 0, ret = sys_ptrace(SYS_PTRACE_SYSCALL, tid, 0, 0);
+
+		if (ret < 0)
+			return err_sys(e, ret, "resuming thread %d", tid);
+		ret = remote_wait(r, SYS_PTRACE_SYSCALL, &status, e);
+		if (ret < 0)
+			return ret;
+		if (status >> 16)
+			continue; /* a group stop: run on all the same */
+		ret = sys_ptrace(PTRACE_GET_SYSCALL_INFO, tid, sizeof(info), (uintptr_t)&info);
+		if (ret < 0)
+			return err_sys(e, ret, "asking thread %d for its system call", tid);
+		if (info.op == side && info.instruction_pointer - r->stage < STAGE_ROOM)
+			return 0;
+	}
+}
+
+static int remote_getregs(struct remote *r, struct user_regs_struct *regs, struct err *e)
+{
+	int ret = sys_ptrace_getregs(r->thread->tid, regs);
+
+	return ret < 0 ? err_sys(e, ret, "reading the registers of thread %d", r->thread->tid) : 0;
+}
+
+static int remote_setregs(struct remote *r, const struct user_regs_struct *regs, struct err *e)
+{
+	int ret = sys_ptrace_setregs(r->thread->tid, regs);
+
+	return ret < 0 ? err_sys(e, ret, "writing the registers of thread %d", r->thread->tid) : 0;
+}
+
+/* What a call means for the scratch page that the stage looks after. */
+enum scratch_change { SCRATCH_KEEPS, SCRATCH_COMES, SCRATCH_GOES };
+
+/* The thread stands at the entry of the idle call: make it another one, and come back to that place. */
+static int remote_exchange(struct remote *r, int64_t nr, const uint64_t args[6], enum scratch_change change,
+			   int64_t *ret_result, struct err *e)
+{
+	struct user_regs_struct regs;
+	int ret = remote_getregs(r, &regs, e);
+
+	if (ret < 0)
+		return ret;
+	arch_set_syscall(&regs, nr, args);
+	if (change == SCRATCH_COMES)
+		stage_keep_result(&regs);
+	if (change == SCRATCH_GOES)
+		stage_forget_result(&regs);
+	ret = remote_setregs(r, &regs, e);
+	if (ret < 0)
+		return ret;
+	ret = remote_run_to(r, PTRACE_SYSCALL_INFO_EXIT, e);
+	if (ret < 0)
+		return ret;
+	ret = remote_getregs(r, &regs, e);
+	if (ret < 0)
+		return ret;
+	*ret_result = arch_syscall_result(&regs);
+	stage_next(&regs);
+	ret = remote_setregs(r, &regs, e);
+	if (ret < 0)
+		return ret;
+	return remote_run_to(r, PTRACE_SYSCALL_INFO_ENTRY, e);
+}
+
+static int remote_map_scratch(struct remote *r, struct err *e)
+{
+	const uint64_t args[6] = { 0, REMOTE_SCRATCH_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+				   (uint64_t)-1, 0 };
+	int64_t addr;
+	int ret = remote_exchange(r, SYS_mmap, args, SCRATCH_COMES, &addr, e);
+
+	if (ret < 0)
+		return ret;
+	if (addr < 0)
+		return err_sys(e, (int)addr, "mapping a scratch page in it");
+	r->scratch = (uint64_t)addr;
+	r->owns_scratch = true;
+	return 0;
+}
+
+/* Write the stage into the vdso's tail, and enter it with a single PTRACE_SETREGS. */
+static int remote_enter(struct remote *r, struct err *e)
+{
+	unsigned char code[STAGE_ROOM];
+	struct user_regs_struct regs = r->thread->regs;
+	int ret;
+
+	arch_regs_for_jump(&regs);
+	stage_fill(code, &regs, r->thread->sigmask);
+	ret = fd_pwrite_full(r->task->mem_fd, code, stage_size(), (off_t)r->stage);
+	if (ret < 0)
+		return err_sys(e, ret, "writing the stage into its [vdso]");
+	stage_enter(&regs, r->stage, REMOTE_SCRATCH_SIZE);
+	ret = remote_setregs(r, &regs, e);
+	if (ret < 0)
+		return ret;
+	r->entered = true;
+	ret = sys_ptrace_setsigmask(r->thread->tid, ~0ull);
+	if (ret < 0)
+		return err_sys(e, ret, "blocking the signals of thread %d", r->thread->tid);
+	return remote_run_to(r, PTRACE_SYSCALL_INFO_ENTRY, e);
+}
+
+int remote_open(struct remote *r, struct target *task, size_t thread, const struct remote *leader, struct err *e)
+{
+	uint64_t room;
+	int ret;
+
+	*r = (struct remote){ .task = task, .thread = &task->threads[thread] };
+	if (leader) {
+		r->stage = leader->stage + STAGE_ROOM;
+		r->scratch = leader->scratch;
+		return remote_enter(r, e);
+	}
+	ret = remote_find_room(task, &room, e);
+	if (ret < 0)
+		return ret;
+	r->stage = room;
+	ret = remote_enter(r, e);
+	return ret < 0 ? ret : remote_map_scratch(r, e);
+}
+
+int remote_syscall(struct remote *r, int64_t nr, const uint64_t args[6], int64_t *ret_result, struct err *e)
+{
+	return remote_exchange(r, nr, args, SCRATCH_KEEPS, ret_result, e);
+}
+
+int remote_read(const struct remote *r, void *buf, size_t size, struct err *e)
+{
+	int ret = fd_pread_full(r->task->mem_fd, buf, size, (off_t)r->scratch);
+
+	return ret < 0 ? err_sys(e, ret, "reading the scratch page") : 0;
+}
+
+int remote_write(const struct remote *r, const void *buf, size_t size, struct err *e)
+{
+	int ret = fd_pwrite_full(r->task->mem_fd, buf, size, (off_t)r->scratch);
+
+	return ret < 0 ? err_sys(e, ret, "writing the scratch page") : 0;
+}
+
+/* From the stage back to a plain stop, where the kernel finishes what it had begun. */
+static int remote_leave(struct remote *r, struct err *e)
+{
+	pid_t tid = r->thread->tid;
+	int status = 0, ret = sys_ptrace(PTRACE_INTERRUPT, tid, 0, 0);
+
+	while (ret >= 0) {
+		ret = sys_ptrace(SYS_PTRACE_CONT, tid, 0, 0);
+		if (ret < 0)
+			break;
+		ret = remote_wait(r, SYS_PTRACE_CONT, &status, e);
+		if (ret < 0)
+			return ret;
+		if (status >> 16 == PTRACE_EVENT_STOP)
+			break;
+	}
+	if (ret >= 0)
+		ret = sys_ptrace_setsigmask(tid, r->thread->sigmask);
+	if (ret < 0)
+		return err_sys(e, ret, "giving thread %d back", tid);
+	return remote_setregs(r, &r->thread->regs, e);
+}
+
+/* The vdso's tail as it was: zero. */
+static int remote_erase(struct remote *r, struct err *e)
+{
+	const unsigned char zero[STAGE_ROOM] = { 0 };
+	int ret = fd_pwrite_full(r->task->mem_fd, zero, stage_size(), (off_t)r->stage);
+
+	return ret < 0 ? err_sys(e, ret, "clearing the stage") : 0;
+}
+
+int remote_close(struct remote *r, struct err *e)
+{
+	int ret = 0;
+
+	if (r->owns_scratch) {
+		const uint64_t args[6] = { r->scratch, REMOTE_SCRATCH_SIZE };
+		int64_t result;
+
+		ret = remote_exchange(r, SYS_munmap, args, SCRATCH_GOES, &result, e);
+		r->owns_scratch = false;
+	}
+	if (r->entered && r->thread->stopped) {
+		int left = remote_leave(r, e);
+
+		ret = ret < 0 ? ret : left;
+		r->entered = false;
+		if (left >= 0)
+			left = remote_erase(r, e);
+		ret = ret < 0 ? ret : left;
+	}
+	return ret;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * A frozen process tree. `struct target_tree` owns the stopped threads: however
+ * it goes out of scope, target_tree_release() lets them run on as if nothing had
+ * happened. If torpor dies, the kernel does the same.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include "proc/task.h"
+#include "util/arena.h"
+#include "util/err.h"
+
+struct target_thread {
+	pid_t tid;
+	bool stopped;                 /* in a ptrace stop */
+	struct user_regs_struct regs; /* as the program must go on with them */
+	uint64_t sigmask;
+};
+
+struct target {
+	pid_t pid;
+	pid_t ppid;
+	size_t parent; /* index in the tree; SIZE_MAX for the root */
+	struct proc_stat stat;
+	struct target_thread *threads; /* the first is the leader; none for a zombie */
+	size_t n_threads;
+	int mem_fd, pidfd; /* -1 for a zombie */
+	bool zombie;
+	int stop_signal;   /* it was stopped by this signal; 0: it was running */
+	uint64_t vdso, vdso_size; /* 0: there is none */
+};
+
+struct target_tree {
+	struct arena *arena;
+	struct target **tasks; /* parents before children */
+	size_t n;
+	uint64_t frozen_at; /* CLOCK_MONOTONIC ns when the last thread stood */
+};
+
+/*
+ * Stop every thread of `root` and of all its descendants. When it fails,
+ * whatever was stopped runs on. `timeout_ms` bounds the wait for a task that
+ * does not answer (uninterruptible sleep).
+ */
+int target_freeze(struct target_tree *tree, pid_t root, struct arena *arena, unsigned timeout_ms, struct err *e);
+
+/* Let everything run on. Also for a tree that is half frozen or empty. */
+void target_tree_release(struct target_tree *tree);
+
+/* End every process of the tree and wait until it is dead (its parent may still have to reap it). */
+void target_tree_kill(struct target_tree *tree);
+
+/* The task with this PID; NULL when it is not in the tree. */
+struct target *target_find(const struct target_tree *tree, pid_t pid);
+
+/* ---- system calls inside a stopped task (remote.c) ---- */
+
+enum { REMOTE_SCRATCH_SIZE = 4096 };
+
+struct remote {
+	struct target *task;
+	struct target_thread *thread;
+	uint64_t stage;   /* where the stage stands in the target */
+	uint64_t scratch; /* REMOTE_SCRATCH_SIZE bytes in the target; 0: none */
+	bool owns_scratch;
+	bool entered;
+};
+
+/*
+ * Take over one stopped thread. The leader (thread 0) brings a scratch page
+ * along; other threads borrow that of `leader`, which must stay open meanwhile.
+ * Undone by remote_close(), or by the stage itself if torpor dies.
+ */
+int remote_open(struct remote *r, struct target *task, size_t thread, const struct remote *leader, struct err *e);
+
+/* Execute one system call in the thread. Returns its raw result (-errno included) in *ret_result. */
+int remote_syscall(struct remote *r, int64_t nr, const uint64_t args[6], int64_t *ret_result, struct err *e);
+
+#define remote_call(r, ret, e, nr, ...)                                                                       \
+	remote_syscall((r), (nr), (const uint64_t[6]){ __VA_ARGS__ }, (ret), (e))
+
+/* Copy from and to the scratch page. */
+int remote_read(const struct remote *r, void *buf, size_t size, struct err *e);
+int remote_write(const struct remote *r, const void *buf, size_t size, struct err *e);
+
+/* Give the thread back, stopped, with its own registers and mask. */
+int remote_close(struct remote *r, struct err *e);

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Signal actions and pending signals of the thread group. */
+
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "sys/ptrace.h"
+#include "task/task.h"
+
+enum { SIGNALS = 64, PEEK_BATCH = 32, SIGINFO_SIZE = 128 };
+
+/* struct sigaction as the kernel knows it. */
+struct kernel_sigaction {
+	uint64_t handler, flags, restorer, mask;
+};
+
+static uint64_t signal_bit(int signo)
+{
+	return 1ull << (signo - 1);
+}
+
+static int signals_collect_action(struct task_collect *c, struct remote *r, int signo, Pb__Task *pb, struct err *e)
+{
+	struct kernel_sigaction sa;
+	Pb__SigAction *action;
+	int64_t result;
+
+	if (remote_call(r, &result, e, SYS_rt_sigaction, (uint64_t)signo, 0, r->scratch, sizeof(sa.mask)) < 0 ||
+	    remote_read(r, &sa, sizeof(sa), e) < 0)
+		return -1;
+	if (result < 0)
+		return err_sys(e, (int)result, "asking for the action of signal %d", signo);
+	if (!sa.handler && !sa.flags)
+		return 0;
+	action = pb_new(c->arena, Pb__SigAction, pb__sig_action__init);
+	if (!action || !pb_add(c->arena, pb, sigactions, action))
+		return err_nomem(e);
+	action->signo = (uint32_t)signo;
+	action->handler = sa.handler;
+	action->flags = sa.flags;
+	action->restorer = sa.restorer;
+	action->mask = sa.mask;
+	return 0;
+}
+
+/*
+ * The queue of one thread, or of the group (flags PTRACE_PEEKSIGINFO_SHARED),
+ * appended to a repeated field.
+ */
+static int signals_peek(struct task_collect *c, pid_t tid, uint32_t flags, Pb__Siginfo ***field, size_t *n, struct err *e)
+{
+	unsigned char infos[PEEK_BATCH][SIGINFO_SIZE];
+	struct ptrace_peeksiginfo_args args = { .flags = flags, .nr = PEEK_BATCH };
+	int got;
+
+	do {
+		got = sys_ptrace(PTRACE_PEEKSIGINFO, tid, (uintptr_t)&args, (uintptr_t)infos);
+		if (got < 0)
+			return err_sys(e, got, "reading the pending signals of thread %d", tid);
+		for (int i = 0; i < got; i++) {
+			Pb__Siginfo *pb = pb_new(c->arena, Pb__Siginfo, pb__siginfo__init);
+			Pb__Siginfo **v = arena_grow(c->arena, *field, *n, sizeof(*v));
+
+			if (!pb || !v)
+				return err_nomem(e);
+			pb->info.len = SIGINFO_SIZE;
+			pb->info.data = arena_memdup(c->arena, infos[i], SIGINFO_SIZE);
+			if (!pb->info.data)
+				return err_nomem(e);
+			*field = v;
+			v[(*n)++] = pb;
+		}
+		args.off += (uint64_t)got;
+	} while (got == PEEK_BATCH);
+	return 0;
+}
+
+int signals_collect(struct task_collect *c, struct remote *r, const struct proc_status *status, Pb__Task *pb,
+		    struct err *e)
+{
+	/* SIGCHLD may have flags (SA_NOCLDWAIT) without being caught or ignored. */
+	uint64_t wanted = status->sig_caught | status->sig_ignored | signal_bit(SIGCHLD);
+	pid_t tid = r->thread->tid;
+	int ret = 0;
+
+	for (int signo = 1; ret == 0 && signo <= SIGNALS; signo++)
+		if ((wanted & signal_bit(signo)) && signo != SIGKILL && signo != SIGSTOP)
+			ret = signals_collect_action(c, r, signo, pb, e);
+	if (ret == 0)
+		ret = signals_peek(c, tid, PTRACE_PEEKSIGINFO_SHARED, &pb->pending, &pb->n_pending, e);
+	return ret;
+}
+
+int signals_collect_thread(struct task_collect *c, pid_t tid, Pb__Thread *th, struct err *e)
+{
+	return signals_peek(c, tid, 0, &th->pending, &th->n_pending, e);
+}
+
+static int signals_full(struct err *e)
+{
+	return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
+}
+
+int signals_restore(const struct task_restore *r, struct script_builder *b, struct err *e)
+{
+	const Pb__Task *pb = r->pb;
+
+	for (size_t i = 0; i < pb->n_sigactions; i++) {
+		const Pb__SigAction *a = pb->sigactions[i];
+		const struct kernel_sigaction sa = { a->handler, a->flags, a->restorer, a->mask };
+		void *p = region_put(r->region, &sa, sizeof(sa));
+
+		if (!p)
+			return signals_full(e);
+		script_call(b, SCRIPT_MUST, "setting a signal action", SYS_rt_sigaction, a->signo, (uint64_t)p, 0,
+			    sizeof(sa.mask));
+	}
+	for (size_t i = 0; i < pb->n_pending; i++) {
+		void *p = region_put(r->region, pb->pending[i]->info.data, SIGINFO_SIZE);
+		int signo;
+
+		if (!p)
+			return signals_full(e);
+		memcpy(&signo, p, sizeof(signo));
+		script_call(b, SCRIPT_MUST, "queueing a pending signal", SYS_rt_sigqueueinfo, (uint64_t)pb->pid,
+			    (uint64_t)signo, (uint64_t)p);
+	}
+	return 0;
+}

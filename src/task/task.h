@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * What belongs to a task or a thread and is neither memory nor a file
+ * descriptor: credentials, signals, timers, limits, scheduling. One file per
+ * topic, each with its dump side (collect) and its restore side (a few script
+ * steps, or calls made before the switch).
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "image/pb.h"
+#include "proc/task.h"
+#include "target/script.h"
+#include "target/target.h"
+#include "util/err.h"
+#include "util/obstacle.h"
+
+/* ---- dump ---- */
+
+struct task_collect {
+	struct arena *arena;
+	struct obstacle_list *obstacles;
+	const struct target_tree *tree;
+};
+
+/*
+ * Fill `pb` from a stopped task: everything but memory and fds. Executes a few
+ * system calls inside it. `space` receives what only the task itself can tell
+ * of its address space (the end of the heap, membarrier registrations).
+ */
+int task_collect(struct task_collect *c, struct target *t, Pb__Task *pb, Pb__AddressSpace *space, struct err *e);
+
+/* A zombie: only its identity and its exit status. */
+int task_collect_zombie(struct task_collect *c, struct target *t, Pb__Task *pb, struct err *e);
+
+/* The topics. `r` is the task's leader in the stage. */
+int creds_collect(struct task_collect *c, struct target *t, const struct proc_status *status, Pb__Task *pb,
+		  struct err *e);
+int signals_collect(struct task_collect *c, struct remote *r, const struct proc_status *status, Pb__Task *pb,
+		    struct err *e);
+int signals_collect_thread(struct task_collect *c, pid_t tid, Pb__Thread *th, struct err *e);
+int timers_collect(struct task_collect *c, struct remote *r, Pb__Task *pb, struct err *e);
+int limits_collect(struct task_collect *c, struct target *t, Pb__Task *pb, struct err *e);
+int thread_collect(struct task_collect *c, struct remote *r, Pb__Thread **ret, struct err *e);
+
+/* Refuse a task for a reason of its own. Returns 0, or negative when out of memory. */
+#define task_refuse(c, t, id, help, ...)                                                                      \
+	obstacle_add((c)->obstacles, (id), (t)->pid, (t)->stat.comm, (help), __VA_ARGS__)
+
+/* ---- restore ---- */
+
+/* The steps of the scripts of one task, in this order; the leader's first, between them its threads. */
+struct task_restore {
+	struct arena *arena;
+	struct region *region;
+	const Pb__Task *pb;
+	const Pb__AddressSpace *space;
+};
+
+/* In ordinary C, before the switch: working and root folder, umask, oom score, core dump filter, limits. */
+int limits_restore(const struct task_restore *r, struct err *e);
+
+/* Can this process take on these credentials? */
+int creds_check(const Pb__Task *pb, struct err *e);
+
+/* Append the leader's steps that concern the whole task. */
+int signals_restore(const struct task_restore *r, struct script_builder *b, struct err *e);
+int timers_restore(const struct task_restore *r, struct script_builder *b, struct err *e);
+size_t task_script_ops(const Pb__Task *pb);
+
+/* Append the steps of one thread, the leader included: the last of its script. */
+int thread_restore(const struct task_restore *r, const Pb__Thread *th, struct script_builder *b, struct err *e);
+int creds_restore(const struct task_restore *r, struct script_builder *b, struct err *e);
+size_t thread_script_ops(const Pb__Task *pb, const Pb__Thread *th);
+
+/* Steps that come first in the leader's script: what libc has registered with the kernel for us. */
+void thread_forget_libc(struct script_builder *b);
+
+/*
+ * From outside, once the thread is parked: registers, signal mask, scheduling.
+ * What may not be set and differs is added to `notes` (text for the user).
+ */
+int thread_restore_outside(const Pb__Thread *th, struct obstacle_list *notes, struct err *e);

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Threads: registers and everything else that the kernel keeps per thread. */
+
+#include <errno.h>
+#include <linux/ptrace.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
+
+#include "arch/x86_64/regs.h"
+#include "sys/process.h"
+#include "sys/ptrace.h"
+#include "task/task.h"
+#include "util/fd.h"
+
+#include <linux/prctl.h>
+
+enum { AFFINITY_MAX = 1024, SIGINFO_SIZE = 128, THREAD_STEPS = 12, CREDS_STEPS = 140, RSEQ_UNREGISTER = 1, COMM_SIZE = 16 };
+
+/* ---- dump ---- */
+
+/* What ptrace tells. */
+static int thread_collect_state(struct task_collect *c, const struct target_thread *t, Pb__Thread *th, struct err *e)
+{
+	unsigned char xstate[ARCH_XSTATE_MAX];
+	struct ptrace_rseq_configuration rseq = { 0 };
+	struct user_regs_struct regs = t->regs;
+	int size = sys_ptrace_getregset(t->tid, NT_X86_XSTATE, xstate, sizeof(xstate));
+
+	if (size < 0)
+		return err_sys(e, size, "reading the extended state of thread %d", t->tid);
+	arch_regs_for_new_task(&regs);
+	if (!pb_set_bytes(c->arena, th, regs, &regs, sizeof(regs)) ||
+	    !pb_set_bytes(c->arena, th, xstate, xstate, (size_t)size))
+		return err_nomem(e);
+	pb_set(th, sigmask, t->sigmask);
+	if (sys_ptrace(PTRACE_GET_RSEQ_CONFIGURATION, t->tid, sizeof(rseq), (uintptr_t)&rseq) > 0 && rseq.rseq_abi_pointer) {
+		pb_set(th, rseq, rseq.rseq_abi_pointer);
+		pb_set(th, rseq_size, rseq.rseq_abi_size);
+		pb_set(th, rseq_signature, rseq.signature);
+	}
+	return signals_collect_thread(c, t->tid, th, e);
+}
+
+/* What other processes may ask the kernel. */
+static int thread_collect_outside(struct task_collect *c, pid_t tid, Pb__Thread *th, struct err *e)
+{
+	struct sys_sched_attr attr = { .size = sizeof(attr) };
+	unsigned char mask[AFFINITY_MAX], all[AFFINITY_MAX];
+	uint64_t head, size;
+	int n, n_all;
+
+	if (sys_get_robust_list(tid, &head, &size) == 0) {
+		pb_set(th, robust_list, head);
+		pb_set(th, robust_list_size, size);
+	}
+	if (sys_sched_getattr(tid, &attr) == 0 && !pb_set_bytes(c->arena, th, sched_attr, &attr, sizeof(attr)))
+		return err_nomem(e);
+	n = sys_sched_getaffinity(tid, sizeof(mask), mask);
+	n_all = sys_sched_getaffinity(1, sizeof(all), all); /* init's: as a rule every CPU */
+	if (n > 0 && (n != n_all || memcmp(mask, all, (size_t)n) != 0) &&
+	    !pb_set_bytes(c->arena, th, affinity, mask, (size_t)n))
+		return err_nomem(e);
+	n = sys_ioprio_get(tid);
+	if (n > 0)
+		pb_set(th, ioprio, (uint32_t)n);
+	return 0;
+}
+
+/* What only the thread itself can ask. */
+static int thread_ask(struct remote *r, Pb__Thread *th, struct err *e)
+{
+	uint64_t tid_address = 0;
+	uint32_t pdeath = 0;
+	int64_t result;
+	stack_t ss;
+
+	if (remote_call(r, &result, e, SYS_sigaltstack, 0, r->scratch) < 0 || remote_read(r, &ss, sizeof(ss), e) < 0)
+		return -1;
+	pb_set(th, altstack_sp, (uint64_t)ss.ss_sp);
+	pb_set(th, altstack_size, ss.ss_size);
+	pb_set(th, altstack_flags, (uint32_t)ss.ss_flags);
+	if (remote_call(r, &result, e, SYS_prctl, PR_GET_TID_ADDRESS, r->scratch) < 0)
+		return -1;
+	if (result < 0)
+		return err_sys(e, (int)result, "PR_GET_TID_ADDRESS (a kernel without CONFIG_CHECKPOINT_RESTORE?)");
+	if (remote_read(r, &tid_address, sizeof(tid_address), e) < 0)
+		return -1;
+	pb_set(th, clear_child_tid, tid_address);
+	if (remote_call(r, &result, e, SYS_prctl, PR_GET_TIMERSLACK) < 0)
+		return -1;
+	pb_set(th, timer_slack, (uint64_t)result);
+	if (remote_call(r, &result, e, SYS_prctl, PR_GET_PDEATHSIG, r->scratch) < 0 ||
+	    remote_read(r, &pdeath, sizeof(pdeath), e) < 0)
+		return -1;
+	if (pdeath)
+		pb_set(th, pdeath_signal, pdeath);
+	return 0;
+}
+
+static int thread_collect_comm(struct task_collect *c, struct target *t, pid_t tid, Pb__Thread *th, struct err *e)
+{
+	char name[64], *text;
+	size_t size;
+	int r;
+
+	snprintf(name, sizeof(name), "task/%d/comm", tid);
+	r = fd_read_proc(t->pid, name, c->arena, &text, &size);
+	if (r < 0)
+		return err_sys(e, r, "reading /proc/%d/%s", t->pid, name);
+	if (size && text[size - 1] == '\n')
+		text[size - 1] = '\0';
+	th->comm = text;
+	return 0;
+}
+
+int thread_collect(struct task_collect *c, struct remote *r, Pb__Thread **ret, struct err *e)
+{
+	Pb__Thread *th = pb_new(c->arena, Pb__Thread, pb__thread__init);
+	pid_t tid = r->thread->tid;
+
+	if (!th)
+		return err_nomem(e);
+	th->tid = tid;
+	*ret = th;
+	if (thread_collect_comm(c, r->task, tid, th, e) < 0 || thread_collect_state(c, r->thread, th, e) < 0 ||
+	    thread_collect_outside(c, tid, th, e) < 0)
+		return -1;
+	return thread_ask(r, th, e);
+}
+
+/* ---- restore ---- */
+
+void thread_forget_libc(struct script_builder *b)
+{
+	uint64_t area = (uint64_t)__builtin_thread_pointer() + (uint64_t)__rseq_offset;
+	uint64_t size = __rseq_size > 32 ? __rseq_size : 32;
+
+	if (__rseq_size)
+		script_call(b, SCRIPT_MUST, "unregistering libc's rseq area", SYS_rseq, area, size, RSEQ_UNREGISTER, RSEQ_SIG);
+}
+
+static int thread_restore_pending(const struct task_restore *r, const Pb__Thread *th, struct script_builder *b)
+{
+	for (size_t i = 0; i < th->n_pending; i++) {
+		void *p = region_put(r->region, th->pending[i]->info.data, SIGINFO_SIZE);
+		int signo;
+
+		if (!p)
+			return -1;
+		memcpy(&signo, p, sizeof(signo));
+		script_call(b, SCRIPT_MUST, "queueing a pending signal", SYS_rt_tgsigqueueinfo, (uint64_t)r->pb->pid,
+			    (uint64_t)th->tid, (uint64_t)signo, (uint64_t)p);
+	}
+	return 0;
+}
+
+static int thread_restore_altstack(const struct task_restore *r, const Pb__Thread *th, struct script_builder *b)
+{
+	/* SS_ONSTACK is what the kernel reports, not what one may set. */
+	const stack_t ss = { .ss_sp = (void *)th->altstack_sp,
+			     .ss_flags = (int)(th->altstack_flags & ~(uint32_t)SS_ONSTACK),
+			     .ss_size = th->altstack_size };
+	void *p = region_put(r->region, &ss, sizeof(ss));
+
+	if (p && !(th->altstack_flags & SS_DISABLE))
+		script_call(b, SCRIPT_MUST, "sigaltstack", SYS_sigaltstack, (uint64_t)p, 0);
+	return p ? 0 : -1;
+}
+
+int thread_restore(const struct task_restore *r, const Pb__Thread *th, struct script_builder *b, struct err *e)
+{
+	char comm[COMM_SIZE] = { 0 };
+	void *comm_at;
+
+	snprintf(comm, sizeof(comm), "%s", th->comm ? th->comm : "");
+	comm_at = region_put(r->region, comm, sizeof(comm));
+	if (!comm_at || thread_restore_altstack(r, th, b) < 0 || thread_restore_pending(r, th, b) < 0)
+		return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
+	script_call(b, SCRIPT_MUST, "PR_SET_NAME", SYS_prctl, PR_SET_NAME, (uint64_t)comm_at);
+	script_call(b, SCRIPT_MUST, "set_tid_address", SYS_set_tid_address, th->clear_child_tid);
+	script_call(b, SCRIPT_MUST, "set_robust_list", SYS_set_robust_list, th->robust_list,
+		    th->robust_list_size ? th->robust_list_size : 24);
+	if (th->rseq)
+		script_call(b, SCRIPT_MUST, "registering the rseq area", SYS_rseq, th->rseq, th->rseq_size, 0, th->rseq_signature);
+	script_call(b, SCRIPT_MUST, "PR_SET_TIMERSLACK", SYS_prctl, PR_SET_TIMERSLACK, th->timer_slack);
+	if (creds_restore(r, b, e) < 0)
+		return -1;
+	script_call(b, SCRIPT_MUST, "PR_SET_PDEATHSIG", SYS_prctl, PR_SET_PDEATHSIG, th->pdeath_signal);
+	return 0;
+}
+
+size_t thread_script_ops(const Pb__Task *pb, const Pb__Thread *th)
+{
+	(void)pb;
+	return th->n_pending + THREAD_STEPS + CREDS_STEPS;
+}
+
+/* The kernel refuses what an ordinary user may not do; then a word to the user, no failure. */
+static int thread_note(struct obstacle_list *notes, const Pb__Thread *th, const char *what, int number)
+{
+	return obstacle_add(notes, "N-THREAD", th->tid, th->comm ? th->comm : "", "restore as root",
+			    "%s could not be set again: %s", what, strerror(-number));
+}
+
+static int thread_restore_scheduling(const Pb__Thread *th, struct obstacle_list *notes)
+{
+	struct sys_sched_attr saved, now = { .size = sizeof(now) };
+	int r, ret = 0;
+
+	if (th->has_sched_attr && th->sched_attr.len == sizeof(saved) && sys_sched_getattr(th->tid, &now) == 0) {
+		memcpy(&saved, th->sched_attr.data, sizeof(saved));
+		if (memcmp(&saved, &now, sizeof(now)) != 0) {
+			r = sys_sched_setattr(th->tid, &saved);
+			ret = r < 0 ? thread_note(notes, th, "its scheduling policy or nice value", r) : ret;
+		}
+	}
+	if (th->has_affinity) {
+		r = sys_sched_setaffinity(th->tid, th->affinity.len, th->affinity.data);
+		ret = r < 0 ? thread_note(notes, th, "its CPU affinity", r) : ret;
+	}
+	if (th->has_ioprio && sys_ioprio_get(th->tid) != (int)th->ioprio) {
+		r = sys_ioprio_set(th->tid, (int)th->ioprio);
+		ret = r < 0 ? thread_note(notes, th, "its I/O priority", r) : ret;
+	}
+	return ret;
+}
+
+int thread_restore_outside(const Pb__Thread *th, struct obstacle_list *notes, struct err *e)
+{
+	struct user_regs_struct regs;
+	int r;
+
+	if (th->regs.len != sizeof(regs))
+		return err_set(e, ERR_IMAGE, 0, "the registers of thread %d are not of this architecture", th->tid);
+	memcpy(&regs, th->regs.data, sizeof(regs));
+	r = sys_ptrace_setregset(th->tid, NT_X86_XSTATE, th->xstate.data, th->xstate.len);
+	if (r < 0)
+		return err_set(e, ERR_STATE, -r, "thread %d: this CPU cannot hold its extended state", th->tid);
+	r = sys_ptrace_setregs(th->tid, &regs);
+	if (r == 0)
+		r = sys_ptrace_setsigmask(th->tid, th->sigmask);
+	if (r < 0)
+		return err_sys(e, r, "setting the registers of thread %d", th->tid);
+	return thread_restore_scheduling(th, notes) < 0 ? err_nomem(e) : 0;
+}

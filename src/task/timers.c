@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Interval timers (setitimer(2)) and POSIX timers (timer_create(2)). */
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+
+#include "sys/memory.h"
+#include "task/task.h"
+#include "util/fd.h"
+
+enum {
+	ITIMERS = 3,
+	TIMER_ID_MAX = 4096, /* on kernels that cannot choose ids, how far to count */
+	STEPS_PER_TIMER = 2,
+};
+
+/* struct sigevent as the kernel knows it. */
+struct kernel_sigevent {
+	uint64_t value;
+	int32_t signo, notify;
+	int32_t tid;
+	int32_t pad[11];
+};
+
+_Static_assert(sizeof(struct kernel_sigevent) == 64, "the kernel's size");
+
+static uint64_t timespec_ns(const struct timespec *ts)
+{
+	return (uint64_t)ts->tv_sec * 1000000000u + (uint64_t)ts->tv_nsec;
+}
+
+static struct timespec ns_timespec(uint64_t ns)
+{
+	return (struct timespec){ (time_t)(ns / 1000000000u), (long)(ns % 1000000000u) };
+}
+
+static uint64_t timeval_ns(const struct timeval *tv)
+{
+	return (uint64_t)tv->tv_sec * 1000000000u + (uint64_t)tv->tv_usec * 1000u;
+}
+
+static struct timeval ns_timeval(uint64_t ns)
+{
+	return (struct timeval){ (time_t)(ns / 1000000000u), (suseconds_t)(ns % 1000000000u / 1000u) };
+}
+
+/* ---- dump ---- */
+
+static int timers_collect_interval(struct task_collect *c, struct remote *r, unsigned which, Pb__Task *pb, struct err *e)
+{
+	struct itimerval it;
+	Pb__IntervalTimer *timer;
+	int64_t result;
+
+	if (remote_call(r, &result, e, SYS_getitimer, which, r->scratch) < 0 || remote_read(r, &it, sizeof(it), e) < 0)
+		return -1;
+	if (result < 0 || (!timeval_ns(&it.it_value) && !timeval_ns(&it.it_interval)))
+		return 0;
+	timer = pb_new(c->arena, Pb__IntervalTimer, pb__interval_timer__init);
+	if (!timer || !pb_add(c->arena, pb, itimers, timer))
+		return err_nomem(e);
+	timer->which = which;
+	timer->value_ns = timeval_ns(&it.it_value);
+	timer->interval_ns = timeval_ns(&it.it_interval);
+	return 0;
+}
+
+/* /proc shows CPU clocks as the kernel encodes them: -6 for the process', -2 for a thread's. */
+static int timer_clock(int shown)
+{
+	return shown == -6 ? CLOCK_PROCESS_CPUTIME_ID : shown == -2 ? CLOCK_THREAD_CPUTIME_ID : shown;
+}
+
+static int timers_collect_posix(struct task_collect *c, struct remote *r, const struct proc_timer *t, Pb__Task *pb,
+				struct err *e)
+{
+	struct itimerspec it;
+	Pb__PosixTimer *timer = pb_new(c->arena, Pb__PosixTimer, pb__posix_timer__init);
+	int64_t result;
+
+	if (!timer || !pb_add(c->arena, pb, timers, timer))
+		return err_nomem(e);
+	if (remote_call(r, &result, e, SYS_timer_gettime, (uint64_t)t->id, r->scratch) < 0 ||
+	    remote_read(r, &it, sizeof(it), e) < 0)
+		return -1;
+	if (result < 0)
+		return err_sys(e, (int)result, "timer_gettime of timer %d", t->id);
+	timer->id = (uint32_t)t->id;
+	timer->clock = (uint32_t)timer_clock(t->clock);
+	timer->notify = (uint32_t)t->notify;
+	timer->signo = (uint32_t)t->signo;
+	timer->sigval = t->sigval;
+	if (t->notify & SIGEV_THREAD_ID)
+		pb_set(timer, tid, t->tid);
+	pb_set(timer, value_ns, timespec_ns(&it.it_value));
+	pb_set(timer, interval_ns, timespec_ns(&it.it_interval));
+	if (remote_call(r, &result, e, SYS_timer_getoverrun, (uint64_t)t->id) < 0)
+		return -1;
+	if (result > 0)
+		pb_set(timer, overrun, (uint32_t)result);
+	return 0;
+}
+
+static int timer_compare(const void *a, const void *b)
+{
+	const struct proc_timer *x = a, *y = b;
+
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+int timers_collect(struct task_collect *c, struct remote *r, Pb__Task *pb, struct err *e)
+{
+	struct proc_timer *timers = NULL;
+	char *text;
+	size_t n = 0;
+	int ret = 0;
+
+	for (unsigned which = 0; ret == 0 && which < ITIMERS; which++)
+		ret = timers_collect_interval(c, r, which, pb, e);
+	if (ret < 0)
+		return ret;
+	ret = fd_read_proc(r->task->pid, "timers", c->arena, &text, NULL);
+	if (ret == 0)
+		ret = proc_parse_timers(text, c->arena, &timers, &n);
+	if (ret < 0)
+		return err_sys(e, ret, "reading /proc/%d/timers", r->task->pid);
+	qsort(timers, n, sizeof(*timers), timer_compare);
+	for (size_t i = 0; ret == 0 && i < n; i++)
+		ret = timers_collect_posix(c, r, &timers[i], pb, e);
+	return ret;
+}
+
+/* ---- restore ---- */
+
+static bool timers_ids_can_be_chosen(void)
+{
+	if (prctl(PR_TIMER_CREATE_RESTORE_IDS, 1, 0, 0, 0) < 0)
+		return false;
+	prctl(PR_TIMER_CREATE_RESTORE_IDS, 0, 0, 0, 0);
+	return true;
+}
+
+static int timers_full(struct err *e)
+{
+	return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
+}
+
+static int timers_restore_posix(const struct task_restore *r, struct script_builder *b, const Pb__PosixTimer *t, struct err *e)
+{
+	const struct kernel_sigevent sev = {
+		.value = t->sigval, .signo = (int32_t)t->signo, .notify = (int32_t)t->notify, .tid = t->tid
+	};
+	const struct itimerspec it = { ns_timespec(t->interval_ns), ns_timespec(t->value_ns) };
+	void *sev_at = region_put(r->region, &sev, sizeof(sev)), *it_at = region_put(r->region, &it, sizeof(it));
+	void *id_at = region_put(r->region, &t->id, sizeof(t->id));
+
+	if (!sev_at || !it_at || !id_at)
+		return timers_full(e);
+	script_call(b, SCRIPT_MUST, "timer_create", SYS_timer_create, t->clock, (uint64_t)sev_at, (uint64_t)id_at);
+	if (t->value_ns)
+		script_call(b, SCRIPT_MUST, "timer_settime", SYS_timer_settime, t->id, 0, (uint64_t)it_at);
+	return 0;
+}
+
+/* Older kernels count ids up from 0: make and remove timers for those that are not there. */
+static int timers_skip_id(const struct task_restore *r, struct script_builder *b, uint32_t id, struct err *e)
+{
+	const struct kernel_sigevent none = { .notify = SIGEV_NONE };
+	void *sev_at = region_put(r->region, &none, sizeof(none)), *id_at = region_alloc(r->region, sizeof(id));
+
+	if (!sev_at || !id_at)
+		return timers_full(e);
+	script_call(b, SCRIPT_MUST, "timer_create", SYS_timer_create, CLOCK_MONOTONIC, (uint64_t)sev_at, (uint64_t)id_at);
+	script_call(b, SCRIPT_MUST, "timer_delete", SYS_timer_delete, id);
+	return 0;
+}
+
+static int timers_restore_counting(const struct task_restore *r, struct script_builder *b, struct err *e)
+{
+	uint32_t next = 0;
+	int ret = 0;
+
+	for (size_t i = 0; ret == 0 && i < r->pb->n_timers; i++) {
+		const Pb__PosixTimer *t = r->pb->timers[i];
+
+		if (t->id >= TIMER_ID_MAX)
+			return err_set(e, ERR_STATE, 0, "the POSIX timer %u cannot be made: this kernel cannot choose timer ids",
+				       t->id);
+		for (; ret == 0 && next < t->id; next++)
+			ret = timers_skip_id(r, b, next, e);
+		if (ret == 0)
+			ret = timers_restore_posix(r, b, t, e);
+		next = t->id + 1;
+	}
+	return ret;
+}
+
+int timers_restore(const struct task_restore *r, struct script_builder *b, struct err *e)
+{
+	const Pb__Task *pb = r->pb;
+	int ret = 0;
+
+	if (pb->n_timers && timers_ids_can_be_chosen()) {
+		script_call(b, SCRIPT_MUST, "PR_TIMER_CREATE_RESTORE_IDS", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 1);
+		for (size_t i = 0; ret == 0 && i < pb->n_timers; i++)
+			ret = timers_restore_posix(r, b, pb->timers[i], e);
+		script_call(b, SCRIPT_MUST, "PR_TIMER_CREATE_RESTORE_IDS", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 0);
+	} else {
+		ret = timers_restore_counting(r, b, e);
+	}
+	for (size_t i = 0; ret == 0 && i < pb->n_itimers; i++) {
+		const Pb__IntervalTimer *t = pb->itimers[i];
+		const struct itimerval it = { ns_timeval(t->interval_ns), ns_timeval(t->value_ns) };
+		void *p = region_put(r->region, &it, sizeof(it));
+
+		if (!p)
+			return timers_full(e);
+		script_call(b, SCRIPT_MUST, "setitimer", SYS_setitimer, t->which, (uint64_t)p, 0);
+	}
+	return ret;
+}
+
+size_t task_script_ops(const Pb__Task *pb)
+{
+	size_t ids = pb->n_timers ? pb->timers[pb->n_timers - 1]->id : 0;
+
+	return pb->n_sigactions + pb->n_pending + pb->n_itimers +
+	       (pb->n_timers + (ids < TIMER_ID_MAX ? ids : TIMER_ID_MAX)) * STEPS_PER_TIMER + 16;
+}

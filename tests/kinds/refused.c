@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <mqueue.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/*
+ * One thing that cannot be saved, named by the argument. It is put at fd 42. The
+ * program verifies that a refused dump leaves it alone. Exit status 77: the
+ * kernel does not have it, or does not let this user make it.
+ */
+
+enum { PLACE = 42, SKIP = 77 };
+
+static void put(int fd)
+{
+	if (fd < 0 && (errno == EPERM || errno == EACCES || errno == ENOSYS || errno == EINVAL))
+		exit(SKIP);
+	check_call(fd);
+	check_call(dup2(fd, PLACE));
+	check_call(close(fd));
+}
+
+static void put_timerfd(void)
+{
+	struct itimerspec t = { .it_value.tv_sec = 3600 };
+
+	put(timerfd_create(CLOCK_MONOTONIC, 0));
+	check_call(timerfd_settime(PLACE, 0, &t, NULL));
+}
+
+static void put_signalfd(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	put(signalfd(-1, &set, 0));
+}
+
+static void put_inotify(void)
+{
+	put(inotify_init1(0));
+	check_call(inotify_add_watch(PLACE, ".", IN_CREATE));
+}
+
+static void put_pidfd(void)
+{
+	put((int)syscall(SYS_pidfd_open, getpid(), 0));
+}
+
+static void put_io_uring(void)
+{
+	char parameters[120] = { 0 };
+
+	put((int)syscall(SYS_io_uring_setup, 4, parameters));
+}
+
+static void put_userfaultfd(void)
+{
+	put((int)syscall(SYS_userfaultfd, 1 /* UFFD_USER_MODE_ONLY */));
+}
+
+static void put_secretmem(void)
+{
+	put((int)syscall(SYS_memfd_secret, 0));
+}
+
+static int inet_socket(int type, uint16_t port, bool listening)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = (int)check_call(socket(AF_INET, type, 0));
+
+	check_call(bind(fd, (struct sockaddr *)&a, sizeof(a)));
+	if (listening)
+		check_call(listen(fd, 1));
+	return fd;
+}
+
+static void put_tcp_listening(void)
+{
+	put(inet_socket(SOCK_STREAM, 0, true));
+}
+
+static void put_tcp_connected(void)
+{
+	int server = inet_socket(SOCK_STREAM, 0, true), client = inet_socket(SOCK_STREAM, 0, false);
+	struct sockaddr_in a;
+	socklen_t size = sizeof(a);
+
+	check_call(getsockname(server, (struct sockaddr *)&a, &size));
+	check_call(connect(client, (struct sockaddr *)&a, size));
+	put(client);
+}
+
+static void put_udp(void)
+{
+	put(inet_socket(SOCK_DGRAM, 0, false));
+}
+
+static void put_netlink(void)
+{
+	put(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
+}
+
+static void put_unix(const char *name, size_t size, bool listening)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = (int)check_call(socket(AF_UNIX, SOCK_STREAM, 0));
+
+	memcpy(a.sun_path, name, size);
+	check_call(bind(fd, (struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size)));
+	if (listening)
+		check_call(listen(fd, 1));
+	put(fd);
+}
+
+static void put_unix_listening(void)
+{
+	put_unix("a socket", sizeof("a socket"), true);
+}
+
+static void put_unix_abstract(void)
+{
+	put_unix("\0torpor test", sizeof("\0torpor test") - 1, false);
+}
+
+static void put_in_flight(void)
+{
+	int ends[2], null = (int)check_call(open("/dev/null", O_RDONLY));
+	char control[CMSG_SPACE(sizeof(int))] = { 0 };
+	struct iovec iov = { "x", 1 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+			    .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+	check_call(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &null, sizeof(int));
+	check_call(sendmsg(ends[1], &m, 0));
+	put(ends[0]);
+}
+
+static void put_terminal_master(void)
+{
+	put(posix_openpt(O_RDWR | O_NOCTTY));
+}
+
+static void put_message_queue(void)
+{
+	mqd_t queue = mq_open("/torpor-test", O_RDWR | O_CREAT, 0600, NULL);
+
+	mq_unlink("/torpor-test");
+	put((int)queue);
+}
+
+static void put_gone_directory(void)
+{
+	check_call(mkdir("gone", 0700));
+	put(open("gone", O_RDONLY | O_DIRECTORY));
+	check_call(rmdir("gone"));
+}
+
+static void put_gone_handle(void)
+{
+	check_call(close((int)check_call(creat("gone", 0600))));
+	put(open("gone", O_PATH));
+	check_call(unlink("gone"));
+}
+
+static void put_gone_fifo(void)
+{
+	check_call(mkfifo("gone", 0600));
+	put(open("gone", O_RDWR));
+	check_call(unlink("gone"));
+}
+
+static void put_foreign_proc(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", getppid());
+	put(open(path, O_RDONLY));
+}
+
+/* What it watches is only to be found in another process. */
+static void put_epoll(void)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int ends[2], fd = (int)check_call(eventfd(0, 0));
+
+	check_call(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+	put(epoll_create1(0));
+	check_call(epoll_ctl(PLACE, EPOLL_CTL_ADD, fd, &event));
+	if (check_call(fork()) == 0) {
+		close(PLACE);
+		close(ends[1]);
+		if (fork() != 0)
+			_exit(0);
+		setsid();
+		check_call(read(ends[0], &(char){ 0 }, 1)); /* until the other end is closed */
+		_exit(0);
+	}
+	check_call(close(fd));
+	check_call(close(ends[0]));
+	check_call(usleep(50000));
+	put(ends[1]); /* would be refused as well */
+}
+
+static void put_outside_pipe(void)
+{
+	int ends[2];
+
+	check_call(pipe(ends));
+	if (check_call(fork()) == 0) {
+		close(ends[1]);
+		if (fork() != 0)
+			_exit(0);
+		setsid();
+		check_call(read(ends[0], &(char){ 0 }, 1));
+		_exit(0);
+	}
+	check_call(close(ends[0]));
+	check_call(usleep(50000));
+	put(ends[1]);
+}
+
+static void put_lease(void)
+{
+	put(open("leased", O_RDWR | O_CREAT, 0600));
+	check_call(fcntl(PLACE, F_SETLEASE, F_WRLCK));
+}
+
+static const struct {
+	const char *name;
+	void (*put)(void);
+} things[] = {
+	{ "timerfd", put_timerfd }, { "signalfd", put_signalfd }, { "inotify", put_inotify }, { "pidfd", put_pidfd },
+	{ "io_uring", put_io_uring }, { "userfaultfd", put_userfaultfd }, { "secretmem", put_secretmem },
+	{ "tcp_listening", put_tcp_listening }, { "tcp_connected", put_tcp_connected }, { "udp", put_udp },
+	{ "netlink", put_netlink }, { "unix_listening", put_unix_listening }, { "unix_abstract", put_unix_abstract },
+	{ "in_flight", put_in_flight }, { "terminal_master", put_terminal_master },
+	{ "message_queue", put_message_queue }, { "gone_directory", put_gone_directory },
+	{ "gone_handle", put_gone_handle }, { "gone_fifo", put_gone_fifo }, { "foreign_proc", put_foreign_proc },
+	{ "epoll", put_epoll }, { "outside_pipe", put_outside_pipe }, { "lease", put_lease },
+};
+
+static struct stat before;
+
+void setup(const char *argument)
+{
+	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; argument && i < sizeof(things) / sizeof(*things); i++) {
+		if (strcmp(things[i].name, argument) == 0) {
+			things[i].put();
+			check_call(fstat(PLACE, &before));
+			return;
+		}
+	}
+	check(!"a known argument");
+}
+
+/* It is still there; nothing else was opened, or left open. */
+void verify(void)
+{
+	struct stat now;
+	struct itimerspec t;
+
+	check_call(fstat(PLACE, &now));
+	check(now.st_dev == before.st_dev && now.st_ino == before.st_ino);
+	check(fcntl(PLACE + 1, F_GETFD) == -1 && errno == EBADF);
+	if (timerfd_gettime(PLACE, &t) == 0)
+		check(t.it_value.tv_sec > 3000);
+}

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JVM with three collectors and two sizes of live data, the collector and the JIT at work."""
+
+import glob
+import os
+import subprocess
+
+from harness import Failure, case, counting
+
+LABELS = ["churn0", "churn1", "hot", "talk", "tick"]
+
+
+def compile_once(t):
+    classes = os.path.join(t.setup.folder, "classes")
+    if not os.path.exists(classes):
+        fresh = classes + f".{os.getpid()}"
+        done = subprocess.run(["javac", "-d", fresh, t.target("Live.java")], capture_output=True, text=True)
+        if done.returncode:
+            raise Failure("javac: " + done.stderr)
+        os.rename(fresh, classes)
+    return classes
+
+
+def jvm(t, collector, live):
+    classes = compile_once(t)
+    heap = live * 2 + 128
+    argv = ["java", f"-XX:+Use{collector}", f"-Xms{heap // 2}m", f"-Xmx{heap}m", "-cp", classes, "Live", str(live)]
+    # The JVM shares this file with tools that watch it, and removes it when it ends.
+    counting(t, argv, LABELS, extra=lambda root: glob.glob(f"/tmp/hsperfdata_*/{root}"))
+
+
+for _collector, _name in (("G1GC", "g1"), ("ParallelGC", "parallel"), ("ZGC", "zgc")):
+    for _live in (64, 512):
+        case(f"jvm-{_name}-{_live}", needs=["java", "javac"], limit=240, collector=_collector, live=_live)(jvm)

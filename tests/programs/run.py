@@ -1,0 +1,190 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Run the tests of real programs: all of them, or those named (shell patterns work).
+
+    run.py [--torpor FILE] [--list] [-jN] [NAME...]
+
+As root it makes an ordinary user `torpor-test`, gives a copy of the binary the file capability
+CAP_CHECKPOINT_RESTORE and runs everything as that user. Otherwise it uses the binary as it is.
+TORPOR_TEST_ROUNDS=N makes N cycles per program (10), TORPOR_TEST_SLOWER=F stretches all time limits.
+With more than one job (-jN) a case may fail because another one got a PID it needs.
+"""
+
+import argparse
+import fnmatch
+import glob
+import importlib.util
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import harness  # noqa: E402
+
+USER = "torpor-test"
+
+
+def load_cases():
+    for path in sorted(glob.glob(os.path.join(harness.HERE, "*.py"))):
+        name = os.path.basename(path)[:-3]
+        if name in ("run", "harness"):
+            continue
+        spec = importlib.util.spec_from_file_location("programs_" + name, path)
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    return harness.CASES
+
+
+def make_account():
+    try:
+        return pwd.getpwnam(USER)
+    except KeyError:
+        subprocess.run(["useradd", "-r", "-m", "-s", "/bin/sh", USER], check=True)
+        return pwd.getpwnam(USER)
+
+
+def make_setup(binary):
+    folder = tempfile.mkdtemp(prefix="torpor-test.", dir="/var/tmp")
+    os.chmod(folder, 0o755)
+    if os.geteuid() != 0:
+        return harness.Setup(folder, binary, None)
+    account = make_account()
+    copies = os.path.join(folder, "bin")
+    os.mkdir(copies)
+    copy = shutil.copy(binary, os.path.join(copies, "torpor"))
+    os.chmod(copy, 0o755)
+    setcap = shutil.which("setcap", path=harness.ENVIRONMENT_PATH) or "setcap"
+    subprocess.run([setcap, "cap_checkpoint_restore=ep", copy], check=True)
+    targets = shutil.copytree(harness.TARGETS, os.path.join(folder, "targets"))
+    harness.TARGETS = targets  # the user may not be able to read the repository
+    return harness.Setup(folder, copy, account)
+
+
+class Running:
+    """A case in a process of its own."""
+
+    def __init__(self, setup, chosen, number):
+        self.case, self.number, self.began = chosen, number, time.monotonic()
+        self.folder = os.path.join(setup.folder, chosen.name)
+        self.result_path = os.path.join(setup.folder, chosen.name + ".result")
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            try:
+                result = harness.run_case(setup, chosen)
+            except BaseException as e:
+                result = ("failed", f"{type(e).__name__}: {e}")
+            with open(self.result_path, "w") as f:
+                json.dump(result, f)
+            os._exit(0)
+
+    def poll(self):
+        """(result, text) once it has ended."""
+        pid, _ = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            text = harness.read(self.result_path)
+            return json.loads(text) if text else ("failed", "the process of the case ended without a result")
+        if time.monotonic() - self.began > self.case.limit:
+            self.kill()
+            return ("failed", f"took longer than {self.case.limit:g} s")
+        return None
+
+    def kill(self):
+        """End the case and all below it. What it leaves becomes ours, we are a subreaper as well."""
+        below = harness.tree_of(self.pid)
+        for pid in below:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        for pid in below:
+            try:
+                os.waitpid(pid, 0)
+            except ChildProcessError:
+                pass
+
+
+def report(running, outcome):
+    result, text = outcome
+    took = f"({time.monotonic() - running.began:.1f} s)"
+    text = " / ".join(text.splitlines())[:500]
+    name = running.case.name
+    if result == "ok":
+        print(f"ok {running.number} {name} {took}")
+    elif result == "skip":
+        print(f"skip {running.number} {name}: {text}")
+    else:
+        print(f"not ok {running.number} {name} {took}: {text}")
+        print(f"    logs: {running.folder}/logs")
+        for line in harness.read(f"{running.folder}/logs/journal", "").splitlines()[-12:]:
+            print("    " + line[:400])
+    sys.stdout.flush()
+    if result != "failed":
+        shutil.rmtree(running.folder, ignore_errors=True)
+
+
+def run(setup, chosen, jobs):
+    counts = {"ok": 0, "failed": 0, "skip": 0}
+    waiting = list(enumerate(chosen, 1))
+    active = []
+    try:
+        while waiting or active:
+            while waiting and len(active) < jobs:
+                number, one = waiting.pop(0)
+                active.append(Running(setup, one, number))
+            for running in list(active):
+                outcome = running.poll()
+                if outcome:
+                    active.remove(running)
+                    report(running, outcome)
+                    counts[outcome[0]] += 1
+            time.sleep(0.02)
+    finally:
+        for running in active:
+            running.kill()
+    return counts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = os.path.join(harness.HERE, "..", "..", "build", "torpor")
+    parser.add_argument("--torpor", default=os.path.normpath(default))
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("-j", type=int, default=1, dest="jobs")
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+
+    cases = load_cases()
+    if options.names:
+        unknown = [n for n in options.names if not any(fnmatch.fnmatch(c.name, n) for c in cases)]
+        if unknown:
+            sys.exit("run.py: no such case: " + ", ".join(unknown))
+        cases = [c for c in cases if any(fnmatch.fnmatch(c.name, n) for n in options.names)]
+    if options.list:
+        print("\n".join(c.name for c in cases))
+        return 0
+    if not os.access(options.torpor, os.X_OK):
+        sys.exit(f"run.py: {options.torpor} is not there; build it first")
+
+    harness.become_subreaper()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    setup = make_setup(os.path.abspath(options.torpor))
+    counts = run(setup, cases, options.jobs)
+    if counts["failed"]:
+        print(f"logs are kept in {setup.folder}")
+    else:
+        shutil.rmtree(setup.folder, ignore_errors=True)
+    skipped = f", {counts['skip']} skipped" if counts["skip"] else ""
+    print(f"{counts['ok']} passed, {counts['failed']} failed{skipped}")
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

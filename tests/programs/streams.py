@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Restores in the foreground, standard streams at pipes, terminals."""
+
+import os
+import pty
+import re
+import select
+import signal
+import time
+
+from harness import PYTHON, SLOWER, Failure, case, stat_of
+
+
+class Dialogue:
+    """The near ends of the standard streams of a program."""
+
+    def __init__(self, read_fd, write_fd):
+        self.read_fd, self.write_fd, self.seen = read_fd, write_fd, ""
+
+    def send(self, text):
+        os.write(self.write_fd, text.encode())
+
+    def expect(self, pattern, seconds=20):
+        """Read until the pattern was seen; what was read up to its end is consumed."""
+        end = time.monotonic() + seconds * SLOWER
+        while True:
+            found = re.search(pattern, self.seen)
+            if found:
+                self.seen = self.seen[found.end():]
+                return found
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self.read_fd], [], [], left)[0]:
+                raise Failure(f"{pattern!r} did not come, but {self.seen[-500:]!r}")
+            try:
+                text = os.read(self.read_fd, 4096).decode("utf-8", "replace")
+            except OSError:
+                text = ""
+            if not text:
+                raise Failure(f"the stream ended before {pattern!r}, after {self.seen[-500:]!r}")
+            self.seen += text
+
+
+def at_pipes(start):
+    """start(stdin, stdout) with two new pipes. Returns what it returned and the dialogue."""
+    in_read, in_write = os.pipe()
+    out_read, out_write = os.pipe()
+    result = start(in_read, out_write)
+    os.close(in_read)
+    os.close(out_write)
+    return result, Dialogue(out_read, in_write)
+
+
+def dialogue(t):
+    def start(stdin, stdout):
+        with t.output("stderr") as err:
+            return t.popen([PYTHON, t.target("dialogue.py")], stdin, stdout, err)
+    root, talk = at_pipes(start)
+    talk.expect("ready\n")
+    return root, talk
+
+
+def restore_at_pipes(t, *options):
+    def start(stdin, stdout):
+        return t.torpor_start(["restore", t.image(), *options], stdin=stdin, stdout=stdout)
+    t.statuses.clear()
+    (pid, _), talk = at_pipes(start)
+    return pid, talk
+
+
+def expect_status(t, pid, *statuses):
+    status = t.wait_exit(pid, 20)
+    if status not in statuses:
+        raise Failure(f"torpor restore ended with {status}, not {statuses[0]}: {t.errors(t.calls)}")
+
+
+@case("foreground-status")
+def status(t):
+    """The exit status of the program becomes that of torpor restore."""
+    root = t.start(["sh", "-c", "while [ ! -e go ]; do sleep 0.01; done; exit 42"])
+    time.sleep(0.1)
+    t.dump(root)
+    pid, _ = t.torpor_start(["restore", t.image()])
+    t.until(lambda: stat_of(root), 20, "the restored program")
+    time.sleep(0.2)
+    if pid in t.statuses:
+        raise Failure(f"torpor restore did not wait: {t.statuses[pid]}, {t.errors(t.calls)}")
+    t.write("go", "")
+    expect_status(t, pid, 42)
+    t.until(lambda: not stat_of(root), 5, "the end of the program")
+
+
+@case("foreground-signals")
+def signals(t):
+    """Signals to torpor restore reach the program; a program killed by a signal shows in the status."""
+    root, talk = dialogue(t)
+    t.dump(root)
+    pid, talk = restore_at_pipes(t)
+    talk.send("hello\n")
+    talk.expect("1:hello\n")
+    os.kill(pid, signal.SIGINT)
+    talk.expect("interrupted\n")
+    os.kill(pid, signal.SIGTERM)
+    talk.expect("terminated\n")
+    expect_status(t, pid, 9)
+
+    root = t.start(["sleep", "60"])
+    time.sleep(0.1)
+    t.dump(root)
+    pid, _ = t.torpor_start(["restore", t.image()])
+    t.until(lambda: stat_of(root), 20, "the restored program")
+    time.sleep(0.2)
+    os.kill(root, signal.SIGKILL)
+    expect_status(t, pid, 128 + signal.SIGKILL, -signal.SIGKILL)
+
+
+@case("streams-pipes")
+def pipes(t):
+    """Standard streams that led to pipes outside the tree are joined to those of the restoring command."""
+    root, talk = dialogue(t)
+    talk.send("a\n")
+    talk.expect("1:a\n")
+    t.dump(root)
+    for number in range(2, 5):
+        pid, talk = restore_at_pipes(t)
+        talk.send(f"word{number}\n")
+        talk.expect(f"{number}:word{number}\n")
+        t.dump(root)
+        t.wait_exit(pid, 20)
+    pid, talk = restore_at_pipes(t)
+    os.close(talk.write_fd)
+    talk.expect("end\n")
+    expect_status(t, pid, 5)
+
+
+@case("streams-fd-option")
+def fd_option(t):
+    """--fd says otherwise: null, a file, or inherit."""
+    root, talk = dialogue(t)
+    t.dump(root)
+    out = t.write("answers", "")
+    pid, _ = t.torpor_start(["restore", t.image(), "--fd", "0=null", "--fd", f"1={out}"])
+    expect_status(t, pid, 5)
+    with open(out) as f:
+        if f.read() != "end\n":
+            raise Failure(f"{out} does not hold what the program said")
+    pid, talk = restore_at_pipes(t, "--fd", "0=inherit", "--fd", "1=inherit")
+    talk.send("exit 3\n")
+    expect_status(t, pid, 3)
+
+
+class Terminal(Dialogue):
+    """An interactive shell of the user on a terminal of its own."""
+
+    def __init__(self, t):
+        master, slave = pty.openpty()
+        t.setup.own(os.ttyname(slave))
+        environment = {"TERM": "dumb", "PS1": "shell> ", "HISTFILE": ""}
+        # setsid -c makes the terminal the controlling one.
+        self.shell = t.popen(["setsid", "-c", "bash", "--norc", "--noprofile", "-i"], slave, slave, slave,
+                             session=False, environment=environment)
+        os.close(slave)
+        super().__init__(master, master)
+        self.expect("shell> ")
+
+    def close(self, t):
+        self.send("exit\n")
+        t.wait_exit(self.shell, 20)
+        os.close(self.read_fd)
+
+
+@case("terminal")
+def terminal(t):
+    """Started from a shell on one terminal, restored from a shell on another: it reads a line typed there."""
+    first = Terminal(t)
+    first.send(f"{PYTHON} {t.target('dialogue.py')}; echo it is over\n")
+    first.expect("ready\r\n")
+    first.send("one\n")
+    first.expect("1:one\r\n")
+    root = t.until(lambda: [p for p in t.shape(first.shell) if p != first.shell], 5, "the program")[0]
+    t.torpor("dump", root, "-o", t.image())
+    first.expect("it is over\r\n")
+    t.until(lambda: not stat_of(root), 5, "the end of the program")
+
+    second = Terminal(t)
+    second.send(f"{t.setup.binary} restore {t.image()}; echo status=$?\n")
+    t.until(lambda: stat_of(root), 20, "the restored program")
+    second.send("two\n")
+    second.expect("2:two\r\n")
+    second.send("\x03")
+    second.expect("interrupted\r\n")
+    second.send("three\n")
+    second.expect("3:three\r\n")
+    t.torpor("dump", root, "-o", t.image("again"))
+    second.expect(r"status=\d+\r\n")
+    second.send(f"{t.setup.binary} restore {t.image('again')}; echo status=$?\n")
+    t.until(lambda: stat_of(root), 20, "the restored program")
+    second.send("four\n")
+    second.expect("4:four\r\n")
+    second.send("exit 6\n")
+    second.expect(r"status=6\r\n")
+    for one in (first, second):
+        one.close(t)
+
+
+@case("terminal-job-control")
+def job_control(t):
+    """The restored program is the foreground job of the shell: it can be stopped and continued."""
+    first = Terminal(t)
+    first.send(f"{PYTHON} {t.target('dialogue.py')}\n")
+    first.expect("ready\r\n")
+    root = t.until(lambda: [p for p in t.shape(first.shell) if p != first.shell], 5, "the program")[0]
+    t.torpor("dump", root, "-o", t.image())
+    first.expect("shell> ")
+    t.until(lambda: not stat_of(root), 5, "the end of the program")
+    first.send(f"{t.setup.binary} restore {t.image()}\n")
+    t.until(lambda: stat_of(root), 20, "the restored program")
+    first.send("one\n")
+    first.expect("1:one\r\n")
+    first.send("\x1a")
+    first.expect("Stopped")
+    first.expect("shell> ")
+    first.send("fg\n")
+    first.expect("restore")
+    first.send("two\n")
+    first.expect("2:two\r\n")
+    first.send("exit 0\n")
+    first.expect("shell> ")
+    first.close(t)

@@ -1,0 +1,945 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The container: what goes in comes out, and whatever is done to the file in
+ * between is noticed. Hostile images are made by changing a sound one and
+ * sealing it again, so that only the check in question stands in the way.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "image/image.h"
+#include "image/layout.h"
+#include "unit.h"
+#include "util/err.h"
+#include "util/fd.h"
+
+enum {
+	STEP = 512,
+	HAMMER_THREADS = 6,
+	HAMMER_EXTENTS = 40,
+};
+
+static const char meta_text[] = "the metadata, of no size in particular";
+
+/* ---- a folder to work in ---- */
+
+static char folder[64];
+static char image_path[128];
+static char part_path[160];
+
+static void folder_enter(void)
+{
+	strcpy(folder, "/tmp/torpor-image-XXXXXX");
+	if (!mkdtemp(folder))
+		abort();
+	snprintf(image_path, sizeof(image_path), "%s/a.torpor", folder);
+	snprintf(part_path, sizeof(part_path), "%s/a.torpor.part-%d", folder, (int)getpid());
+}
+
+/* Whether there is nothing left in it. */
+static bool folder_leave(void)
+{
+	unlink(image_path);
+	return !rmdir(folder);
+}
+
+static bool exists(const char *path)
+{
+	struct stat st;
+
+	return !lstat(path, &st);
+}
+
+/* ---- sample images ---- */
+
+static void fill(uint8_t *page, size_t size, unsigned seed)
+{
+	for (size_t i = 0; i < size; i++)
+		page[i] = (uint8_t)(i * 7 + (i >> 8) + seed * 31 + 1);
+}
+
+/* Three extents (2, 1 and 2 pages), four runs after merging. */
+static int sample_fill(struct image_writer *w, struct err *e)
+{
+	static const struct image_run runs[] = {
+		{ .addr = 0x9000, .owner = IMAGE_OWNER_INODE(1), .pages = 1, .extent = 1, .page = 0 },
+		{ .addr = 0x6000, .owner = 0, .pages = 1, .extent = 0, .page = 1 },
+		{ .addr = 0x5000, .owner = 0, .pages = 1, .extent = 0, .page = 0 },
+		{ .addr = 0x7000, .owner = 0, .pages = 1, .extent = 2, .page = 0 },
+		{ .addr = 0x5000, .owner = 2, .pages = 1, .extent = 2, .page = 1 },
+	};
+	static const size_t pages[] = { 2, 1, 2 };
+	uint8_t data[2 * IMAGE_PAGE];
+	uint32_t index;
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < 3; i++) {
+		fill(data, pages[i] * IMAGE_PAGE, i);
+		r = image_writer_extent(w, data, pages[i] * IMAGE_PAGE, &index, e);
+		if (!r && index != i)
+			r = err_set(e, ERR_STATE, 0, "index %u", index);
+	}
+	for (size_t i = 0; !r && i < sizeof(runs) / sizeof(runs[0]); i++)
+		r = image_writer_run(w, &runs[i], e);
+	return r;
+}
+
+static int sample_write(struct err *e)
+{
+	struct image_writer *w = NULL;
+	int r = image_writer_new(&w, image_path, e);
+
+	if (!r)
+		r = sample_fill(w, e);
+	if (!r)
+		r = image_writer_commit(w, meta_text, sizeof(meta_text), true, e);
+	image_writer_free(w);
+	return r;
+}
+
+/* A file in memory, to be changed and written back. */
+struct bytes {
+	uint8_t *p;
+	size_t size;
+};
+
+static bool bytes_load(struct bytes *b)
+{
+	cleanup_close int fd = open(image_path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return false;
+	b->size = (size_t)st.st_size;
+	b->p = malloc(b->size);
+	return b->p && !fd_pread_full(fd, b->p, b->size, 0);
+}
+
+static bool bytes_store(const uint8_t *p, size_t size)
+{
+	cleanup_close int fd = open(image_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	return fd >= 0 && !fd_write_full(fd, p, size);
+}
+
+static bool bytes_sample(struct bytes *b)
+{
+	struct err e = ERR_INIT;
+
+	return !sample_write(&e) && bytes_load(b);
+}
+
+static struct image_header *bytes_header(const struct bytes *b)
+{
+	return (struct image_header *)b->p;
+}
+
+static struct image_trailer *bytes_trailer(const struct bytes *b)
+{
+	return (struct image_trailer *)(b->p + b->size - IMAGE_PAGE);
+}
+
+static struct image_extent *bytes_extents(const struct bytes *b)
+{
+	return (struct image_extent *)(b->p + bytes_trailer(b)->extents.offset);
+}
+
+static struct image_run *bytes_runs(const struct bytes *b)
+{
+	return (struct image_run *)(b->p + bytes_trailer(b)->runs.offset);
+}
+
+/* Checksums for what was changed, where the trailer still points into the file. */
+static void bytes_seal_block(const struct bytes *b, struct image_block *block, size_t each)
+{
+	if (block->offset <= b->size && block->count <= (b->size - block->offset) / each)
+		block->checksum = image_checksum(b->p + block->offset, block->count * each);
+}
+
+static void bytes_seal(const struct bytes *b)
+{
+	struct image_header *header = bytes_header(b);
+	struct image_trailer *trailer = bytes_trailer(b);
+
+	header->checksum = image_checksum(header, IMAGE_SEALED);
+	trailer->header_checksum = header->checksum;
+	bytes_seal_block(b, &trailer->meta, 1);
+	bytes_seal_block(b, &trailer->extents, sizeof(struct image_extent));
+	bytes_seal_block(b, &trailer->runs, sizeof(struct image_run));
+	trailer->checksum = image_checksum(trailer, IMAGE_SEALED);
+}
+
+/* Open and verify. 0, or what either of the two said. */
+static int try_image(struct err *e)
+{
+	struct image *img = NULL;
+	int r = image_open(&img, image_path, e);
+
+	if (!r)
+		r = image_verify_extents(img, 1, e);
+	image_close(img);
+	return r;
+}
+
+/* The image is refused as damaged, and the text says `why`. */
+static bool refused(const char *why)
+{
+	struct err e = ERR_INIT;
+
+	if (try_image(&e) < 0 && e.reason == ERR_IMAGE && strstr(e.text, why))
+		return true;
+	fprintf(stderr, "expected '%s', reason %d, text '%s'\n", why, e.reason, e.text);
+	return false;
+}
+
+/* Seal what is in memory, store it, and see it refused. */
+static bool sealed_refused(const struct bytes *b, const char *why)
+{
+	bytes_seal(b);
+	return bytes_store(b->p, b->size) && refused(why);
+}
+
+/* ---- cases: writing and reading ---- */
+
+static void round_trip(void)
+{
+	uint8_t want[2 * IMAGE_PAGE], got[2 * IMAGE_PAGE];
+	struct err e = ERR_INIT;
+	struct image *img = NULL;
+	const struct image_run *runs;
+	size_t n;
+
+	folder_enter();
+	UNIT_CHECK_EQ(sample_write(&e), 0);
+	UNIT_CHECK(!exists(part_path));
+	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+	UNIT_CHECK_EQ(image_verify_extents(img, 0, &e), 0);
+	UNIT_CHECK_EQ(image_verify_extents(img, 3, &e), 0);
+	UNIT_CHECK_STR(img->path, image_path);
+	UNIT_CHECK_EQ(img->meta_size, sizeof(meta_text));
+	UNIT_CHECK(!memcmp(img->meta, meta_text, sizeof(meta_text)));
+	UNIT_CHECK_EQ(img->n_extents, 3);
+	UNIT_CHECK_EQ(img->n_runs, 4);
+	for (unsigned i = 0; i < img->n_extents; i++) {
+		const struct image_extent *extent = &img->extents[i];
+
+		fill(want, extent->size, i);
+		UNIT_CHECK_EQ(fd_pread_full(img->fd, got, extent->size, (off_t)extent->offset), 0);
+		UNIT_CHECK(!memcmp(got, want, extent->size));
+	}
+	runs = image_runs_of(img, IMAGE_OWNER_SPACE(0), &n);
+	UNIT_CHECK_EQ(n, 2);
+	UNIT_CHECK_EQ(runs[0].addr, 0x5000);
+	UNIT_CHECK_EQ(runs[0].pages, 2);
+	UNIT_CHECK_EQ(runs[1].addr, 0x7000);
+	UNIT_CHECK_EQ(runs[1].extent, 2);
+	runs = image_runs_of(img, IMAGE_OWNER_SPACE(1), &n);
+	UNIT_CHECK(!runs && !n);
+	runs = image_runs_of(img, IMAGE_OWNER_SPACE(2), &n);
+	UNIT_CHECK_EQ(n, 1);
+	UNIT_CHECK_EQ(runs[0].page, 1);
+	runs = image_runs_of(img, IMAGE_OWNER_INODE(1), &n);
+	UNIT_CHECK_EQ(n, 1);
+	UNIT_CHECK_EQ(runs[0].addr, 0x9000);
+	runs = image_runs_of(img, UINT32_MAX, &n);
+	UNIT_CHECK(!runs && !n);
+	img = image_close(img);
+	UNIT_CHECK(folder_leave());
+}
+
+/* Metadata of 0, 1, and around a page's size, with no pages at all. */
+static void round_trip_no_pages(void)
+{
+	static const size_t sizes[] = { 0, 1, IMAGE_PAGE - 1, IMAGE_PAGE, IMAGE_PAGE + 1 };
+	static uint8_t meta[IMAGE_PAGE + 1];
+	struct err e = ERR_INIT;
+	size_t n;
+
+	fill(meta, sizeof(meta), 5);
+	folder_enter();
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		struct image_writer *w = NULL;
+		struct image *img = NULL;
+
+		UNIT_CHECK_EQ(image_writer_new(&w, image_path, &e), 0);
+		UNIT_CHECK_EQ(image_writer_commit(w, sizes[i] ? meta : NULL, sizes[i], false, &e), 0);
+		image_writer_free(w);
+		UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+		UNIT_CHECK_EQ(image_verify_extents(img, 4, &e), 0);
+		UNIT_CHECK_EQ(img->meta_size, sizes[i]);
+		UNIT_CHECK(!memcmp(img->meta, meta, sizes[i]));
+		UNIT_CHECK(!image_runs_of(img, 0, &n) && !n);
+		image_close(img);
+	}
+	UNIT_CHECK(folder_leave());
+}
+
+/* A relative name, and an older image that is replaced only by the commit. */
+static void replaces_at_commit(void)
+{
+	struct image_writer *w = NULL;
+	struct err e = ERR_INIT;
+	struct image *img = NULL;
+	char before[PATH_MAX];
+
+	folder_enter();
+	UNIT_CHECK(getcwd(before, sizeof(before)) && !chdir(folder));
+	UNIT_CHECK_EQ(sample_write(&e), 0);
+	UNIT_CHECK_EQ(image_writer_new(&w, "a.torpor", &e), 0);
+	UNIT_CHECK(!chdir(before));
+	UNIT_CHECK(exists(part_path));
+	UNIT_CHECK_EQ(try_image(&e), 0);
+	UNIT_CHECK_EQ(image_writer_commit(w, "new", 3, true, &e), 0);
+	UNIT_CHECK(image_writer_commit(w, "new", 3, true, &e) < 0);
+	image_writer_free(w);
+	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+	UNIT_CHECK_EQ(img->meta_size, 3);
+	image_close(img);
+	UNIT_CHECK(folder_leave());
+}
+
+static void uncommitted_leaves_nothing(void)
+{
+	struct image_writer *w = NULL, *second = NULL;
+	struct err e = ERR_INIT;
+
+	folder_enter();
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, &e), 0);
+	UNIT_CHECK_EQ(sample_fill(w, &e), 0);
+	UNIT_CHECK(exists(part_path) && !exists(image_path));
+	/* Somebody else's unfinished file is neither used nor removed. */
+	UNIT_CHECK_EQ(image_writer_new(&second, image_path, &e), -EEXIST);
+	UNIT_CHECK(e.help[0] && exists(part_path));
+	w = image_writer_free(w);
+	UNIT_CHECK(folder_leave());
+}
+
+static void refuses_bad_targets(void)
+{
+	struct image_writer *w = NULL;
+	struct err e = ERR_INIT;
+	char path[128];
+
+	folder_enter();
+	UNIT_CHECK(image_writer_new(&w, folder, &e) < 0 && e.reason == ERR_USAGE);
+	snprintf(path, sizeof(path), "%s/", folder);
+	UNIT_CHECK(image_writer_new(&w, path, &e) < 0 && e.reason == ERR_USAGE);
+	UNIT_CHECK(image_writer_new(&w, "", &e) < 0 && e.reason == ERR_USAGE);
+	UNIT_CHECK(image_writer_new(&w, "/dev/null", &e) < 0 && e.reason == ERR_USAGE);
+	snprintf(path, sizeof(path), "%s/no/a.torpor", folder);
+	UNIT_CHECK_EQ(image_writer_new(&w, path, &e), -ENOENT);
+	UNIT_CHECK(strstr(e.text, path) && e.help[0]);
+	UNIT_CHECK(folder_leave());
+}
+
+/* Commit with these runs over one extent of two pages. */
+static int commit_runs(const struct image_run *runs, size_t n, struct err *e)
+{
+	static const uint8_t pages[2 * IMAGE_PAGE];
+	struct image_writer *w = NULL;
+	uint32_t index;
+	int r = image_writer_new(&w, image_path, e);
+
+	if (!r)
+		r = image_writer_extent(w, pages, sizeof(pages), &index, e);
+	for (size_t i = 0; !r && i < n; i++)
+		r = image_writer_run(w, &runs[i], e);
+	if (!r)
+		r = image_writer_commit(w, "m", 1, false, e);
+	image_writer_free(w);
+	return r;
+}
+
+static void writer_refuses_bad_runs(void)
+{
+	const struct image_run overlap[] = { { .addr = 0x1000, .pages = 2 }, { .addr = 0x2000, .pages = 1 } };
+	const struct image_run twice[] = { { .addr = 0x1000, .pages = 1 }, { .addr = 0x1000, .pages = 1 } };
+	const struct image_run shared[] = { { .addr = 0x1000, .pages = 2 },
+					    { .addr = 0x1000, .pages = 2, .owner = 1 } };
+	const struct image_run outside = { .addr = 0x1000, .pages = 2, .page = 1 };
+	const struct image_run far = { .addr = 0x1000, .pages = UINT32_MAX, .page = UINT32_MAX };
+	const struct image_run no_extent = { .addr = 0x1000, .pages = 1, .extent = 1 };
+	const struct image_run unaligned = { .addr = 0x1001, .pages = 1 };
+	const struct image_run empty = { .addr = 0x1000 };
+	const struct image_run wraps = { .addr = 0xfffffffffffff000, .pages = 2 };
+	struct err e = ERR_INIT;
+
+	folder_enter();
+	UNIT_CHECK_EQ(commit_runs(overlap, 2, &e), -EINVAL);
+	UNIT_CHECK_EQ(commit_runs(twice, 2, &e), -EINVAL);
+	UNIT_CHECK_EQ(commit_runs(&outside, 1, &e), -EINVAL);
+	UNIT_CHECK_EQ(commit_runs(&far, 1, &e), -EINVAL);
+	UNIT_CHECK_EQ(commit_runs(&no_extent, 1, &e), -EINVAL);
+	UNIT_CHECK_EQ(commit_runs(&unaligned, 1, &e), -EINVAL);
+	UNIT_CHECK_EQ(commit_runs(&empty, 1, &e), -EINVAL);
+	UNIT_CHECK_EQ(commit_runs(&wraps, 1, &e), -EINVAL);
+	UNIT_CHECK(!exists(image_path));
+	/* Two owners may share stored pages. */
+	UNIT_CHECK_EQ(commit_runs(shared, 2, &e), 0);
+	UNIT_CHECK_EQ(try_image(&e), 0);
+	UNIT_CHECK(folder_leave());
+}
+
+static void writer_refuses_bad_extents(void)
+{
+	static const uint8_t pages[IMAGE_EXTENT_MAX + IMAGE_PAGE];
+	struct image_writer *w = NULL;
+	struct err e = ERR_INIT;
+	uint32_t index;
+
+	folder_enter();
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, &e), 0);
+	UNIT_CHECK_EQ(image_writer_extent(w, pages, 0, &index, &e), -EINVAL);
+	UNIT_CHECK_EQ(image_writer_extent(w, pages, 100, &index, &e), -EINVAL);
+	UNIT_CHECK_EQ(image_writer_extent(w, pages, sizeof(pages), &index, &e), -EINVAL);
+	UNIT_CHECK_EQ(image_writer_extent(w, pages, IMAGE_EXTENT_MAX, &index, &e), 0);
+	UNIT_CHECK_EQ(image_writer_stored(w), IMAGE_EXTENT_MAX);
+	image_writer_free(w);
+	UNIT_CHECK(folder_leave());
+}
+
+/* ---- cases: threads ---- */
+
+struct hammer {
+	struct image_writer *w;
+	unsigned number;
+	int result;
+};
+
+/* Each page says whose it is, so that any mix-up shows. */
+static void hammer_fill(uint64_t *data, size_t size, unsigned owner, uint64_t addr)
+{
+	memset(data, 0, size);
+	for (size_t at = 0; at < size; at += IMAGE_PAGE) {
+		data[at / sizeof(*data)] = owner;
+		data[at / sizeof(*data) + 1] = addr + at;
+	}
+}
+
+static void *hammer_main(void *arg)
+{
+	struct hammer *h = arg;
+	uint64_t *data = malloc(IMAGE_EXTENT_MAX);
+	struct err e = ERR_INIT;
+	uint64_t addr = 0x10000;
+
+	for (unsigned i = 0; data && !h->result && i < HAMMER_EXTENTS; i++) {
+		uint32_t pages = 1 + (i * 37 + h->number * 11) % (IMAGE_EXTENT_MAX / IMAGE_PAGE);
+		struct image_run run = { .addr = addr, .owner = h->number, .pages = pages };
+
+		hammer_fill(data, pages * (size_t)IMAGE_PAGE, h->number, addr);
+		h->result = image_writer_extent(h->w, data, pages * (size_t)IMAGE_PAGE, &run.extent, &e);
+		if (!h->result)
+			h->result = image_writer_run(h->w, &run, &e);
+		addr += pages * (uint64_t)IMAGE_PAGE;
+	}
+	free(data);
+	return NULL;
+}
+
+static bool hammer_page_right(const struct image *img, const struct image_run *run, uint32_t page)
+{
+	uint64_t at = img->extents[run->extent].offset + ((uint64_t)run->page + page) * IMAGE_PAGE;
+	uint64_t got[2];
+
+	return !fd_pread_full(img->fd, got, sizeof(got), (off_t)at) && got[0] == run->owner &&
+	       got[1] == run->addr + (uint64_t)page * IMAGE_PAGE;
+}
+
+static void several_threads(void)
+{
+	struct hammer hammers[HAMMER_THREADS] = { 0 };
+	pthread_t threads[HAMMER_THREADS];
+	struct image_writer *w = NULL;
+	struct image *img = NULL;
+	struct err e = ERR_INIT;
+	uint64_t stored;
+
+	folder_enter();
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, &e), 0);
+	for (unsigned i = 0; i < HAMMER_THREADS; i++) {
+		hammers[i] = (struct hammer){ .w = w, .number = i };
+		UNIT_CHECK(!pthread_create(&threads[i], NULL, hammer_main, &hammers[i]));
+	}
+	for (unsigned i = 0; i < HAMMER_THREADS; i++)
+		pthread_join(threads[i], NULL);
+	for (unsigned i = 0; i < HAMMER_THREADS; i++)
+		UNIT_CHECK_EQ(hammers[i].result, 0);
+	stored = image_writer_stored(w);
+	UNIT_CHECK_EQ(image_writer_commit(w, "m", 1, true, &e), 0);
+	image_writer_free(w);
+	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+	UNIT_CHECK_EQ(image_verify_extents(img, 4, &e), 0);
+	UNIT_CHECK_EQ(img->n_extents, HAMMER_THREADS * HAMMER_EXTENTS);
+	UNIT_CHECK_EQ(img->size, stored + 5 * IMAGE_PAGE + image_align(img->n_extents * 32) - IMAGE_PAGE +
+					 image_align(img->n_runs * 24) - IMAGE_PAGE);
+	for (size_t i = 0; i < img->n_runs; i++) {
+		for (uint32_t page = 0; page < img->runs[i].pages; page++)
+			UNIT_CHECK(hammer_page_right(img, &img->runs[i], page));
+	}
+	image_close(img);
+	UNIT_CHECK(folder_leave());
+}
+
+/* The lowest damaged extent is named, however many threads look. */
+static void names_the_lowest_damage(void)
+{
+	uint8_t data[IMAGE_PAGE];
+	struct image_writer *w = NULL;
+	struct image *img = NULL;
+	struct bytes b = { 0 };
+	struct err e = ERR_INIT;
+
+	folder_enter();
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, &e), 0);
+	for (uint32_t i = 0; i < 64; i++) {
+		struct image_run run = { .addr = 0x1000000 + i * 0x1000, .owner = 3, .pages = 1 };
+
+		fill(data, sizeof(data), i);
+		UNIT_CHECK_EQ(image_writer_extent(w, data, sizeof(data), &run.extent, &e), 0);
+		UNIT_CHECK_EQ(image_writer_run(w, &run, &e), 0);
+	}
+	UNIT_CHECK_EQ(image_writer_commit(w, "m", 1, false, &e), 0);
+	image_writer_free(w);
+	UNIT_CHECK(bytes_load(&b));
+	for (size_t i = 20; i < 64; i += 5)
+		b.p[(1 + i) * IMAGE_PAGE + 5] ^= 1;
+	UNIT_CHECK(bytes_store(b.p, b.size));
+	for (unsigned threads = 1; threads < 100; threads += 7) {
+		UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+		UNIT_CHECK(image_verify_extents(img, threads, &e) < 0);
+		UNIT_CHECK_EQ(e.reason, ERR_IMAGE);
+		UNIT_CHECK(strstr(e.text, "extent 20, at offset 86016,"));
+		UNIT_CHECK(strstr(e.text, "address space 3 at 0x1014000-0x1015000"));
+		img = image_close(img);
+	}
+	free(b.p);
+	UNIT_CHECK(folder_leave());
+}
+
+/* ---- cases: damage ---- */
+
+/* Every byte of the file, one bit of it at a time (all eight would only take longer). */
+static void every_flip_is_refused(void)
+{
+	cleanup_close int fd = -1;
+	struct bytes b = { 0 };
+	struct err e = ERR_INIT;
+
+	folder_enter();
+	UNIT_CHECK(bytes_sample(&b));
+	fd = open(image_path, O_WRONLY | O_CLOEXEC);
+	UNIT_CHECK(fd >= 0);
+	for (size_t i = 0; i < b.size; i++) {
+		uint8_t flipped = b.p[i] ^ (uint8_t)(1u << (i * 5 + i / 8) % 8);
+
+		UNIT_CHECK_EQ(fd_pwrite_full(fd, &flipped, 1, (off_t)i), 0);
+		UNIT_CHECK(try_image(&e) < 0);
+		UNIT_CHECK_EQ(e.reason, ERR_IMAGE);
+		UNIT_CHECK_EQ(fd_pwrite_full(fd, &b.p[i], 1, (off_t)i), 0);
+	}
+	UNIT_CHECK_EQ(try_image(&e), 0);
+	free(b.p);
+	UNIT_CHECK(folder_leave());
+}
+
+/* Eight bits of each byte where the reader takes decisions: the two ends and the tables. */
+static void every_bit_of_the_fields_is_refused(void)
+{
+	cleanup_close int fd = -1;
+	struct bytes b = { 0 };
+	struct err e = ERR_INIT;
+
+	folder_enter();
+	UNIT_CHECK(bytes_sample(&b));
+	fd = open(image_path, O_WRONLY | O_CLOEXEC);
+	UNIT_CHECK(fd >= 0);
+	for (size_t i = 0; i < b.size; i++) {
+		if (i % IMAGE_PAGE > 128 && i % IMAGE_PAGE < IMAGE_PAGE - 16)
+			continue;
+		for (unsigned bit = 0; bit < 8; bit++) {
+			uint8_t flipped = b.p[i] ^ (uint8_t)(1u << bit);
+
+			UNIT_CHECK_EQ(fd_pwrite_full(fd, &flipped, 1, (off_t)i), 0);
+			UNIT_CHECK(try_image(&e) < 0);
+			UNIT_CHECK_EQ(e.reason, ERR_IMAGE);
+		}
+		UNIT_CHECK_EQ(fd_pwrite_full(fd, &b.p[i], 1, (off_t)i), 0);
+	}
+	free(b.p);
+	UNIT_CHECK(folder_leave());
+}
+
+static void every_truncation_is_refused(void)
+{
+	struct bytes b = { 0 };
+
+	folder_enter();
+	UNIT_CHECK(bytes_sample(&b));
+	for (size_t size = b.size - STEP; size > 0; size -= STEP) {
+		UNIT_CHECK(!truncate(image_path, (off_t)size));
+		UNIT_CHECK(refused("was cut off"));
+	}
+	for (size_t size = 0; size < 16; size++) {
+		UNIT_CHECK(bytes_store(b.p, size));
+		UNIT_CHECK(refused("was cut off"));
+	}
+	free(b.p);
+	UNIT_CHECK(folder_leave());
+}
+
+static void additions_are_refused(void)
+{
+	struct bytes b = { 0 };
+	uint8_t *more;
+
+	folder_enter();
+	UNIT_CHECK(bytes_sample(&b));
+	more = calloc(3, b.size);
+	UNIT_CHECK(more);
+	memcpy(more, b.p, b.size);
+	UNIT_CHECK(bytes_store(more, b.size + 1) && refused("was cut off"));
+	UNIT_CHECK(bytes_store(more, b.size + IMAGE_PAGE) && refused("was cut off"));
+	/* Two images one after the other: both ends are in order. */
+	memcpy(more + b.size, b.p, b.size);
+	UNIT_CHECK(bytes_store(more, 2 * b.size) && refused("was cut off"));
+	free(more);
+	free(b.p);
+	UNIT_CHECK(folder_leave());
+}
+
+static void foreign_files_are_refused(void)
+{
+	static const char text[] = "#!/bin/sh\necho not an image\n";
+	struct err e = ERR_INIT;
+	struct image *img = NULL;
+	uint8_t zeros[2 * IMAGE_PAGE] = { 0 };
+
+	folder_enter();
+	UNIT_CHECK_EQ(image_open(&img, image_path, &e), -ENOENT);
+	UNIT_CHECK(strstr(e.text, image_path));
+	UNIT_CHECK(bytes_store((const uint8_t *)text, sizeof(text)) && refused("not a torpor image"));
+	UNIT_CHECK(bytes_store(zeros, sizeof(zeros)) && refused("not a torpor image"));
+	unlink(image_path);
+	UNIT_CHECK(!mkfifo(image_path, 0600));
+	UNIT_CHECK(refused("not a regular file"));
+	UNIT_CHECK(image_open(&img, folder, &e) < 0 && e.reason == ERR_IMAGE);
+	UNIT_CHECK(image_open(&img, "/dev/zero", &e) < 0 && e.reason == ERR_IMAGE);
+	UNIT_CHECK(folder_leave());
+}
+
+static void newer_version_is_refused(void)
+{
+	struct bytes b = { 0 };
+	struct err e = ERR_INIT;
+
+	folder_enter();
+	UNIT_CHECK(bytes_sample(&b));
+	bytes_header(&b)->version = IMAGE_VERSION + 1;
+	/* Not sealed, it is damage; sealed, it is news. */
+	UNIT_CHECK(bytes_store(b.p, b.size) && refused("checksum of its header"));
+	UNIT_CHECK(sealed_refused(&b, "newer torpor"));
+	UNIT_CHECK(try_image(&e) < 0 && e.help[0]);
+	bytes_header(&b)->version = 0;
+	UNIT_CHECK(sealed_refused(&b, "header makes no sense"));
+	free(b.p);
+	UNIT_CHECK(folder_leave());
+}
+
+static void damage_is_named(void)
+{
+	static const struct {
+		size_t page;
+		size_t at;
+		const char *why;
+	} damages[] = {
+		{ 0, 3, "not a torpor image" },
+		{ 0, 2000, "checksum of its header" },
+		{ 1, 0, "address space 0 at 0x5000-0x7000" },
+		{ 3, 9, "inode 1 at 0x9000-0xa000" },
+		{ 6, 5, "checksum of its metadata" },
+		{ 6, 4000, "padding after its metadata" },
+		{ 7, 5, "checksum of its index of extents" },
+		{ 7, 4000, "padding after its index of extents" },
+		{ 8, 5, "checksum of its index of runs" },
+		{ 8, 4000, "padding after its index of runs" },
+		{ 9, 2, "was cut off" },
+		{ 9, 50, "checksum of its trailer" },
+		{ 9, 4095, "checksum of its trailer" },
+	};
+	struct bytes b = { 0 };
+
+	folder_enter();
+	UNIT_CHECK(bytes_sample(&b));
+	UNIT_CHECK_EQ(b.size, 10 * IMAGE_PAGE);
+	for (size_t i = 0; i < sizeof(damages) / sizeof(damages[0]); i++) {
+		uint8_t *p = &b.p[damages[i].page * IMAGE_PAGE + damages[i].at];
+
+		*p ^= 0x20;
+		UNIT_CHECK(bytes_store(b.p, b.size) && refused(damages[i].why));
+		*p ^= 0x20;
+	}
+	free(b.p);
+	UNIT_CHECK(folder_leave());
+}
+
+/* ---- cases: hostile images, sealed as if torpor had written them ---- */
+
+static void swapped_extents_are_refused(void)
+{
+	uint8_t page[IMAGE_PAGE];
+	struct image_extent extent;
+	struct bytes b = { 0 };
+
+	folder_enter();
+	UNIT_CHECK(bytes_sample(&b));
+	/* The contents of two pages change places. */
+	memcpy(page, b.p + 1 * IMAGE_PAGE, IMAGE_PAGE);
+	memcpy(b.p + 1 * IMAGE_PAGE, b.p + 3 * IMAGE_PAGE, IMAGE_PAGE);
+	memcpy(b.p + 3 * IMAGE_PAGE, page, IMAGE_PAGE);
+	UNIT_CHECK(sealed_refused(&b, "checksum of extent 0"));
+	free(b.p);
+	/* Two entries of the table do. */
+	UNIT_CHECK(bytes_sample(&b));
+	extent = bytes_extents(&b)[0];
+	bytes_extents(&b)[0] = bytes_extents(&b)[2];
+	bytes_extents(&b)[2] = extent;
+	UNIT_CHECK(sealed_refused(&b, "not where it must be"));
+	/* Their checksums only. */
+	bytes_extents(&b)[2].offset = bytes_extents(&b)[0].offset;
+	bytes_extents(&b)[0].offset = IMAGE_PAGE;
+	UNIT_CHECK(sealed_refused(&b, "checksum of extent 0"));
+	free(b.p);
+	UNIT_CHECK(folder_leave());
+}
+
+/* The head of one sound image and the tail of another, of the same size. */
+static void spliced_images_are_refused(void)
+{
+	struct bytes a = { 0 }, b = { 0 };
+
+	folder_enter();
+	UNIT_CHECK(bytes_sample(&a) && bytes_sample(&b));
+	b.p[2 * IMAGE_PAGE] ^= 1;
+	bytes_extents(&b)[0].checksum = image_checksum(b.p + IMAGE_PAGE, 2 * IMAGE_PAGE);
+	bytes_seal(&b);
+	UNIT_CHECK(bytes_store(b.p, b.size));
+	UNIT_CHECK_EQ(try_image(&(struct err){ 0 }), 0);
+	for (size_t cut = 2; cut < a.size / IMAGE_PAGE; cut++) {
+		struct bytes c = { .p = malloc(a.size), .size = a.size };
+
+		UNIT_CHECK(c.p);
+		memcpy(c.p, a.p, cut * IMAGE_PAGE);
+		memcpy(c.p + cut * IMAGE_PAGE, b.p + cut * IMAGE_PAGE, a.size - cut * IMAGE_PAGE);
+		UNIT_CHECK(bytes_store(c.p, c.size));
+		/* With the second page from b, and no table from a, it is b. */
+		UNIT_CHECK_EQ(try_image(&(struct err){ 0 }) == 0, cut == 2);
+		free(c.p);
+	}
+	free(a.p);
+	free(b.p);
+	UNIT_CHECK(folder_leave());
+}
+
+/* One field of an image gets another value, all checksums are right. */
+#define HOSTILE(what, why)                                     \
+	do {                                                   \
+		struct bytes b = { 0 };                        \
+		UNIT_CHECK(bytes_sample(&b));                  \
+		{ what; }                                      \
+		UNIT_CHECK(sealed_refused(&b, why));           \
+		free(b.p);                                     \
+	} while (0)
+
+static void hostile_ends_are_refused(void)
+{
+	folder_enter();
+	HOSTILE(bytes_header(&b)->page_size = 8192, "header makes no sense");
+	HOSTILE(bytes_header(&b)->zero[7] = 1, "header makes no sense");
+	HOSTILE(bytes_trailer(&b)->zero[7] = 1, "trailer makes no sense");
+	HOSTILE(bytes_trailer(&b)->file_size += IMAGE_PAGE, "was cut off");
+	HOSTILE(bytes_trailer(&b)->file_size = UINT64_MAX, "was cut off");
+	folder_leave();
+}
+
+static void hostile_blocks_are_refused(void)
+{
+	folder_enter();
+	HOSTILE(bytes_trailer(&b)->meta.offset = 0, "outside");
+	HOSTILE(bytes_trailer(&b)->meta.offset += 1, "outside");
+	HOSTILE(bytes_trailer(&b)->meta.offset = 0xfffffffffffff000, "outside");
+	HOSTILE(bytes_trailer(&b)->meta.offset = b.size, "outside");
+	HOSTILE(bytes_trailer(&b)->meta.offset -= IMAGE_PAGE, "outside");
+	HOSTILE(bytes_trailer(&b)->meta.count = UINT64_MAX, "outside");
+	HOSTILE(bytes_trailer(&b)->meta.count += IMAGE_PAGE, "outside");
+	HOSTILE(bytes_trailer(&b)->extents.offset = 4 * IMAGE_PAGE, "outside");
+	HOSTILE(bytes_trailer(&b)->extents.count = UINT64_MAX / 32 + 2, "outside");
+	HOSTILE(bytes_trailer(&b)->extents.count = 1000, "outside");
+	HOSTILE(bytes_trailer(&b)->extents.count = 0, "outside");
+	HOSTILE(bytes_trailer(&b)->extents.count = 2, "padding");
+	HOSTILE(bytes_trailer(&b)->runs.offset += IMAGE_PAGE, "outside");
+	HOSTILE(bytes_trailer(&b)->runs.count = UINT64_MAX, "outside");
+	HOSTILE(bytes_trailer(&b)->runs.count = 171, "outside");
+	HOSTILE(bytes_trailer(&b)->runs.count = 0, "belong to nothing");
+	HOSTILE(bytes_trailer(&b)->runs.count = 170, "makes no sense");
+	folder_leave();
+}
+
+static void hostile_extents_are_refused(void)
+{
+	folder_enter();
+	HOSTILE(bytes_extents(&b)[1].codec = 1, "extent 1 makes no sense");
+	HOSTILE(bytes_extents(&b)[1].reserved = 1, "extent 1 makes no sense");
+	HOSTILE(bytes_extents(&b)[1].stored = 0, "extent 1 makes no sense");
+	HOSTILE(bytes_extents(&b)[1].size = 2 * IMAGE_PAGE, "extent 1 makes no sense");
+	HOSTILE(bytes_extents(&b)[1].size = bytes_extents(&b)[1].stored = 0, "extent 1 makes no sense");
+	HOSTILE(bytes_extents(&b)[1].size = bytes_extents(&b)[1].stored = 4097, "extent 1 makes no sense");
+	HOSTILE(bytes_extents(&b)[1].size = bytes_extents(&b)[1].stored = 0xfffff000,
+		"extent 1 makes no sense");
+	HOSTILE(bytes_extents(&b)[1].size = bytes_extents(&b)[1].stored = 8192, "extent 2 is not where");
+	HOSTILE(bytes_extents(&b)[2].size = bytes_extents(&b)[2].stored = 12288, "extent 2 is not where");
+	HOSTILE(bytes_extents(&b)[2].size = bytes_extents(&b)[2].stored = 4096, "belong to nothing");
+	HOSTILE(bytes_extents(&b)[1].offset = IMAGE_PAGE, "extent 1 is not where");
+	HOSTILE(bytes_extents(&b)[0].offset = 0, "extent 0 is not where");
+	HOSTILE(bytes_extents(&b)[2].offset = 0xfffffffffffff000, "extent 2 is not where");
+	folder_leave();
+}
+
+static void hostile_runs_are_refused(void)
+{
+	folder_enter();
+	HOSTILE(bytes_runs(&b)[1].addr += 1, "run 1 makes no sense");
+	HOSTILE(bytes_runs(&b)[1].addr = 0x6000, "run 1 is out of order");
+	HOSTILE(bytes_runs(&b)[1].addr = 0x5000, "run 1 is out of order");
+	HOSTILE(bytes_runs(&b)[0].addr = 0xffffffffffffe000, "run 0 makes no sense");
+	HOSTILE(bytes_runs(&b)[0].pages = 0, "run 0 makes no sense");
+	HOSTILE(bytes_runs(&b)[0].pages = 3, "run 0 makes no sense");
+	HOSTILE(bytes_runs(&b)[0].page = 1, "run 0 makes no sense");
+	HOSTILE(bytes_runs(&b)[0].page = UINT32_MAX, "run 0 makes no sense");
+	HOSTILE(bytes_runs(&b)[0].extent = 3, "run 0 makes no sense");
+	HOSTILE(bytes_runs(&b)[0].extent = UINT32_MAX, "run 0 makes no sense");
+	HOSTILE(bytes_runs(&b)[2].owner = 0xffffffff, "run 3 is out of order");
+	folder_leave();
+}
+
+/* ---- cases: no room ---- */
+
+/*
+ * Below some limit of file sizes the image cannot be written; each possible one
+ * gives a clean error and leaves no file. In a child: the limit cannot be taken back.
+ */
+static int no_room_child(void)
+{
+	struct rlimit limit;
+	struct err e = ERR_INIT;
+	int r;
+
+	signal(SIGXFSZ, SIG_IGN);
+	snprintf(part_path, sizeof(part_path), "%s.part-%d", image_path, (int)getpid());
+	for (size_t room = 10 * IMAGE_PAGE; room > 0; room -= STEP) {
+		limit.rlim_cur = limit.rlim_max = room - 1;
+		if (setrlimit(RLIMIT_FSIZE, &limit))
+			return 2;
+		r = sample_write(&e);
+		if (r != -EFBIG || e.reason != ERR_SYSTEM || !strstr(e.text, image_path) || !e.help[0])
+			return 3;
+		if (exists(image_path) || exists(part_path))
+			return 4;
+	}
+	return 0;
+}
+
+static void no_room_is_a_clean_error(void)
+{
+	pid_t child;
+	int status = -1;
+
+	folder_enter();
+	fflush(stdout);
+	child = fork();
+	UNIT_CHECK(child >= 0);
+	if (!child)
+		_exit(no_room_child());
+	UNIT_CHECK_EQ(waitpid(child, &status, 0), child);
+	UNIT_CHECK_EQ(status, 0);
+	UNIT_CHECK(folder_leave());
+}
+
+/* A caller who goes on after a failed write does not get an image with a gap. */
+static int gap_child(void)
+{
+	uint8_t data[IMAGE_PAGE] = { 0 };
+	struct rlimit limit;
+	struct image_writer *w = NULL;
+	struct err e = ERR_INIT;
+	uint32_t index;
+	int r;
+
+	signal(SIGXFSZ, SIG_IGN);
+	if (getrlimit(RLIMIT_FSIZE, &limit))
+		return 2;
+	limit.rlim_cur = 2 * IMAGE_PAGE;
+	if (setrlimit(RLIMIT_FSIZE, &limit) || image_writer_new(&w, image_path, &e))
+		return 3;
+	if (image_writer_extent(w, data, sizeof(data), &index, &e))
+		return 4;
+	if (image_writer_extent(w, data, sizeof(data), &index, &e) != -EFBIG)
+		return 5;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_FSIZE, &limit))
+		return 6;
+	r = image_writer_commit(w, "m", 1, false, &e);
+	image_writer_free(w);
+	return r == -EFBIG && !exists(image_path) ? 0 : 7;
+}
+
+static void no_commit_after_a_failed_write(void)
+{
+	pid_t child;
+	int status = -1;
+
+	folder_enter();
+	fflush(stdout);
+	child = fork();
+	UNIT_CHECK(child >= 0);
+	if (!child)
+		_exit(gap_child());
+	UNIT_CHECK_EQ(waitpid(child, &status, 0), child);
+	UNIT_CHECK_EQ(status, 0);
+	UNIT_CHECK(folder_leave());
+}
+
+UNIT_MAIN(UNIT_CASE(round_trip),
+	  UNIT_CASE(round_trip_no_pages),
+	  UNIT_CASE(replaces_at_commit),
+	  UNIT_CASE(uncommitted_leaves_nothing),
+	  UNIT_CASE(refuses_bad_targets),
+	  UNIT_CASE(writer_refuses_bad_runs),
+	  UNIT_CASE(writer_refuses_bad_extents),
+	  UNIT_CASE(several_threads),
+	  UNIT_CASE(names_the_lowest_damage),
+	  UNIT_CASE(every_flip_is_refused),
+	  UNIT_CASE(every_bit_of_the_fields_is_refused),
+	  UNIT_CASE(every_truncation_is_refused),
+	  UNIT_CASE(additions_are_refused),
+	  UNIT_CASE(foreign_files_are_refused),
+	  UNIT_CASE(newer_version_is_refused),
+	  UNIT_CASE(damage_is_named),
+	  UNIT_CASE(swapped_extents_are_refused),
+	  UNIT_CASE(spliced_images_are_refused),
+	  UNIT_CASE(hostile_ends_are_refused),
+	  UNIT_CASE(hostile_blocks_are_refused),
+	  UNIT_CASE(hostile_extents_are_refused),
+	  UNIT_CASE(hostile_runs_are_refused),
+	  UNIT_CASE(no_room_is_a_clean_error),
+	  UNIT_CASE(no_commit_after_a_failed_write))
