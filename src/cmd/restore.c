@@ -217,7 +217,8 @@ static int restore_run(const struct cmd_globals *g, int argc, char **argv)
 	if (root < 0)
 		return cmd_fail(&e);
 	if (f.detach) {
-		printf("%d\n", root);
+		if (!f.pidfile) /* standard output may be the program's by now: nothing more than asked for */
+			printf("%d\n", root);
 		return 0;
 	}
 	return foreground_wait(&f, root);

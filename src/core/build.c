@@ -347,12 +347,17 @@ static void build_discard_signals(void)
 		;
 }
 
-/* Handlers and dispositions of our own must not shine through where the program has the default. */
+/*
+ * Handlers and dispositions of our own must not shine through where the program
+ * has the default. By system call: libc hides the signals that it uses itself.
+ */
 static void build_reset_actions(void)
 {
+	static const uint64_t dfl[4]; /* handler SIG_DFL, no flags, no restorer, empty mask */
+
 	for (int signo = 1; signo < NSIG; signo++)
 		if (signo != SIGKILL && signo != SIGSTOP)
-			signal(signo, SIG_DFL);
+			syscall(SYS_rt_sigaction, signo, dfl, NULL, sizeof(dfl[0]));
 }
 
 /* Our stack must have its room before the saved mappings surround it. */

@@ -171,8 +171,11 @@ static int inode_make_memfd(struct inode_restore *r, size_t index, struct err *e
 static int inode_make_shared_anon(struct inode_restore *r, size_t index, struct err *e)
 {
 	const Pb__Inode *pb = r->v[index].pb;
-	void *p = mmap(NULL, pb->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	int flags = MAP_SHARED | MAP_ANONYMOUS;
+	void *p = mmap(NULL, pb->size, PROT_READ | PROT_WRITE, flags, -1, 0);
 
+	if (p == MAP_FAILED && errno == ENOMEM) /* larger than the machine: it must have been sparse */
+		p = mmap(NULL, pb->size, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return err_sys(e, errno, "mapping %lu bytes of shared memory", pb->size);
 	r->v[index].addr = p;

@@ -4,6 +4,9 @@
  * Files and folders below /proc and /sys: of the machine, or of a task of the
  * tree. The latter exist only once the tasks do, so /dev/null holds their place
  * until the task that had them open opens them itself.
+ *
+ * Not kept: the rest of a text that was read halfway. The kernel holds it as it
+ * was when reading began; here it is as it is when the file is opened.
  */
 
 #include <errno.h>

@@ -7,10 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "kinds/kind.h"
 #include "util/fd.h"
+
+enum { MQUEUE_MAGIC = 0x19800202 };
 
 /*
  * Files of the kernel's inner file systems also have this type: namespaces
@@ -23,11 +26,24 @@ static bool regular_file_match(const struct fd_view *v)
 	       strcmp(v->link, "/secretmem (deleted)") != 0 && strncmp(v->link, "/dmabuf:", 8) != 0;
 }
 
+/* A POSIX message queue is a regular file in a file system of its own, which has no path. */
+static bool regular_file_is_queue(const struct fd_view *v)
+{
+	char path[64];
+	struct statfs fs;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%u", v->task->pid, v->fd);
+	return statfs(path, &fs) == 0 && fs.f_type == MQUEUE_MAGIC;
+}
+
 static int regular_file_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
 {
 	Pb__RegularFile *pb = (Pb__RegularFile *)m;
 	bool writable = (v->info.flags & O_ACCMODE) != O_RDONLY;
 
+	if (regular_file_is_queue(v))
+		return kind_refuse(c, v, "E-FD-MQUEUE", "let the program close it, then try again",
+				   "is a POSIX message queue");
 	if (v->info.n_locks)
 		return kind_refuse(c, v, "E-FD-LOCK", "let the program give the lock up first", "holds a lock (%s)",
 				   v->info.locks[0]);

@@ -102,7 +102,7 @@ static int finder_scan(struct page_finder *f, int pagemap)
 		.return_mask = SYS_PAGE_IS_PRESENT | SYS_PAGE_IS_SWAPPED | SYS_PAGE_IS_FILE | SYS_PAGE_IS_PFNZERO | guard,
 	};
 
-	while (arg.start < end) {
+	for (;;) {
 		long n = sys_pagemap_scan(pagemap, &arg);
 
 		if (n == -EINVAL && guard) { /* a kernel that does not know guard regions */
@@ -119,9 +119,14 @@ static int finder_scan(struct page_finder *f, int pagemap)
 			if (r < 0)
 				return -ECANCELED;
 		}
+		/*
+		 * Only a full vector means that there is more. Otherwise walk_end may be stale: 6.18
+		 * leaves it where its own buffer of 512 regions was last emptied.
+		 */
+		if (n < SCAN_REGIONS)
+			return 0;
 		arg.start = arg.walk_end;
 	}
-	return 0;
 }
 
 static uint64_t finder_pagemap_categories(uint64_t entry)

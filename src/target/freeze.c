@@ -432,7 +432,7 @@ int target_freeze(struct target_tree *tree, pid_t root, struct arena *arena, uns
 	*tree = (struct target_tree){ .arena = arena };
 	r = freeze_add_task(tree, root, SIZE_MAX, e);
 	if (r == 0 && !tree->n)
-		r = err_set(e, ERR_USAGE, 0, "there is no process %d", root);
+		r = err_set(e, ERR_STATE, 0, "there is no process %d", root);
 	if (r == 0 && tree->tasks[0]->zombie)
 		r = err_set(e, ERR_STATE, 0, "process %d (%s) has already ended; its parent %d has not reaped it yet", root,
 			    tree->tasks[0]->stat.comm, tree->tasks[0]->ppid);

@@ -150,7 +150,7 @@ static void put_in_flight(void)
 {
 	int ends[2], null = (int)check_call(open("/dev/null", O_RDONLY));
 	char control[CMSG_SPACE(sizeof(int))] = { 0 };
-	struct iovec iov = { "x", 1 };
+	struct iovec iov = { (char[]){ "x" }, 1 };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
 			    .msg_controllen = sizeof(control) };
 	struct cmsghdr *c = CMSG_FIRSTHDR(&m);

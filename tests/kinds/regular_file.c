@@ -2,6 +2,7 @@
 #include "common.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -25,8 +26,8 @@ static void fill_gone(void)
 void setup(const char *argument)
 {
 	int fd = (int)check_call(open("regular", O_RDWR | O_CREAT | O_TRUNC, 0644));
+	char path[64];
 
-	(void)argument;
 	check_write(fd, "0123456789abcdef");
 	check_call(close(fd));
 
@@ -44,6 +45,13 @@ void setup(const char *argument)
 	check_call(unlink("gone"));
 	temporary = (int)check_call(open(".", O_TMPFILE | O_RDWR, 0600));
 	check_write(temporary, "temporary");
+	if (argument) { /* O_TMPFILE itself, which says how the file was made, is not kept; nobody asks for it but F_GETFL */
+		fd = temporary;
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		temporary = (int)check_call(open(path, O_RDWR));
+		check_call(lseek(temporary, 9, SEEK_SET));
+		check_call(close(fd));
+	}
 
 	memory = (int)check_call(memfd_create("torpor test", MFD_ALLOW_SEALING));
 	check_write(memory, "in memory");

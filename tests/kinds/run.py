@@ -50,13 +50,13 @@ REFUSED = {
     "unix_abstract": "is a unix socket with a name or a named peer, @torpor test",
     "in_flight": "is a unix socket with file descriptors or credentials in its queue",
     "terminal_master": "is the master of a terminal",
-    "message_queue": "",
+    "message_queue": "is a POSIX message queue",
     "gone_directory": "is a directory that is no longer found by this path",
     "gone_handle": "is a handle (O_PATH) of a file that is no longer found by this path",
     "gone_fifo": "is a FIFO that is no longer found by this path",
     "foreign_proc": "belongs to process",
     "outside_pipe": "is connected to process",
-    "lease": "lease",
+    "lease": "holds a lock",
 }
 
 
@@ -99,8 +99,10 @@ class Program:
             raise Failure(f"{self.name} ended with status {status}")
 
     def kill(self):
-        for pid in reversed(harness.tree_of(self.root)):
-            self.t.end(pid)
+        tree = harness.tree_of(self.root)
+        for pid in tree:
+            os.kill(pid, signal.SIGKILL)
+        self.t.until(lambda: not any(map(harness.stat_of, tree)), 10, f"the end of {tree} after SIGKILL")
 
 
 # ---- the ways to save and restore ----
@@ -121,7 +123,7 @@ def plain(t, kind):
 
 
 def compared(t, kind):
-    program = Program(t, kind)
+    program = Program(t, kind, "compared")
     t.compare_cycle(program.root)
     program.verify("after the restore")
     program.end()
@@ -166,7 +168,7 @@ def refused(t, thing, words):
 def restore_joined(t, root, stdin, stdout, stderr):
     """Restore with these streams; torpor itself has nothing to say on them."""
     t.statuses.clear()
-    t.torpor("restore", t.image(), "--detach", stdin=stdin, stdout=stdout, stderr=stderr)
+    t.torpor("restore", t.image(), "--detach", "--pidfile", os.path.join(t.images, "pid"), stdin=stdin, stdout=stdout, stderr=stderr)
     if not harness.stat_of(root):
         raise Failure(f"{root} is not there after the restore")
 

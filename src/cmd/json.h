@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Writing JSON: valid UTF-8 whatever the strings hold, and harmless on a terminal. */
+
+#include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct json {
+	FILE *out;
+	unsigned depth;
+	bool flat; /* inside an array that is written on one line */
+	bool comma, after_key;
+};
+
+#define JSON_INIT(file) ((struct json){ .out = (file) })
+
+void json_open(struct json *j, char bracket);  /* '{' or '[' */
+void json_close(struct json *j, char bracket); /* '}' or ']' */
+void json_key(struct json *j, const char *key);
+void json_u64(struct json *j, uint64_t value);
+void json_i64(struct json *j, int64_t value);
+void json_bool(struct json *j, bool value);
+void json_string(struct json *j, const char *s); /* NULL: null. Bytes that are not UTF-8 become U+FFFD. */
+
+/* A key with its value. */
+void json_put_u64(struct json *j, const char *key, uint64_t value);
+void json_put_bool(struct json *j, const char *key, bool value);
+void json_put_string(struct json *j, const char *key, const char *s);
+
+/* What the writer of a message adds to what the schema says. Both may be NULL. */
+struct json_hooks {
+	void *data;
+	/* Write the value of this field yourself (the key is written); false: as usual. */
+	bool (*field)(void *data, struct json *j, const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f);
+	/* More keys, after the fields. */
+	void (*extra)(void *data, struct json *j, const ProtobufCMessage *m);
+};
+
+/*
+ * A protobuf message as an object: the schema's field names; bytes in
+ * hexadecimal; enums by name, in small letters; absent optional fields left out.
+ */
+void json_message(struct json *j, const ProtobufCMessage *m, const struct json_hooks *hooks);

@@ -1,0 +1,700 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Each probe runs in a grandchild. Its parent, the keeper, is a subreaper: it
+ * makes the subject that some probes need (a sibling of the one that tries,
+ * since Yama lets a process trace its own descendants), and reaps whatever the
+ * probe leaves. A probe that does not come back is killed by its alarm.
+ */
+
+#include "core/probe.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/prctl.h>
+#include <linux/userfaultfd.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "kinds/unix_view.h"
+#include "proc/maps.h"
+#include "proc/task.h"
+#include "sys/memory.h"
+#include "sys/process.h"
+#include "sys/ptrace.h"
+#include "util/fd.h"
+
+enum { PROBE_SECONDS = 5, TRIES = 5, PAGE = 4096 };
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1 /* Linux 5.11 */
+#endif
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+
+static int probe_reap(pid_t pid)
+{
+	int status;
+
+	while (waitpid(pid, &status, __WALL) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -ECANCELED;
+}
+
+/* Put `value` where the subject has it, too: both are forks of the keeper. */
+static const unsigned long probe_mark = 0x746f72706f72;
+
+/* ---- choosing PIDs ---- */
+
+/* Make a process with this PID; it ends at once. */
+static int probe_clone(pid_t pid)
+{
+	struct clone_args args = { .exit_signal = SIGCHLD, .set_tid = (uint64_t)&pid, .set_tid_size = 1 };
+	int got = sys_clone3(&args);
+
+	if (got == 0)
+		_exit(0);
+	if (got < 0)
+		return got;
+	probe_reap(got);
+	return got == pid ? 0 : -EPROTO;
+}
+
+static int probe_set_tid(const struct probe_run *r)
+{
+	int ret = -EEXIST;
+
+	(void)r;
+	for (int i = 0; ret == -EEXIST && i < TRIES; i++) {
+		pid_t pid = fork();
+
+		if (pid == 0)
+			_exit(0);
+		if (pid < 0)
+			return -errno;
+		probe_reap(pid);
+		ret = probe_clone(pid); /* it has just become free */
+	}
+	return ret;
+}
+
+static int probe_ns_last_pid(const struct probe_run *r)
+{
+	cleanup_close int fd = open("/proc/sys/kernel/ns_last_pid", O_RDWR | O_CLOEXEC);
+	char text[32];
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+
+	(void)r;
+	/* What it says already: nobody notices. */
+	return n < 0 || pwrite(fd, text, (size_t)n, 0) < 0 ? -errno : 0;
+}
+
+/* ---- other processes ---- */
+
+static int probe_ptrace(const struct probe_run *r)
+{
+	int status, ret = sys_ptrace(PTRACE_SEIZE, r->subject, 0, 0);
+
+	if (ret == 0)
+		ret = sys_ptrace(PTRACE_INTERRUPT, r->subject, 0, 0);
+	if (ret == 0 && (waitpid(r->subject, &status, __WALL) < 0 || !WIFSTOPPED(status)))
+		ret = -ESRCH;
+	return ret < 0 ? ret : sys_ptrace(SYS_PTRACE_DETACH, r->subject, 0, 0);
+}
+
+static int probe_proc_mem(const struct probe_run *r)
+{
+	int fd = fd_open_proc(r->subject, "mem", O_RDWR), ret;
+	unsigned long value;
+
+	if (fd < 0)
+		return fd;
+	/* Into a page that may not be written: the vdso, where the stage will stand, is such a one. */
+	ret = fd_pread_full(fd, &value, sizeof(value), (off_t)(uintptr_t)&probe_mark);
+	if (ret == 0 && value != probe_mark)
+		ret = -EPROTO;
+	if (ret == 0)
+		ret = fd_pwrite_full(fd, &value, sizeof(value), (off_t)(uintptr_t)&probe_mark);
+	close(fd);
+	return ret;
+}
+
+static int probe_vm_readv(const struct probe_run *r)
+{
+	unsigned long value = 0;
+	struct iovec to = { &value, sizeof(value) }, from = { (void *)&probe_mark, sizeof(value) };
+
+	if (process_vm_readv(r->subject, &to, 1, &from, 1, 0) < 0)
+		return -errno;
+	return value == probe_mark ? 0 : -EPROTO;
+}
+
+static int probe_pidfd_getfd(const struct probe_run *r)
+{
+	cleanup_close int pidfd = sys_pidfd_open(r->subject, 0), fd = -1;
+
+	if (pidfd < 0)
+		return pidfd;
+	fd = sys_pidfd_getfd(pidfd, STDERR_FILENO);
+	return fd < 0 ? fd : 0;
+}
+
+static int probe_kcmp(const struct probe_run *r)
+{
+	int ret = sys_kcmp(getpid(), r->subject, SYS_KCMP_FILE, STDERR_FILENO, STDERR_FILENO);
+
+	return ret > 0 ? -EPROTO : ret;
+}
+
+static int probe_children(const struct probe_run *r)
+{
+	struct arena arena = ARENA_INIT;
+	char name[64], *text;
+	pid_t *pids;
+	size_t n;
+	int ret;
+
+	snprintf(name, sizeof(name), "task/%d/children", getppid());
+	ret = fd_read_proc(getppid(), name, &arena, &text, NULL);
+	if (ret == 0)
+		ret = proc_parse_pids(text, &arena, &pids, &n);
+	if (ret < 0)
+		return ret;
+	for (size_t i = 0; i < n; i++)
+		if (pids[i] == r->subject)
+			return 0;
+	return -EPROTO;
+}
+
+static int probe_suspend_seccomp(const struct probe_run *r)
+{
+	return sys_ptrace(PTRACE_SEIZE, r->subject, 0, PTRACE_O_SUSPEND_SECCOMP);
+}
+
+/* ---- memory ---- */
+
+static int probe_map_files(const struct probe_run *r)
+{
+	char name[80];
+	void *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int fd;
+
+	(void)r;
+	if (p == MAP_FAILED)
+		return -errno;
+	snprintf(name, sizeof(name), "map_files/%lx-%lx", (unsigned long)p, (unsigned long)p + PAGE);
+	fd = fd_open_proc(getpid(), name, O_RDWR);
+	return fd < 0 ? fd : 0;
+}
+
+/* Tell the kernel of this process what it knows already, but for the link of its executable. */
+static int probe_set_mm(struct arena *arena, int exe_fd)
+{
+	struct proc_stat st;
+	char *text;
+	int ret = fd_read_proc(getpid(), "stat", arena, &text, NULL);
+	struct prctl_mm_map map;
+
+	if (ret == 0)
+		ret = proc_parse_stat(text, &st);
+	if (ret < 0)
+		return ret;
+	map = (struct prctl_mm_map){
+		.start_code = st.start_code, .end_code = st.end_code, .start_data = st.start_data,
+		.end_data = st.end_data, .start_brk = st.start_brk, .brk = (uint64_t)sbrk(0),
+		.start_stack = st.start_stack, .arg_start = st.arg_start, .arg_end = st.arg_end,
+		.env_start = st.env_start, .env_end = st.env_end, .exe_fd = (uint32_t)exe_fd,
+	};
+	return prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof(map), 0) < 0 ? -errno : 0;
+}
+
+static int probe_mm_map(const struct probe_run *r)
+{
+	struct arena arena = ARENA_INIT;
+
+	(void)r;
+	return probe_set_mm(&arena, -1);
+}
+
+/*
+ * Replace a mapping by anonymous memory with the same content, also the one that
+ * this code runs in: between two instructions, the new takes the old one's place.
+ */
+static int probe_replace_mapping(const struct vm_area *a)
+{
+	size_t size = a->end - a->start;
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	if (a->prot & PROT_READ)
+		memcpy(p, (void *)a->start, size);
+	if (mprotect(p, size, (int)a->prot) < 0)
+		return -errno;
+	return mremap(p, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)a->start) == MAP_FAILED ? -errno : 0;
+}
+
+/* The kernel takes another executable only when none of the old one is mapped any more. */
+static int probe_mm_exe(const struct probe_run *r)
+{
+	cleanup_close int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	struct arena arena = ARENA_INIT;
+	struct vm_area_list list;
+	char *exe, *text;
+	int ret = fd_readlink_proc(getpid(), "exe", &arena, &exe);
+
+	if (ret == 0)
+		ret = fd_read_proc(getpid(), "maps", &arena, &text, NULL);
+	if (ret == 0)
+		ret = proc_parse_maps(text, &arena, &list);
+	for (size_t i = 0; ret == 0 && i < list.n; i++)
+		if (strcmp(list.areas[i].name, exe) == 0)
+			ret = probe_replace_mapping(&list.areas[i]);
+	if (ret < 0 || fd < 0) {
+		snprintf(r->detail, PROBE_DETAIL_SIZE, "could not be tried");
+		return ret < 0 ? ret : -ENOENT;
+	}
+	return probe_set_mm(&arena, fd);
+}
+
+static int probe_pagemap_scan(const struct probe_run *r)
+{
+	cleanup_close int fd = fd_open_proc(getpid(), "pagemap", O_RDONLY);
+	struct sys_page_region region;
+	struct sys_pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = (uint64_t)&probe_mark & ~(uint64_t)(PAGE - 1),
+		.vec = (uint64_t)&region,
+		.vec_len = 1,
+		.category_mask = SYS_PAGE_IS_PRESENT,
+		.return_mask = SYS_PAGE_IS_PRESENT,
+	};
+	long n;
+
+	(void)r;
+	if (fd < 0)
+		return fd;
+	arg.end = arg.start + PAGE;
+	n = sys_pagemap_scan(fd, &arg);
+	return n < 0 ? (int)n : n == 1 ? 0 : -EPROTO;
+}
+
+/* struct procmap_query, Linux 6.11. */
+struct probe_procmap_query {
+	uint64_t size, flags, addr, start, end, vma_flags, page_size, offset, inode;
+	uint32_t dev_major, dev_minor, name_size, build_id_size;
+	uint64_t name, build_id;
+};
+
+static int probe_procmap_query(const struct probe_run *r)
+{
+	cleanup_close int fd = fd_open_proc(getpid(), "maps", O_RDONLY);
+	struct probe_procmap_query query = { .size = sizeof(query), .addr = (uint64_t)&probe_mark };
+
+	(void)r;
+	if (fd < 0)
+		return fd;
+	if (ioctl(fd, _IOWR('f', 17, struct probe_procmap_query), &query) < 0)
+		return -errno;
+	return query.start <= query.addr && query.addr < query.end ? 0 : -EPROTO;
+}
+
+static int probe_userfaultfd(const struct probe_run *r)
+{
+	cleanup_close int fd = (int)SYS_RESULT(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY));
+	struct uffdio_api api = { .api = UFFD_API };
+
+	(void)r;
+	if (fd < 0)
+		return fd;
+	return ioctl(fd, UFFDIO_API, &api) < 0 ? -errno : 0;
+}
+
+/* ---- threads and timers ---- */
+
+static int probe_tid_address(const struct probe_run *r)
+{
+	void *address;
+
+	(void)r;
+	return prctl(PR_GET_TID_ADDRESS, &address, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+static int probe_timer_ids(const struct probe_run *r)
+{
+	enum { WANTED = 1234 };
+	struct sigevent none = { .sigev_notify = SIGEV_NONE };
+	int id = WANTED;
+
+	(void)r;
+	if (prctl(PR_TIMER_CREATE_RESTORE_IDS, 1, 0, 0, 0) < 0)
+		return -errno;
+	if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &none, &id) < 0)
+		return -errno;
+	return id == WANTED ? 0 : -EPROTO;
+}
+
+/* ---- sockets ---- */
+
+static int probe_sock_diag(const struct probe_run *r)
+{
+	struct arena arena = ARENA_INIT;
+	struct unix_view_table table;
+	struct err e = ERR_INIT;
+	struct stat st;
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 || fstat(pair[0], &st) < 0)
+		return -errno;
+	if (unix_view_dump(&arena, &table, &e) < 0) {
+		snprintf(r->detail, PROBE_DETAIL_SIZE, "%.*s", PROBE_DETAIL_SIZE - 1, e.text);
+		return e.number ? -abs(e.number) : -EPROTO;
+	}
+	return unix_view_find(&table, st.st_ino) ? 0 : -EPROTO;
+}
+
+static int probe_tcp_repair(const struct probe_run *r)
+{
+	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int on = 1;
+
+	(void)r;
+	return fd < 0 || setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) < 0 ? -errno : 0;
+}
+
+/* ---- namespaces ---- */
+
+static int probe_write(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int ret = fd < 0 ? -errno : fd_write_full(fd, text, strlen(text));
+
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+/* A setting that is known to forbid user namespaces, with its value; "" when none of them does. */
+static void probe_explain_userns(char *detail)
+{
+	static const struct {
+		const char *name, *forbids;
+	} settings[] = {
+		{ "kernel/unprivileged_userns_clone", "0" },
+		{ "user/max_user_namespaces", "0" },
+		{ "kernel/apparmor_restrict_unprivileged_userns", "1" },
+	};
+
+	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
+		struct arena arena = ARENA_INIT;
+		char path[96], *text;
+
+		snprintf(path, sizeof(path), "../sys/%s", settings[i].name);
+		if (fd_read_proc(getpid(), path, &arena, &text, NULL) == 0 && atoi(text) == atoi(settings[i].forbids))
+			snprintf(detail, PROBE_DETAIL_SIZE, "/proc/sys/%s is %s", settings[i].name, settings[i].forbids);
+		arena_done(&arena);
+	}
+}
+
+/* Into a new user namespace, and the others in `flags`, as the same user. */
+static int probe_unshare(const struct probe_run *r, int flags)
+{
+	char map[64];
+	int ret;
+
+	snprintf(map, sizeof(map), "%u %u 1\n", geteuid(), geteuid());
+	ret = unshare(CLONE_NEWUSER | flags) < 0 ? -errno : probe_write("/proc/self/uid_map", map);
+	if (ret < 0)
+		probe_explain_userns(r->detail);
+	return ret;
+}
+
+static int probe_user_ns(const struct probe_run *r)
+{
+	return probe_unshare(r, 0);
+}
+
+static int probe_pid_ns(const struct probe_run *r)
+{
+	enum { WANTED = 4711 };
+	int ret = probe_unshare(r, CLONE_NEWPID);
+	pid_t pid;
+
+	if (ret < 0)
+		return ret;
+	pid = fork();
+	if (pid == 0)
+		_exit(getpid() == 1 ? -probe_clone(WANTED) : EPROTO);
+	return pid < 0 ? -errno : probe_reap(pid);
+}
+
+static int probe_mount_ns(const struct probe_run *r)
+{
+	int ret = probe_unshare(r, CLONE_NEWPID | CLONE_NEWNS);
+	pid_t pid;
+
+	if (ret < 0)
+		return ret;
+	pid = fork(); /* only inside the PID namespace can its /proc be mounted */
+	if (pid == 0)
+		_exit(mount("proc", "/proc", "proc", 0, NULL) < 0 ? errno : 0);
+	return pid < 0 ? -errno : probe_reap(pid);
+}
+
+static int probe_time_ns(const struct probe_run *r)
+{
+	enum { AHEAD = 86400 };
+	struct timespec before, now;
+	int ret = probe_unshare(r, CLONE_NEWTIME);
+	pid_t pid;
+
+	if (ret == 0)
+		ret = probe_write("/proc/self/timens_offsets", "monotonic 86400 0\n");
+	if (ret < 0)
+		return ret;
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	pid = fork();
+	if (pid == 0)
+		_exit(clock_gettime(CLOCK_MONOTONIC, &now) < 0 || now.tv_sec - before.tv_sec < AHEAD ? EPROTO : 0);
+	return pid < 0 ? -errno : probe_reap(pid);
+}
+
+/* ---- cgroups ---- */
+
+/* The folder of our own cgroup (version 2). */
+static int probe_own_cgroup(char *buf, size_t size)
+{
+	struct arena arena = ARENA_INIT;
+	char *text, *own;
+	int ret = fd_read_proc(getpid(), "cgroup", &arena, &text, NULL);
+
+	if (ret < 0)
+		return ret;
+	own = strncmp(text, "0::", 3) == 0 ? text : strstr(text, "\n0::");
+	if (!own)
+		return -ENOSYS;
+	own = strchr(own, '/');
+	if (!own)
+		return -EPROTO;
+	own[strcspn(own, "\n")] = '\0';
+	snprintf(buf, size, "/sys/fs/cgroup%s", strcmp(own, "/") == 0 ? "" : own);
+	arena_done(&arena);
+	return access("/sys/fs/cgroup/cgroup.procs", F_OK) < 0 ? -ENOSYS : 0;
+}
+
+static int probe_wait_frozen(const char *folder)
+{
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s/cgroup.events", folder);
+	for (int ms = 0; ms < 500; ms++) {
+		cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+		char text[256] = "";
+
+		if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+			return -errno;
+		if (strstr(text, "frozen 1"))
+			return 0;
+		usleep(1000);
+	}
+	return -ETIMEDOUT;
+}
+
+static int probe_freeze_in(const char *own, const char *folder, pid_t subject)
+{
+	char path[512], pid[16];
+	int ret;
+
+	snprintf(pid, sizeof(pid), "%d", subject);
+	snprintf(path, sizeof(path), "%s/cgroup.procs", folder);
+	ret = probe_write(path, pid);
+	if (ret < 0)
+		return ret;
+	snprintf(path, sizeof(path), "%s/cgroup.freeze", folder);
+	ret = probe_write(path, "1");
+	if (ret == 0)
+		ret = probe_wait_frozen(folder);
+	probe_write(path, "0");
+	snprintf(path, sizeof(path), "%s/cgroup.procs", own);
+	probe_write(path, pid);
+	return ret;
+}
+
+static int probe_cgroup_freezer(const struct probe_run *r)
+{
+	char own[256], folder[320];
+	int ret = probe_own_cgroup(own, sizeof(own));
+
+	if (ret < 0)
+		return ret;
+	snprintf(folder, sizeof(folder), "%s/torpor-check-%d", own, getpid());
+	if (mkdir(folder, 0700) < 0)
+		return -errno;
+	ret = probe_freeze_in(own, folder, r->subject);
+	for (int ms = 0; rmdir(folder) < 0 && errno == EBUSY && ms < 100; ms++)
+		usleep(1000);
+	return ret;
+}
+
+/* ---- the table ---- */
+
+static const char cap_cr[] = "the capability CAP_CHECKPOINT_RESTORE: setcap cap_checkpoint_restore=ep torpor";
+static const char same_user[] = "run as the user of the program; a security module (Yama's /proc/sys/kernel/yama/ptrace_scope) "
+				"or a seccomp filter around torpor may forbid it";
+static const char config_cr[] = "a kernel with CONFIG_CHECKPOINT_RESTORE";
+static const char userns_setting[] = "permit user namespaces: user.max_user_namespaces, kernel.unprivileged_userns_clone, "
+				     "kernel.apparmor_restrict_unprivileged_userns";
+
+const struct probe probes[] = {
+	{ "ptrace", "stopping processes of the same user (ptrace)", PROBE_DUMP, "freezes the tree", same_user,
+	  "a kernel with ptrace", true, probe_ptrace },
+	{ "proc_mem", "writing to /proc/PID/mem", PROBE_DUMP, "puts the stage into a stopped process", same_user,
+	  "a kernel that does not restrict /proc/PID/mem (proc_mem.force_override)", true, probe_proc_mem },
+	{ "process_vm_readv", "process_vm_readv", PROBE_DUMP, "copies memory", same_user,
+	  "a kernel with CONFIG_CROSS_MEMORY_ATTACH", true, probe_vm_readv },
+	{ "pidfd_getfd", "pidfd_getfd", PROBE_DUMP, "looks into pipes and sockets", same_user, "Linux 5.6", true,
+	  probe_pidfd_getfd },
+	{ "children", "/proc/PID/task/TID/children", PROBE_DUMP, "finds the tree", "a /proc that shows all processes of the user",
+	  "a kernel with CONFIG_PROC_CHILDREN", true, probe_children },
+	{ "tid_address", "PR_GET_TID_ADDRESS", PROBE_DUMP, "saves what a thread clears when it ends", config_cr, config_cr,
+	  false, probe_tid_address },
+
+	{ "set_tid", "choosing PIDs (clone3 with set_tid)", PROBE_RESTORE, "gives every process its PID back", cap_cr,
+	  "Linux 5.5 (5.9 for the capability)", false, probe_set_tid },
+	{ "mm_map_exe", "PR_SET_MM_MAP with an executable", PROBE_RESTORE, "gives /proc/PID/exe back", cap_cr, config_cr, false,
+	  probe_mm_exe },
+
+	{ "mm_map", "PR_SET_MM_MAP without an executable", PROBE_HELPS, "the rest of the memory layout", config_cr, config_cr,
+	  false, probe_mm_map },
+	{ "map_files", "/proc/PID/map_files", PROBE_HELPS, "reads mapped files that have no name any more", cap_cr, config_cr,
+	  false, probe_map_files },
+	{ "kcmp", "kcmp", PROBE_HELPS, "tells which fds share one open file", same_user, "a kernel with CONFIG_KCMP", true,
+	  probe_kcmp },
+	{ "sock_diag", "sock_diag for unix sockets", PROBE_HELPS, "finds the other end of a socket",
+	  "a seccomp filter or security module that permits netlink sockets", "a kernel with CONFIG_UNIX_DIAG", false,
+	  probe_sock_diag },
+	{ "pagemap_scan", "PAGEMAP_SCAN", PROBE_HELPS, "finds the written pages quickly (else: /proc/PID/pagemap)", same_user,
+	  "Linux 6.7", false, probe_pagemap_scan },
+	{ "timer_ids", "PR_TIMER_CREATE_RESTORE_IDS", PROBE_HELPS, "gives POSIX timers their ids (else: by counting)",
+	  config_cr, "Linux 6.15", false, probe_timer_ids },
+
+	{ "user_ns", "user namespaces", PROBE_PLANNED, "tier userns", userns_setting, "a kernel with CONFIG_USER_NS", false,
+	  probe_user_ns },
+	{ "pid_ns", "choosing PIDs in a PID namespace of one's own", PROBE_PLANNED, "tier userns", userns_setting,
+	  "a kernel with CONFIG_PID_NS", false, probe_pid_ns },
+	{ "mount_ns", "mounting /proc in it", PROBE_PLANNED, "tier userns",
+	  "a /proc of which no part is covered by other mounts, as in some containers", "a kernel with CONFIG_PID_NS", false,
+	  probe_mount_ns },
+	{ "time_ns", "time namespaces", PROBE_PLANNED, "lets clocks go on in tier userns", userns_setting, "Linux 5.6", false,
+	  probe_time_ns },
+	{ "ns_last_pid", "/proc/sys/kernel/ns_last_pid", PROBE_PLANNED, "choosing PIDs on kernels before 5.5", cap_cr,
+	  config_cr, false, probe_ns_last_pid },
+	{ "userfaultfd", "userfaultfd (USER_MODE_ONLY)", PROBE_PLANNED, "shorter pauses with --keep-running",
+	  "a seccomp filter or security module that permits it", "Linux 5.11", false, probe_userfaultfd },
+	{ "procmap_query", "PROCMAP_QUERY", PROBE_PLANNED, "reads mappings more quickly", same_user, "Linux 6.11", false,
+	  probe_procmap_query },
+	{ "tcp_repair", "TCP_REPAIR", PROBE_PLANNED, "TCP connections", "the capability CAP_NET_ADMIN",
+	  "a kernel with CONFIG_CHECKPOINT_RESTORE", false, probe_tcp_repair },
+	{ "seccomp", "suspending seccomp (PTRACE_O_SUSPEND_SECCOMP)", PROBE_PLANNED, "programs that are confined by seccomp",
+	  "the capability CAP_SYS_ADMIN", config_cr, true, probe_suspend_seccomp },
+	{ "cgroup_freezer", "cgroup freezer", PROBE_PLANNED, "stops large trees at once",
+	  "a cgroup that is delegated to the user", "cgroup version 2, mounted at /sys/fs/cgroup", true, probe_cgroup_freezer },
+};
+
+const size_t n_probes = sizeof(probes) / sizeof(probes[0]);
+
+const char *probe_help(const struct probe *p, const struct probe_outcome *o)
+{
+	if (!o->number)
+		return "";
+	if (o->number == ENOSYS || o->number == EINVAL || o->number == ENOTTY || o->number == ENOENT ||
+	    o->number == ENOPROTOOPT || o->number == EPROTONOSUPPORT)
+		return p->kernel;
+	return p->privilege;
+}
+
+/* ---- trying ---- */
+
+static pid_t probe_fork(pid_t parent)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent)
+			_exit(1);
+	}
+	return pid;
+}
+
+static pid_t probe_make_subject(void)
+{
+	pid_t pid = probe_fork(getpid());
+
+	while (pid == 0)
+		pause();
+	return pid;
+}
+
+/* In the keeper: one process that tries, beside its subject; reap all of it. */
+static _Noreturn void probe_keep(const struct probe *p, struct probe_outcome *ret)
+{
+	struct probe_run run = { .detail = ret->detail };
+	pid_t pid;
+
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	ret->number = ETIMEDOUT;
+	if (p->with_subject)
+		run.subject = probe_make_subject();
+	pid = run.subject < 0 ? -1 : probe_fork(getpid());
+	if (pid == 0) {
+		alarm(PROBE_SECONDS);
+		ret->number = -p->run(&run);
+		_exit(0);
+	}
+	if (pid < 0)
+		ret->number = errno;
+	else
+		probe_reap(pid);
+	if (run.subject > 0)
+		kill(run.subject, SIGKILL);
+	while (waitpid(-1, NULL, __WALL) > 0 || errno == EINTR)
+		;
+	_exit(0);
+}
+
+int probe_try(const struct probe *p, struct probe_outcome *ret, struct err *e)
+{
+	struct probe_outcome *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t pid;
+
+	if (shared == MAP_FAILED)
+		return err_nomem(e);
+	pid = probe_fork(getpid());
+	if (pid == 0)
+		probe_keep(p, shared);
+	if (pid > 0)
+		probe_reap(pid);
+	*ret = *shared;
+	ret->detail[PROBE_DETAIL_SIZE - 1] = '\0';
+	munmap(shared, sizeof(*shared));
+	return pid < 0 ? err_sys(e, errno, "making a process to try %s", p->id) : 0;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * What a checkpoint or a restore can need of the kernel and of the administrator:
+ * each thing is tried for real, in a process made for it, never guessed from a
+ * version number. Nothing happens to the caller.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "util/err.h"
+
+enum probe_use {
+	PROBE_DUMP,    /* no dump without it */
+	PROBE_RESTORE, /* no restore without it */
+	PROBE_HELPS,   /* used where it is there; needed for some programs, or quicker */
+	PROBE_PLANNED, /* for what torpor does not do yet */
+	PROBE_USES,
+};
+
+enum { PROBE_DETAIL_SIZE = 160 };
+
+/* Inside the process that tries. */
+struct probe_run {
+	pid_t subject; /* another process of the same user, not a child of this one; 0 where none was asked for */
+	char *detail;  /* PROBE_DETAIL_SIZE bytes: more about the outcome, or "" */
+};
+
+struct probe {
+	const char *id;
+	const char *what;
+	enum probe_use use;
+	const char *purpose;   /* what torpor does with it */
+	const char *privilege; /* what would help when it is not permitted */
+	const char *kernel;    /* ... when the kernel does not know it */
+	bool with_subject;
+	int (*run)(const struct probe_run *r); /* 0: it works; else -errno */
+};
+
+extern const struct probe probes[];
+extern const size_t n_probes;
+
+struct probe_outcome {
+	int number; /* 0: it works; else an errno value */
+	char detail[PROBE_DETAIL_SIZE];
+};
+
+/* Try one thing. Negative only when trying itself failed. */
+int probe_try(const struct probe *p, struct probe_outcome *ret, struct err *e);
+
+/* What would make it work, in words; "" when it works. */
+const char *probe_help(const struct probe *p, const struct probe_outcome *o);
