@@ -1,15 +1,305 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * torpor check: what this machine permits, tried for real (core/probe.c), and
+ * which tiers that gives; or, for one process, what a dump of it would meet.
+ */
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+
 #include "cmd/cmd.h"
+#include "cmd/json.h"
+#include "cmd/text.h"
+#include "core/core.h"
+#include "core/probe.h"
+#include "util/fd.h"
+
+enum { TIMEOUT_MS = 30000, COMM_MAX = 64, BYTES_PER_SECOND = 1 << 30 };
+
+/* ---- this machine ---- */
+
+struct check_machine {
+	struct utsname uname;
+	unsigned uid;
+	struct probe_outcome outcomes[PROBES_MAX];
+	bool dump, restore;
+};
+
+enum { TIERS = 4 };
+
+struct check_tier {
+	const char *name, *about;
+	bool implemented, works;
+	const char *why; /* when it does not work */
+};
+
+static bool check_works(const struct check_machine *m, const char *id)
+{
+	for (size_t i = 0; i < n_probes; i++)
+		if (strcmp(probes[i].id, id) == 0)
+			return !m->outcomes[i].number;
+	return false;
+}
+
+static int check_try_all(struct check_machine *m, struct err *e)
+{
+	m->uid = geteuid();
+	m->dump = m->restore = true;
+	uname(&m->uname);
+	for (size_t i = 0; i < n_probes; i++) {
+		if (probe_try(&probes[i], &m->outcomes[i], e) < 0)
+			return -1;
+		if (m->outcomes[i].number && probes[i].use == PROBE_DUMP)
+			m->dump = false;
+		if (m->outcomes[i].number && probes[i].use == PROBE_RESTORE)
+			m->restore = false;
+	}
+	/* Restore drives what it makes by ptrace, too, and reads their scripts. */
+	m->restore &= check_works(m, "ptrace") && check_works(m, "process_vm_readv");
+	return 0;
+}
+
+static void check_tiers(const struct check_machine *m, struct check_tier ret[TIERS])
+{
+	bool cap = m->dump && m->restore, userns = check_works(m, "user_ns") && check_works(m, "pid_ns");
+
+	ret[0] = (struct check_tier){ "cap", "the user's own programs, same PIDs, with CAP_CHECKPOINT_RESTORE", true, cap,
+				      m->dump ? "a restore lacks what is marked above" : "a dump lacks what is marked above" };
+	ret[1] = (struct check_tier){ "root", "as cap, and programs of every user", true, cap && m->uid == 0,
+				      m->uid ? "torpor does not run as root" : ret[0].why };
+	ret[2] = (struct check_tier){ "userns", "no privilege, in a user and PID namespace", false, false,
+				      userns ? "planned, not written yet; this machine would permit it"
+					     : "planned, not written yet; and this machine does not permit it" };
+	ret[3] = (struct check_tier){ "fork", "no privilege, forks until the PID comes up", false, false,
+				      "planned, not written yet" };
+}
+
+static const char *check_state(const struct check_tier *t)
+{
+	return t->works ? "yes" : t->implemented ? "no" : "planned";
+}
+
+static void check_print_group(const struct check_machine *m, enum probe_use use, const char *title)
+{
+	printf("\n%s\n", title);
+	for (size_t i = 0; i < n_probes; i++) {
+		const struct probe *p = &probes[i];
+		const struct probe_outcome *o = &m->outcomes[i];
+
+		if (p->use != use)
+			continue;
+		printf("  %-4s %-49s %s\n", o->number ? "NO" : "yes", p->what, p->purpose);
+		if (o->number)
+			printf("         %s%s%s\n         what would help: %s\n", strerror(o->number), o->detail[0] ? "; " : "",
+			       o->detail, probe_help(p, o));
+	}
+}
+
+static void check_print(const struct check_machine *m)
+{
+	static const char *const titles[PROBE_USES] = {
+		[PROBE_DUMP] = "needed by every dump",
+		[PROBE_RESTORE] = "needed by every restore",
+		[PROBE_HELPS] = "used where it is there",
+		[PROBE_PLANNED] = "for what is planned; nothing depends on it yet",
+	};
+	struct check_tier tiers[TIERS];
+
+	printf("Linux %s, %s, user %u; everything below was tried just now\n", m->uname.release, m->uname.machine, m->uid);
+	for (int use = 0; use < PROBE_USES; use++)
+		check_print_group(m, (enum probe_use)use, titles[use]);
+	check_tiers(m, tiers);
+	puts("\ntiers");
+	for (int i = 0; i < TIERS; i++)
+		printf("  %-8s %-7s %s%s%s%s\n", check_state(&tiers[i]), tiers[i].name, tiers[i].about,
+		       tiers[i].works ? "" : " (", tiers[i].works ? "" : tiers[i].why, tiers[i].works ? "" : ")");
+	printf("\ndump: %s; restore: %s\n", m->dump ? "yes" : "NO", m->restore ? "yes" : "NO");
+}
+
+static void check_write_probe(struct json *j, const struct probe *p, const struct probe_outcome *o)
+{
+	static const char *const uses[PROBE_USES] = { "dump", "restore", "optional", "planned" };
+
+	json_open(j, '{');
+	json_put_string(j, "id", p->id);
+	json_put_string(j, "what", p->what);
+	json_put_string(j, "purpose", p->purpose);
+	json_put_string(j, "needed_by", uses[p->use]);
+	json_put_bool(j, "works", !o->number);
+	if (o->number) {
+		json_put_u64(j, "errno", (uint64_t)o->number);
+		json_put_string(j, "error", strerror(o->number));
+		json_put_string(j, "detail", o->detail);
+		json_put_string(j, "help", probe_help(p, o));
+	}
+	json_close(j, '}');
+}
+
+static void check_write(const struct check_machine *m)
+{
+	struct json j = JSON_INIT(stdout);
+	struct check_tier tiers[TIERS];
+
+	json_open(&j, '{');
+	json_put_string(&j, "kernel", m->uname.release);
+	json_put_string(&j, "arch", m->uname.machine);
+	json_put_u64(&j, "uid", m->uid);
+	json_key(&j, "probes");
+	json_open(&j, '[');
+	for (size_t i = 0; i < n_probes; i++)
+		check_write_probe(&j, &probes[i], &m->outcomes[i]);
+	json_close(&j, ']');
+	check_tiers(m, tiers);
+	json_key(&j, "tiers");
+	json_open(&j, '[');
+	for (int i = 0; i < TIERS; i++) {
+		json_open(&j, '{');
+		json_put_string(&j, "name", tiers[i].name);
+		json_put_string(&j, "about", tiers[i].about);
+		json_put_bool(&j, "implemented", tiers[i].implemented);
+		json_put_bool(&j, "works", tiers[i].works);
+		if (!tiers[i].works)
+			json_put_string(&j, "why", tiers[i].why);
+		json_close(&j, '}');
+	}
+	json_close(&j, ']');
+	json_put_bool(&j, "dump", m->dump);
+	json_put_bool(&j, "restore", m->restore);
+	json_close(&j, '}');
+}
+
+static int check_machine(bool json)
+{
+	struct check_machine m = { .dump = false };
+	struct err e = ERR_INIT;
+
+	if (check_try_all(&m, &e) < 0)
+		return cmd_fail(&e);
+	if (json)
+		check_write(&m);
+	else
+		check_print(&m);
+	return m.dump && m.restore ? 0 : ERR_PERMISSION;
+}
+
+/* ---- one process ---- */
+
+static void check_read_comm(pid_t pid, char comm[COMM_MAX])
+{
+	struct arena arena = ARENA_INIT;
+	char *text;
+
+	comm[0] = '\0';
+	if (fd_read_proc(pid, "comm", &arena, &text, NULL) == 0) {
+		text[strcspn(text, "\n")] = '\0';
+		snprintf(comm, COMM_MAX, "%s", text_safe(&arena, text, COMM_MAX / 4));
+	}
+	arena_done(&arena);
+}
+
+/* For how long a dump would stop it: as we just did, and then its memory is copied. */
+static double check_estimate(const struct dump_result *r)
+{
+	return (double)r->frozen_ns / 1e9 + (double)r->bytes / BYTES_PER_SECOND;
+}
+
+static void check_print_process(pid_t pid, const char *comm, const struct dump_result *r)
+{
+	char size[32];
+
+	printf("process %d (%s) can be saved: %zu task%s, %zu thread%s, about %s, in about %.*f s\n", pid, comm, r->n_tasks,
+	       r->n_tasks == 1 ? "" : "s", r->n_threads, r->n_threads == 1 ? "" : "s", cmd_format_bytes(size, r->bytes),
+	       check_estimate(r) < 1 ? 2 : 0, check_estimate(r));
+}
+
+static void check_write_process(pid_t pid, const char *comm, const struct dump_result *r, const struct err *e)
+{
+	struct json j = JSON_INIT(stdout);
+
+	json_open(&j, '{');
+	json_put_u64(&j, "pid", (uint64_t)pid);
+	json_put_string(&j, "name", comm);
+	json_put_bool(&j, "can_be_saved", !e->reason);
+	if (e->reason) {
+		json_put_string(&j, "error", e->text);
+		json_put_string(&j, "help", e->help);
+	}
+	json_key(&j, "obstacles");
+	json_open(&j, '[');
+	for (size_t i = 0; i < r->obstacles.n; i++) {
+		json_open(&j, '{');
+		json_put_string(&j, "id", r->obstacles.v[i].id);
+		json_put_string(&j, "text", r->obstacles.v[i].text);
+		json_put_string(&j, "help", r->obstacles.v[i].help);
+		json_close(&j, '}');
+	}
+	json_close(&j, ']');
+	json_put_u64(&j, "tasks", r->n_tasks);
+	json_put_u64(&j, "threads", r->n_threads);
+	json_put_u64(&j, "bytes", r->bytes);
+	json_put_u64(&j, "frozen_ns", r->frozen_ns);
+	json_close(&j, '}');
+}
+
+static int check_process(const struct cmd_globals *g, pid_t pid, bool json)
+{
+	const struct dump_options o = { .pid = pid, .check_only = true, .timeout_ms = TIMEOUT_MS, .log = &g->log };
+	struct dump_result result;
+	struct err e = ERR_INIT;
+	char comm[COMM_MAX];
+	int status = 0;
+
+	check_read_comm(pid, comm);
+	if (core_dump(&o, &result, &e) < 0)
+		status = e.reason ? (int)e.reason : ERR_SYSTEM;
+	if (json) {
+		check_write_process(pid, comm, &result, &e);
+	} else if (status) {
+		cmd_print_obstacles(&result.obstacles);
+		cmd_fail(&e);
+	} else {
+		check_print_process(pid, comm, &result);
+	}
+	dump_result_done(&result);
+	return status;
+}
+
+/* ---- the command ---- */
 
 static int check_run(const struct cmd_globals *g, int argc, char **argv)
 {
-	(void)g, (void)argc, (void)argv;
-	return cmd_usage(&cmd_check, "not written yet");
+	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
+	bool json = false;
+	pid_t pid = 0;
+	int c;
+
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, "-", options, NULL)) != -1) {
+		if (c == 'j')
+			json = true;
+		else if (c == 1 && pid)
+			return cmd_usage(&cmd_check, "one PID, not also '%s'", optarg);
+		else if (c == 1 && !(pid = cmd_parse_pid(optarg)))
+			return cmd_usage(&cmd_check, "'%s' is not a PID", optarg);
+		else if (c == '?')
+			return cmd_usage(&cmd_check, "unknown option: %s", argv[optind - 1]);
+	}
+	if (optind < argc)
+		return cmd_usage(&cmd_check, "unexpected '%s'", argv[optind]);
+	return pid ? check_process(g, pid, json) : check_machine(json);
 }
 
 const struct cmd cmd_check = {
 	.name = "check",
 	.usage = "check [PID] [--json]",
-	.help = "",
+	.help = "Without a PID: try everything that a dump or a restore can need on this machine, and show\n"
+		"what works, what would help where it does not, and which ways of working (tiers) that\n"
+		"gives. Exit status 0 when both dump and restore work, else 3.\n\n"
+		"With a PID: find out whether that process and its descendants can be saved. They stand\n"
+		"still for a moment, as long as it takes to look at them. Exit status 0 when they can be.\n\n"
+		"      --json  for programs\n",
 	.run = check_run,
 };

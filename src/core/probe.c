@@ -37,6 +37,7 @@
 #include "sys/memory.h"
 #include "sys/process.h"
 #include "sys/ptrace.h"
+#include "util/arena.h"
 #include "util/fd.h"
 
 enum { PROBE_SECONDS = 5, TRIES = 5, PAGE = 4096 };
@@ -59,7 +60,7 @@ static int probe_reap(pid_t pid)
 	return WIFEXITED(status) ? -WEXITSTATUS(status) : -ECANCELED;
 }
 
-/* Put `value` where the subject has it, too: both are forks of the keeper. */
+/* At the same address in the subject: both are forks of the keeper. */
 static const unsigned long probe_mark = 0x746f72706f72;
 
 /* ---- choosing PIDs ---- */
@@ -621,6 +622,8 @@ const struct probe probes[] = {
 
 const size_t n_probes = sizeof(probes) / sizeof(probes[0]);
 
+_Static_assert(sizeof(probes) / sizeof(probes[0]) <= PROBES_MAX, "callers keep that many outcomes");
+
 const char *probe_help(const struct probe *p, const struct probe_outcome *o)
 {
 	if (!o->number)
@@ -654,6 +657,18 @@ static pid_t probe_make_subject(void)
 	return pid;
 }
 
+/* A probe that hangs ends by this, whatever the caller did to the signal. */
+static void probe_set_alarm(void)
+{
+	sigset_t set;
+
+	signal(SIGALRM, SIG_DFL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	alarm(PROBE_SECONDS);
+}
+
 /* In the keeper: one process that tries, beside its subject; reap all of it. */
 static _Noreturn void probe_keep(const struct probe *p, struct probe_outcome *ret)
 {
@@ -666,7 +681,7 @@ static _Noreturn void probe_keep(const struct probe *p, struct probe_outcome *re
 		run.subject = probe_make_subject();
 	pid = run.subject < 0 ? -1 : probe_fork(getpid());
 	if (pid == 0) {
-		alarm(PROBE_SECONDS);
+		probe_set_alarm();
 		ret->number = -p->run(&run);
 		_exit(0);
 	}

@@ -21,7 +21,7 @@ enum probe_use {
 	PROBE_USES,
 };
 
-enum { PROBE_DETAIL_SIZE = 160 };
+enum { PROBE_DETAIL_SIZE = 160, PROBES_MAX = 64 };
 
 /* Inside the process that tries. */
 struct probe_run {
