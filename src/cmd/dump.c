@@ -76,15 +76,20 @@ static int dump_run(const struct cmd_globals *g, int argc, char **argv)
 {
 	struct dump_options o = { .timeout_ms = TIMEOUT_MS_DEFAULT, .log = &g->log };
 	struct dump_result result;
+	struct cmd_progress progress;
 	struct arena arena = ARENA_INIT;
 	struct err e = ERR_INIT;
-	int status = dump_parse(&o, argc, argv);
+	int r, status = dump_parse(&o, argc, argv);
 
 	if (status)
 		return status;
 	if (!o.path)
 		o.path = dump_default_path(o.pid, &arena);
-	if (core_dump(&o, &result, &e) < 0) {
+	cmd_progress_init(&progress);
+	o.progress = &progress.progress;
+	r = core_dump(&o, &result, &e);
+	cmd_progress_done(&progress);
+	if (r < 0) {
 		cmd_print_obstacles(&result.obstacles);
 		status = cmd_fail(&e);
 	} else {

@@ -8,13 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cmd/cmd.h"
 
 static const struct cmd *const commands[] = { &cmd_dump, &cmd_restore, &cmd_check, &cmd_inspect, &cmd_verify };
 
-enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };
+enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]), NS = 1000000000 };
 
 int cmd_fail(const struct err *e)
 {
@@ -65,6 +66,41 @@ const char *cmd_format_bytes(char buf[32], unsigned long long bytes)
 		n /= 1024, unit++;
 	snprintf(buf, 32, unit ? "%.1f %s" : "%.0f %s", n, units[unit]);
 	return buf;
+}
+
+static unsigned long long now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (unsigned long long)ts.tv_sec * NS + (unsigned long long)ts.tv_nsec;
+}
+
+static void show_progress(void *data, const char *what, uint64_t done, uint64_t total)
+{
+	struct cmd_progress *p = data;
+	unsigned long long now = now_ns();
+	char of[32], rate[32];
+
+	if (now - p->started_ns < NS / 2 || now - p->shown_ns < NS / 10 || !total)
+		return;
+	p->shown_ns = now;
+	fprintf(stderr, "\r\033[K%s: %.0f %% of %s, %s/s", what, 100.0 * (double)done / (double)total,
+		cmd_format_bytes(of, total),
+		cmd_format_bytes(rate, (unsigned long long)((double)done * NS / (double)(now - p->started_ns))));
+}
+
+void cmd_progress_init(struct cmd_progress *p)
+{
+	*p = (struct cmd_progress){ .started_ns = now_ns() };
+	p->progress = (struct progress){ isatty(STDERR_FILENO) ? show_progress : NULL, p };
+}
+
+void cmd_progress_done(struct cmd_progress *p)
+{
+	/* A restored task shows its own progress: the line may be another process' */
+	if (p->progress.step && now_ns() - p->started_ns >= NS / 2)
+		fputs("\r\033[K", stderr);
 }
 
 static void say(void *data, enum log_level level, const char *text)

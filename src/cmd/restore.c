@@ -205,6 +205,7 @@ static int restore_run(const struct cmd_globals *g, int argc, char **argv)
 				     .ready = restore_ready,
 				     .ready_data = &f,
 				     .log = &g->log };
+	struct cmd_progress progress;
 	struct err e = ERR_INIT;
 	int status = restore_parse(&o, &f, argc, argv);
 	pid_t root;
@@ -213,7 +214,10 @@ static int restore_run(const struct cmd_globals *g, int argc, char **argv)
 		return status;
 	if (!f.detach)
 		foreground_begin(&f);
+	cmd_progress_init(&progress);
+	o.progress = &progress.progress;
 	root = core_restore(&o, &e);
+	cmd_progress_done(&progress);
 	if (root < 0)
 		return cmd_fail(&e);
 	if (f.detach) {

@@ -391,7 +391,7 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 	struct arena arena = ARENA_INIT;
 	struct err e = ERR_INIT;
-	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes };
+	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .progress = b->progress };
 	struct script *script;
 
 	build_children(b, index);

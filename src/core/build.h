@@ -29,6 +29,7 @@ struct build {
 	const int *object_fds;
 	struct meeting *meeting;
 	pid_t coordinator;
+	const struct progress *progress;
 	struct build_region {
 		uint64_t start, size;
 		uint64_t script; /* the leader's */

@@ -173,7 +173,7 @@ static int dump_store_pages(struct dump *d, struct err *e)
 
 	if (!stats)
 		return err_nomem(e);
-	if (memory_store(d->sources, d->n_sources, d->writer, &stored, e) < 0)
+	if (memory_store(d->sources, d->n_sources, d->writer, d->o->progress, &stored, e) < 0)
 		return -1;
 	pb_set(stats, pages_stored, stored.pages_stored);
 	pb_set(stats, pages_zero, stored.pages_zero);
@@ -223,8 +223,10 @@ static void dump_report_zombies(struct dump *d, const pid_t *pids, size_t n)
 		usleep(1000);
 	}
 	if (is_zombie(pids[last], d->arena, &stat))
-		d->result->leftovers = arena_printf(d->arena, "%zu ended process%s (for one %d) stay%s as zombies until process %d reaps them",
-						    left, left == 1 ? "" : "es", pids[last], left == 1 ? "s" : "", stat.ppid);
+		d->result->leftovers = left == 1
+			? arena_printf(d->arena, "process %d stays a zombie until its parent %d reaps it", pids[last], stat.ppid)
+			: arena_printf(d->arena, "%zu processes stay zombies until their parents reap them (process %d: its parent %d)",
+				       left, pids[last], stat.ppid);
 }
 
 static int dump_end_tree(struct dump *d)
@@ -249,6 +251,9 @@ static int dump_run(struct dump *d, struct err *e)
 	if (r == 0)
 		r = target_freeze(&d->tree, d->o->pid, d->arena, d->o->timeout_ms, e);
 	if (r == 0)
+		log_say(d->o->log, LOG_INFO, "froze %zu task(s) in %.1f ms", d->tree.n,
+			(double)(d->tree.frozen_at - d->begun) / MS);
+	if (r == 0)
 		r = dump_collect(d, e);
 	if (r == 0)
 		r = dump_check(d, e);
@@ -256,6 +261,9 @@ static int dump_run(struct dump *d, struct err *e)
 		r = dump_find_pages(d, e);
 	if (r < 0 || d->o->check_only)
 		return r;
+	log_say(d->o->log, LOG_INFO, "collected %zu object(s) and %zu file(s) in %.1f ms; up to %lu bytes of memory to store",
+		d->image->n_objects, d->image->n_inodes, (double)(now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at) / MS,
+		d->result->bytes);
 	r = dump_store_pages(d, e);
 	if (r == 0 && d->o->keep_running) {
 		/* All that belongs to the image has been read: the program need not wait for the disk. */

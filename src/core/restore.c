@@ -219,7 +219,7 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 	}
 	r->build = (struct build){
 		.plan = &r->plan, .image = r->image, .inodes = &r->inodes, .object_fds = r->object_fds,
-		.meeting = r->shared, .coordinator = getpid(),
+		.meeting = r->shared, .coordinator = getpid(), .progress = r->o->progress,
 		.regions = (struct build_region *)((struct meeting *)r->shared + 1),
 	};
 	return 0;
@@ -262,7 +262,11 @@ static pid_t restore_run(struct restore *r, struct err *e)
 	sigset_t all, before;
 	pid_t root = -1;
 
-	if (restore_plan(r, e) < 0 || restore_make_objects(r, e) < 0 || restore_prepare_build(r, e) < 0)
+	if (restore_plan(r, e) < 0)
+		return -1;
+	log_say(r->o->log, LOG_INFO, "the image is whole; making %zu task(s), %zu thread(s), %zu object(s)", r->plan.n_tasks,
+		r->plan.n_threads, r->meta->n_objects);
+	if (restore_make_objects(r, e) < 0 || restore_prepare_build(r, e) < 0)
 		return -1;
 	/* The tasks inherit the closed mask: nothing is delivered to them before they are complete. */
 	sigfillset(&all);

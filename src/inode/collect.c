@@ -78,6 +78,15 @@ static int inode_identify(struct inode_table *t, struct inode_entry *n, const ch
 	return n->pb->path ? 0 : -ENOMEM;
 }
 
+/* Appending only: as long as nobody does more. */
+static void inode_note_use(struct inode_entry *n, enum inode_use use)
+{
+	if (use == INODE_READS)
+		return;
+	pb_set(n->pb, append_only, use == INODE_APPENDS && (!n->pb->written || n->pb->append_only));
+	pb_set(n->pb, written, 1);
+}
+
 static void inode_take_seals(struct inode_entry *n)
 {
 	int seals = n->fd >= 0 ? fcntl(n->fd, F_GET_SEALS) : -1;
@@ -87,7 +96,7 @@ static void inode_take_seals(struct inode_entry *n)
 }
 
 int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned fd, const char *link,
-		     const struct stat *st, bool writable, uint32_t *ret_index, struct err *e)
+		     const struct stat *st, enum inode_use use, uint32_t *ret_index, struct err *e)
 {
 	struct inode_entry *n = inode_find(t, st->st_dev, st->st_ino, ret_index);
 	size_t len = strlen(link), cut = sizeof(deleted_suffix) - 1;
@@ -95,8 +104,7 @@ int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned 
 	bool deleted;
 
 	if (n) {
-		if (writable)
-			pb_set(n->pb, written, 1);
+		inode_note_use(n, use);
 		return 0;
 	}
 	deleted = len > cut && strcmp(link + len - cut, deleted_suffix) == 0;
@@ -104,7 +112,7 @@ int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned 
 	n = inode_add(t, st, ret_index);
 	if (!n || inode_identify(t, n, name, deleted && st->st_nlink == 0, st) < 0)
 		return err_nomem(e);
-	pb_set(n->pb, written, writable);
+	inode_note_use(n, use);
 	if (n->pb->kind == PB__INODE_KIND__PATH)
 		return 0;
 	snprintf(proc, sizeof(proc), "fd/%u", fd);
@@ -182,8 +190,7 @@ int inode_collect_mapping(struct inode_table *t, const struct target *task, cons
 		n->fd = n->pb->kind == PB__INODE_KIND__PATH ? -1 : fd;
 		inode_take_seals(n);
 	}
-	if (writes)
-		pb_set(n->pb, written, 1);
+	inode_note_use(n, writes ? INODE_WRITES : INODE_READS);
 	if (writes && n->pb->kind == PB__INODE_KIND__PATH && n->pb->size <= CONTENT_KEPT_MAX && S_ISREG(n->pb->mode))
 		pb_set(n->pb, has_content, 1);
 	if (n->pb->kind == PB__INODE_KIND__PATH && (a->prot & PROT_EXEC) && !n->pb->has_build_id &&

@@ -23,6 +23,9 @@ struct target;
 
 /* ---- dump ---- */
 
+/* What the tree may do to a file. One that all of it only appends to (a log) may grow between dump and restore. */
+enum inode_use { INODE_READS, INODE_APPENDS, INODE_WRITES };
+
 /* A window of a mapping through which an inode's content can be read. */
 struct inode_window {
 	const struct target *task;
@@ -45,11 +48,11 @@ struct inode_table {
 
 /*
  * The inode behind an open file description of a regular file. `link` is the
- * text of /proc/PID/fd/N, `writable` whether that description can write.
+ * text of /proc/PID/fd/N, `use` what that description may do to the file.
  * *ret_index is its place in the table. Same inode, same index.
  */
 int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned fd, const char *link,
-		     const struct stat *st, bool writable, uint32_t *ret_index, struct err *e);
+		     const struct stat *st, enum inode_use use, uint32_t *ret_index, struct err *e);
 
 /* The inode behind a file mapping. */
 int inode_collect_mapping(struct inode_table *t, const struct target *task, const struct vm_area *area,

@@ -86,6 +86,8 @@ static int inode_check(const struct inode_restore *r, const Pb__Inode *pb, int f
 	}
 	if (st.st_ino != pb->ino)
 		return inode_changed(pb, "was replaced by another", e);
+	if (pb->append_only && (uint64_t)st.st_size >= pb->size)
+		return 0; /* a log that others went on writing to */
 	if ((uint64_t)st.st_size != pb->size)
 		return inode_changed(pb, "changed its size", e);
 	if (!pb->has_content && st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec != pb->mtime_ns)

@@ -39,7 +39,9 @@ static bool regular_file_is_queue(const struct fd_view *v)
 static int regular_file_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
 {
 	Pb__RegularFile *pb = (Pb__RegularFile *)m;
-	bool writable = (v->info.flags & O_ACCMODE) != O_RDONLY;
+	enum inode_use use = (v->info.flags & O_ACCMODE) == O_RDONLY ? INODE_READS
+			     : v->info.flags & O_APPEND		       ? INODE_APPENDS
+								       : INODE_WRITES;
 
 	if (regular_file_is_queue(v))
 		return kind_refuse(c, v, "E-FD-MQUEUE", "let the program close it, then try again",
@@ -50,7 +52,7 @@ static int regular_file_collect(struct collect *c, const struct fd_view *v, Prot
 	/* How it was made is no property of it any more: an O_TMPFILE file keeps that flag. */
 	pb->flags = v->info.flags & ~(O_CLOEXEC | O_TMPFILE);
 	pb->offset = v->info.pos;
-	return inode_collect_fd(c->inodes, v->task, v->fd, v->link, &v->st, writable, &pb->inode, e);
+	return inode_collect_fd(c->inodes, v->task, v->fd, v->link, &v->st, use, &pb->inode, e);
 }
 
 static int regular_file_restore(struct restore_objects *r, const ProtobufCMessage *m, struct err *e)

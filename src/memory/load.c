@@ -370,10 +370,16 @@ int memory_fill(struct memory_load *m, struct err *e)
 	struct load_batch batch = { .n = 0 };
 	size_t n, next = 0;
 	const struct image_run *runs = image_runs_of(m->image, m->owner, &n);
+	uint64_t done = 0, total = 0;
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < n; i++)
+	for (size_t i = 0; i < n; i++)
+		total += (uint64_t)runs[i].pages * MEMORY_PAGE;
+	for (size_t i = 0; r == 0 && i < n; i++) {
 		r = load_run(m, &batch, &runs[i], &next, e);
+		done += (uint64_t)runs[i].pages * MEMORY_PAGE;
+		progress_step(m->progress, "loading memory", done, total);
+	}
 	if (r == 0)
 		r = load_flush(m, &batch, e);
 	for (size_t i = 0; r == 0 && i < m->space->n_mappings; i++)

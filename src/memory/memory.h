@@ -17,6 +17,7 @@
 #include "target/target.h"
 #include "util/err.h"
 #include "util/obstacle.h"
+#include "util/progress.h"
 
 enum { MEMORY_PAGE = 4096 };
 
@@ -65,8 +66,8 @@ struct memory_stats {
 };
 
 /* Copy all the sources' pages into the image, on all CPUs (store.c). */
-int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, struct memory_stats *ret,
-		 struct err *e);
+int memory_store(const struct page_source *sources, size_t n, struct image_writer *w,
+		 const struct progress *progress, struct memory_stats *ret, struct err *e);
 
 /* ---- restore: all of it inside the task that is being made ---- */
 
@@ -76,6 +77,7 @@ struct memory_load {
 	const struct inode_restore *inodes;
 	const Pb__AddressSpace *space;
 	uint32_t owner;
+	const struct progress *progress;
 	struct region region;
 	uint64_t *place; /* for each mapping: where it stands until the switch */
 };

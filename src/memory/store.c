@@ -37,6 +37,8 @@ struct store_job {
 	size_t source, range; /* the next piece to take */
 	uint64_t page;
 	struct image_writer *writer;
+	const struct progress *progress;
+	uint64_t pages_taken, pages_total;
 	struct memory_stats stats;
 	struct err err; /* of the worker that failed first */
 };
@@ -75,6 +77,8 @@ static bool store_take(struct store_job *job, struct store_chunk *c)
 		}
 		range = store_peek(job);
 	}
+	progress_step(job->progress, "saving memory", job->pages_taken * MEMORY_PAGE, job->pages_total * MEMORY_PAGE);
+	job->pages_taken += c->pages;
 	pthread_mutex_unlock(&job->lock);
 	return c->n > 0;
 }
@@ -231,28 +235,35 @@ static void *store_worker(void *arg)
 	return NULL;
 }
 
-/* As many as there are CPUs, but none for a target that one of them copies before the other has started. */
-static unsigned store_workers(const struct page_source *sources, size_t n)
+static uint64_t store_count_pages(const struct page_source *sources, size_t n)
 {
 	uint64_t pages = 0;
-	cpu_set_t set;
-	unsigned cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 
 	for (size_t i = 0; i < n; i++)
 		for (size_t k = 0; k < sources[i].n; k++)
 			pages += sources[i].ranges[k].pages;
+	return pages;
+}
+
+/* As many as there are CPUs, but none for a target that one of them copies before the other has started. */
+static unsigned store_workers(uint64_t pages)
+{
+	cpu_set_t set;
+	unsigned cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+
 	if (cpus > WORKERS_MAX)
 		cpus = WORKERS_MAX;
 	return pages < 4 * CHUNK_PAGES ? 1 : cpus;
 }
 
-int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, struct memory_stats *ret,
-		 struct err *e)
+int memory_store(const struct page_source *sources, size_t n, struct image_writer *w,
+		 const struct progress *progress, struct memory_stats *ret, struct err *e)
 {
 	struct store_job job = {
-		.lock = PTHREAD_MUTEX_INITIALIZER, .sources = sources, .n_sources = n, .writer = w, .err = ERR_INIT
+		.lock = PTHREAD_MUTEX_INITIALIZER, .sources = sources, .n_sources = n, .writer = w,
+		.progress = progress, .pages_total = store_count_pages(sources, n), .err = ERR_INIT
 	};
-	unsigned workers = store_workers(sources, n), started = 0;
+	unsigned workers = store_workers(job.pages_total), started = 0;
 	pthread_t threads[WORKERS_MAX];
 
 	while (started + 1 < workers && pthread_create(&threads[started], NULL, store_worker, &job) == 0)

@@ -76,12 +76,27 @@ static int freeze_seize_denied(struct target *t, pid_t tid, int number, struct e
 			   "or a security module (Yama's ptrace_scope) may forbid ptrace");
 }
 
+/* The kernel refuses to trace a thread that has ended with the same error as one that is not ours. */
+static bool freeze_has_ended(pid_t pid, pid_t tid)
+{
+	struct arena scratch = ARENA_INIT;
+	struct proc_stat stat;
+	char name[64], *text;
+	bool ended;
+
+	snprintf(name, sizeof(name), "task/%d/stat", tid);
+	ended = fd_read_proc(pid, name, &scratch, &text, NULL) < 0 || proc_parse_stat(text, &stat) < 0 ||
+		stat.state == 'Z' || stat.state == 'X';
+	arena_done(&scratch);
+	return ended;
+}
+
 /* 1: seized; 0: it is gone meanwhile. */
 static int freeze_seize(struct target *t, pid_t tid, struct err *e)
 {
 	int r = sys_ptrace(PTRACE_SEIZE, tid, 0, SEIZE_OPTIONS);
 
-	if (r == -ESRCH)
+	if (r == -ESRCH || (r == -EPERM && freeze_has_ended(t->pid, tid)))
 		return 0;
 	if (r < 0)
 		return freeze_seize_denied(t, tid, r, e);

@@ -130,7 +130,8 @@ int timers_collect(struct task_collect *c, struct remote *r, Pb__Task *pb, struc
 		ret = proc_parse_timers(text, c->arena, &timers, &n);
 	if (ret < 0)
 		return err_sys(e, ret, "reading /proc/%d/timers", r->task->pid);
-	qsort(timers, n, sizeof(*timers), timer_compare);
+	if (n)
+		qsort(timers, n, sizeof(*timers), timer_compare);
 	for (size_t i = 0; ret == 0 && i < n; i++)
 		ret = timers_collect_posix(c, r, &timers[i], pb, e);
 	return ret;
