@@ -32,6 +32,7 @@
 #include <unistd.h>
 
 #include "core/objects.h"
+#include "kinds/lock.h"
 #include "memory/memory.h"
 #include "sys/memory.h"
 #include "sys/process.h"
@@ -259,7 +260,8 @@ static _Noreturn void build_zombie(const Pb__Task *pb)
 
 static uint64_t script_bytes(const Pb__Task *pb, const struct memory_load *m)
 {
-	uint64_t bytes = REGION_BASE + memory_switch_ops(m) * OP_SIZE + task_script_ops(pb) * (OP_SIZE + 160);
+	uint64_t bytes = REGION_BASE + memory_switch_ops(m) * OP_SIZE +
+			 (task_script_ops(pb) + lock_script_ops(pb)) * (OP_SIZE + 160);
 
 	for (size_t i = 0; i < pb->n_threads; i++)
 		bytes += thread_script_ops(pb, pb->threads[i]) * (OP_SIZE + 160) + THREAD_STACK + 512;
@@ -318,7 +320,7 @@ static void build_task_steps(const struct task_restore *tr, struct script_builde
 
 static int build_script(struct build *b, struct memory_load *m, const struct task_restore *tr, struct script **ret, struct err *e)
 {
-	size_t ops = memory_switch_ops(m) + task_script_ops(tr->pb) + tr->pb->n_threads + 32 +
+	size_t ops = memory_switch_ops(m) + task_script_ops(tr->pb) + lock_script_ops(tr->pb) + tr->pb->n_threads + 32 +
 		     thread_script_ops(tr->pb, tr->pb->threads[0]);
 	struct script_builder s;
 
@@ -328,6 +330,9 @@ static int build_script(struct build *b, struct memory_load *m, const struct tas
 	if (memory_switch(m, &s, e) < 0)
 		return -1;
 	build_task_steps(tr, &s, b->plan->fd_base);
+	/* Behind the last close: a task that closes any fd of a file loses its POSIX locks on it. */
+	if (lock_restore_script(tr->pb, tr->region, &s, e) < 0)
+		return -1;
 	if (signals_restore(tr, &s, e) < 0 || build_threads(tr, &s, e) < 0 || timers_restore(tr, &s, e) < 0 ||
 	    thread_restore(tr, tr->pb->threads[0], &s, e) < 0)
 		return -1;
@@ -377,7 +382,8 @@ static int build_state(struct build *b, size_t index, struct memory_load *m, str
 		.arena = m->arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
 	};
 
-	if (memory_reserve(m, script_bytes(pb, m), e) < 0 || memory_place(m, e) < 0 || memory_fill(m, e) < 0)
+	if (memory_reserve(m, script_bytes(pb, m), e) < 0 || memory_place(m, e) < 0 || memory_fill(m, e) < 0 ||
+	    memory_settle(m, e) < 0)
 		return -1;
 	if (objects_install(&rt, index, b->plan->fd_base, e) < 0 || limits_restore(&tr, e) < 0)
 		return -1;

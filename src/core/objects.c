@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "kinds/lock.h"
+#include "kinds/owner.h"
 #include "sys/process.h"
 #include "util/fd.h"
 
@@ -41,6 +43,10 @@ static int object_collect(struct collect *c, const struct fd_view *v, Pb__Image 
 	pb_set(o, home_task, (uint32_t)v->task_index);
 	pb_set(o, home_fd, v->fd);
 	r = kind->collect(c, v, *ret, e);
+	if (r >= 0)
+		r = lock_collect_object(c, v, o, e);
+	if (r >= 0)
+		r = owner_collect(c, v, o, e);
 	return r < 0 ? err_wrap(e, "task %d (%s): fd %u (%s)", v->task->pid, v->task->stat.comm, v->fd, v->link) : 0;
 }
 
@@ -67,7 +73,7 @@ static int object_add_slot(struct collect *c, const struct fd_view *v, Pb__Task 
 	slot->fd = v->fd;
 	slot->object = v->object;
 	pb_set(slot, cloexec, !!(v->info.flags & O_CLOEXEC));
-	return 0;
+	return lock_collect_slot(c, v, slot, e);
 }
 
 int objects_collect(struct collect *c, Pb__Image *img, struct err *e)
@@ -148,7 +154,53 @@ int objects_restore(struct restore_objects *r, const Pb__Image *img, int **ret_f
 	return 0;
 }
 
+static int object_complete(struct restore_objects *r, const Pb__Object *o, int fd, struct err *e)
+{
+	const struct kind *kind = kind_by_tag(o->kind);
+	ProtobufCMessage *m;
+
+	if (kind->last) {
+		m = object_unpack(r->arena, o, e);
+		if (!m || kind->last(r, fd, m, e) < 0)
+			return -1;
+	}
+	/* The lease after the owner, whom it would choose itself. */
+	return owner_restore(o, fd, e) < 0 ? -1 : lock_restore_leases(o, fd, e);
+}
+
+int objects_complete(struct restore_objects *r, const Pb__Image *img, const int *fds, struct err *e)
+{
+	for (size_t i = 0; i < img->n_objects; i++)
+		if (object_complete(r, img->objects[i], fds[i], e) < 0)
+			return err_wrap(e, "fd %u of task %d", img->objects[i]->home_fd,
+					img->tasks[img->objects[i]->home_task]->pid);
+	return 0;
+}
+
 /* ---- restore: in a task ---- */
+
+/* What could only be made now takes the place of its placeholder. */
+static int objects_remake(struct restore_task *r, struct err *e)
+{
+	for (size_t i = 0; i < r->image->n_objects; i++) {
+		const struct kind *kind = kind_by_tag(r->image->objects[i]->kind);
+		ProtobufCMessage *m;
+		int fd;
+
+		if (!kind->remake)
+			continue;
+		m = object_unpack(r->arena, r->image->objects[i], e);
+		fd = m ? kind->remake(r, m, e) : -1;
+		if (fd < 0)
+			return err_wrap(e, "fd %u", r->image->objects[i]->home_fd);
+		if (fd == KIND_AS_IT_IS)
+			continue;
+		if (dup3(fd, r->object_fds[i], O_CLOEXEC) < 0)
+			return err_sys(e, errno, "putting an object at fd %d", r->object_fds[i]);
+		close(fd);
+	}
+	return 0;
+}
 
 static int objects_fill_slots(struct restore_task *r, int fd_base, struct err *e)
 {
@@ -167,22 +219,28 @@ static int objects_fill_slots(struct restore_task *r, int fd_base, struct err *e
 	return 0;
 }
 
+static int object_finish(struct restore_task *r, const Pb__Object *o, struct err *e)
+{
+	const struct kind *kind = kind_by_tag(o->kind);
+	ProtobufCMessage *m;
+
+	if (!kind->finish)
+		return 0;
+	m = object_unpack(r->arena, o, e);
+	return m ? kind->finish(r, (int)o->home_fd, m, e) : -1;
+}
+
 int objects_install(struct restore_task *r, size_t task_index, int fd_base, struct err *e)
 {
-	if (objects_fill_slots(r, fd_base, e) < 0)
+	if (objects_remake(r, e) < 0 || objects_fill_slots(r, fd_base, e) < 0)
 		return -1;
 	for (size_t i = 0; i < r->image->n_objects; i++) {
 		const Pb__Object *o = r->image->objects[i];
-		const struct kind *kind = kind_by_tag(o->kind);
-		ProtobufCMessage *m;
 
-		if (o->home_task != task_index || !kind->finish)
+		if (o->home_task != task_index)
 			continue;
-		m = object_unpack(r->arena, o, e);
-		if (!m)
-			return -1;
-		if (kind->finish(r, (int)o->home_fd, m, e) < 0)
+		if (object_finish(r, o, e) < 0 || lock_restore(o, r->object_fds[i], e) < 0)
 			return err_wrap(e, "fd %u", o->home_fd);
 	}
-	return 0;
+	return lock_check_task(r, e);
 }

@@ -14,5 +14,8 @@ ProtobufCMessage *object_unpack(struct arena *arena, const Pb__Object *o, struct
 /* Make every object of the image in the coordinator. ret_fds[i] is the fd of objects[i]. */
 int objects_restore(struct restore_objects *r, const Pb__Image *img, int **ret_fds, struct err *e);
 
+/* In the coordinator, when every task stands complete: what must come last. */
+int objects_complete(struct restore_objects *r, const Pb__Image *img, const int *fds, struct err *e);
+
 /* In a task: give every slot its object, complete what is at home here, close all else below `fd_base`. */
 int objects_install(struct restore_task *r, size_t task_index, int fd_base, struct err *e);

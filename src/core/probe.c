@@ -243,11 +243,13 @@ static int probe_replace_mapping(const struct vm_area *a)
 {
 	size_t size = a->end - a->start;
 	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct iovec to = { p, size }, from = { (void *)a->start, size };
 
 	if (p == MAP_FAILED)
 		return -errno;
-	if (a->prot & PROT_READ)
-		memcpy(p, (void *)a->start, size);
+	/* By the kernel: a sanitizer would not let us read between variables. */
+	if ((a->prot & PROT_READ) && process_vm_readv(getpid(), &to, 1, &from, 1, 0) != (ssize_t)size)
+		return -EFAULT;
 	if (mprotect(p, size, (int)a->prot) < 0)
 		return -errno;
 	return mremap(p, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)a->start) == MAP_FAILED ? -errno : 0;
@@ -480,25 +482,38 @@ static int probe_time_ns(const struct probe_run *r)
 
 /* ---- cgroups ---- */
 
-/* The folder of our own cgroup (version 2). */
+/* Where cgroup version 2 is mounted: alone, or beside version 1. */
+static const char *probe_cgroup_mount(void)
+{
+	static const char *const places[] = { "/sys/fs/cgroup", "/sys/fs/cgroup/unified" };
+	char path[64];
+
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		snprintf(path, sizeof(path), "%s/cgroup.controllers", places[i]);
+		if (access(path, F_OK) == 0)
+			return places[i];
+	}
+	return NULL;
+}
+
+/* The folder of our own cgroup. */
 static int probe_own_cgroup(char *buf, size_t size)
 {
+	const char *mount = probe_cgroup_mount();
 	struct arena arena = ARENA_INIT;
 	char *text, *own;
 	int ret = fd_read_proc(getpid(), "cgroup", &arena, &text, NULL);
 
 	if (ret < 0)
 		return ret;
-	own = strncmp(text, "0::", 3) == 0 ? text : strstr(text, "\n0::");
-	if (!own)
+	own = strncmp(text, "0::/", 4) == 0 ? text + 3 : strstr(text, "\n0::/");
+	if (!mount || !own)
 		return -ENOSYS;
 	own = strchr(own, '/');
-	if (!own)
-		return -EPROTO;
 	own[strcspn(own, "\n")] = '\0';
-	snprintf(buf, size, "/sys/fs/cgroup%s", strcmp(own, "/") == 0 ? "" : own);
+	snprintf(buf, size, "%s%s", mount, strcmp(own, "/") == 0 ? "" : own);
 	arena_done(&arena);
-	return access("/sys/fs/cgroup/cgroup.procs", F_OK) < 0 ? -ENOSYS : 0;
+	return 0;
 }
 
 static int probe_wait_frozen(const char *folder)
@@ -573,8 +588,6 @@ const struct probe probes[] = {
 	  "a kernel with CONFIG_CROSS_MEMORY_ATTACH", true, probe_vm_readv },
 	{ "pidfd_getfd", "pidfd_getfd", PROBE_DUMP, "looks into pipes and sockets", same_user, "Linux 5.6", true,
 	  probe_pidfd_getfd },
-	{ "children", "/proc/PID/task/TID/children", PROBE_DUMP, "finds the tree", "a /proc that shows all processes of the user",
-	  "a kernel with CONFIG_PROC_CHILDREN", true, probe_children },
 	{ "tid_address", "PR_GET_TID_ADDRESS", PROBE_DUMP, "saves what a thread clears when it ends", config_cr, config_cr,
 	  false, probe_tid_address },
 
@@ -587,6 +600,8 @@ const struct probe probes[] = {
 	  false, probe_mm_map },
 	{ "map_files", "/proc/PID/map_files", PROBE_HELPS, "reads mapped files that have no name any more", cap_cr, config_cr,
 	  false, probe_map_files },
+	{ "children", "/proc/PID/task/TID/children", PROBE_HELPS, "finds the tree quickly (else: by all of /proc)",
+	  "a /proc that shows all processes of the user", "a kernel with CONFIG_PROC_CHILDREN", true, probe_children },
 	{ "kcmp", "kcmp", PROBE_HELPS, "tells which fds share one open file", same_user, "a kernel with CONFIG_KCMP", true,
 	  probe_kcmp },
 	{ "sock_diag", "sock_diag for unix sockets", PROBE_HELPS, "finds the other end of a socket",
@@ -618,7 +633,7 @@ const struct probe probes[] = {
 	{ "seccomp", "suspending seccomp (PTRACE_O_SUSPEND_SECCOMP)", PROBE_PLANNED, "programs that are confined by seccomp",
 	  "the capability CAP_SYS_ADMIN", config_cr, true, probe_suspend_seccomp },
 	{ "cgroup_freezer", "cgroup freezer", PROBE_PLANNED, "stops large trees at once",
-	  "a cgroup that is delegated to the user", "cgroup version 2, mounted at /sys/fs/cgroup", true, probe_cgroup_freezer },
+	  "a cgroup that is delegated to the user", "cgroup version 2, mounted at /sys/fs/cgroup or /sys/fs/cgroup/unified", true, probe_cgroup_freezer },
 };
 
 const size_t n_probes = sizeof(probes) / sizeof(probes[0]);
@@ -670,6 +685,19 @@ static void probe_set_alarm(void)
 	alarm(PROBE_SECONDS);
 }
 
+/* The end of the process that tries. Killed by the system (a seccomp filter, for one), it has not said how it went. */
+static void probe_wait(pid_t pid, struct probe_outcome *ret)
+{
+	int status = 0;
+
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (!WIFSIGNALED(status))
+		return;
+	ret->number = WTERMSIG(status) == SIGALRM ? ETIMEDOUT : ECANCELED;
+	snprintf(ret->detail, PROBE_DETAIL_SIZE, "the process that tried it was killed: %s", strsignal(WTERMSIG(status)));
+}
+
 /* In the keeper: one process that tries, beside its subject; reap all of it. */
 static _Noreturn void probe_keep(const struct probe *p, struct probe_outcome *ret)
 {
@@ -677,7 +705,6 @@ static _Noreturn void probe_keep(const struct probe *p, struct probe_outcome *re
 	pid_t pid;
 
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	ret->number = ETIMEDOUT;
 	if (p->with_subject)
 		run.subject = probe_make_subject();
 	pid = run.subject < 0 ? -1 : probe_fork(getpid());
@@ -689,7 +716,7 @@ static _Noreturn void probe_keep(const struct probe *p, struct probe_outcome *re
 	if (pid < 0)
 		ret->number = errno;
 	else
-		probe_reap(pid);
+		probe_wait(pid, ret);
 	if (run.subject > 0)
 		kill(run.subject, SIGKILL);
 	while (waitpid(-1, NULL, __WALL) > 0 || errno == EINTR)
@@ -704,6 +731,7 @@ int probe_try(const struct probe *p, struct probe_outcome *ret, struct err *e)
 
 	if (shared == MAP_FAILED)
 		return err_nomem(e);
+	shared->number = ECANCELED; /* should nobody come to say otherwise */
 	pid = probe_fork(getpid());
 	if (pid == 0)
 		probe_keep(p, shared);

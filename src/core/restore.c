@@ -37,6 +37,7 @@ struct restore {
 	Pb__Image *meta;
 	struct plan plan;
 	struct inode_restore inodes;
+	struct restore_objects objects;
 	int *object_fds;
 	struct build build;
 	struct obstacle_list notes;
@@ -179,8 +180,6 @@ static int restore_raise_fd_limit(struct restore *r, struct err *e)
 
 static int restore_make_objects(struct restore *r, struct err *e)
 {
-	struct restore_objects ro;
-
 	if (restore_raise_fd_limit(r, e) < 0)
 		return -1;
 	r->inodes = (struct inode_restore){
@@ -191,12 +190,12 @@ static int restore_make_objects(struct restore *r, struct err *e)
 	r->image->fd = fd_raise(r->image->fd, r->plan.fd_base, e);
 	if (r->image->fd < 0)
 		return -1;
-	ro = (struct restore_objects){ .arena = &r->arena,
-				       .inodes = &r->inodes,
-				       .fd_base = r->plan.fd_base,
-				       .allow_changed = r->o->allow_changed };
-	memcpy(ro.streams, r->o->streams, sizeof(ro.streams));
-	return objects_restore(&ro, r->meta, &r->object_fds, e);
+	r->objects = (struct restore_objects){ .arena = &r->arena,
+					       .inodes = &r->inodes,
+					       .fd_base = r->plan.fd_base,
+					       .allow_changed = r->o->allow_changed };
+	memcpy(r->objects.streams, r->o->streams, sizeof(r->objects.streams));
+	return objects_restore(&r->objects, r->meta, &r->object_fds, e);
 }
 
 static void restore_close_objects(struct restore *r)
@@ -225,6 +224,15 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 	return 0;
 }
 
+/* All tasks stand, and have closed what was not theirs; now we do. */
+static int restore_complete(struct restore *r, struct err *e)
+{
+	if (inode_restore_seals(&r->inodes, e) < 0)
+		return -1;
+	inode_restore_close(&r->inodes);
+	return objects_complete(&r->objects, r->meta, r->object_fds, e);
+}
+
 static void restore_report_notes(struct restore *r)
 {
 	for (size_t i = 0; i < r->notes.n; i++)
@@ -241,7 +249,7 @@ static pid_t restore_make_tasks(struct restore *r, struct err *e)
 		goto abandon;
 	build_go(&r->build);
 	if (trace_until_parked(&r->build, e) < 0 || trace_finish(&r->build, &r->notes, e) < 0 ||
-	    inode_restore_seals(&r->inodes, e) < 0)
+	    restore_complete(r, e) < 0)
 		goto abandon;
 	if (r->o->ready && r->o->ready(r->o->ready_data, root, r->meta, e) < 0)
 		goto abandon;

@@ -88,5 +88,8 @@ int inode_open(const struct inode_restore *r, uint32_t index, int flags, struct 
 /* Put memfd seals back: last, since a seal may forbid the mappings that the tasks had to make. */
 int inode_restore_seals(const struct inode_restore *r, struct err *e);
 
+/* Close the inodes' fds: what the tasks have, they have. */
+void inode_restore_close(struct inode_restore *r);
+
 /* `failed`: take back what was made. */
 void inode_restore_done(struct inode_restore *r, bool failed);

@@ -251,6 +251,14 @@ int inode_restore_seals(const struct inode_restore *r, struct err *e)
 	return 0;
 }
 
+void inode_restore_close(struct inode_restore *r)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		fd_closep(&r->v[i].fd);
+		r->v[i].fd = -1;
+	}
+}
+
 void inode_restore_done(struct inode_restore *r, bool failed)
 {
 	for (size_t i = 0; i < r->n; i++) {

@@ -9,6 +9,7 @@
  * The message is the kind's state: the engine packs, unpacks and frees it.
  */
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,6 +25,7 @@
 #include "util/obstacle.h"
 
 enum { KIND_NO_OBJECT = UINT32_MAX };
+enum { KIND_AS_IT_IS = INT_MAX }; /* of remake(): keep what restore() made */
 
 /* ---- dump ---- */
 
@@ -122,8 +124,21 @@ struct kind {
 	/* Make the object; returns an fd at or above r->fd_base, or negative. */
 	int (*restore)(struct restore_objects *r, const ProtobufCMessage *m, struct err *e);
 
+	/*
+	 * It can only be made once the tasks exist: restore() made a placeholder, and
+	 * this is called in every task before the slots are filled. Returns an fd,
+	 * KIND_AS_IT_IS, or negative. NULL: restore() has made it.
+	 */
+	int (*remake)(struct restore_task *r, const ProtobufCMessage *m, struct err *e);
+
 	/* Complete it inside its home task, where fd numbers mean what they did. NULL: it is complete. */
 	int (*finish)(struct restore_task *r, int fd, const ProtobufCMessage *m, struct err *e);
+
+	/*
+	 * What must come last: in the coordinator, when every task stands complete and
+	 * no file is open any more but theirs. NULL: nothing.
+	 */
+	int (*last)(struct restore_objects *r, int fd, const ProtobufCMessage *m, struct err *e);
 
 	/* One line for people ("listening on ...", a path); into buf. NULL: only the name is shown. */
 	void (*describe)(const ProtobufCMessage *m, char *buf, size_t size);

@@ -46,9 +46,6 @@ static int regular_file_collect(struct collect *c, const struct fd_view *v, Prot
 	if (regular_file_is_queue(v))
 		return kind_refuse(c, v, "E-FD-MQUEUE", "let the program close it, then try again",
 				   "is a POSIX message queue");
-	if (v->info.n_locks)
-		return kind_refuse(c, v, "E-FD-LOCK", "let the program give the lock up first", "holds a lock (%s)",
-				   v->info.locks[0]);
 	/* How it was made is no property of it any more: an O_TMPFILE file keeps that flag. */
 	pb->flags = v->info.flags & ~(O_CLOEXEC | O_TMPFILE);
 	pb->offset = v->info.pos;

@@ -32,12 +32,7 @@ static const char help_close[] = "let the program close it, then try again";
 static const struct unsupported_link {
 	const char *start, *id, *what, *help;
 } unsupported_links[] = {
-	{ "anon_inode:[timerfd]", "E-FD-TIMERFD", "is a timer (timerfd)", help_close },
-	{ "anon_inode:[signalfd]", "E-FD-SIGNALFD", "receives signals (signalfd)", help_close },
-	{ "anon_inode:inotify", "E-FD-INOTIFY", "watches files (inotify)", help_close },
 	{ "anon_inode:[fanotify]", "E-FD-FANOTIFY", "watches files (fanotify)", help_close },
-	{ "anon_inode:[pidfd]", "E-FD-PIDFD", "refers to a process (pidfd)", help_close },
-	{ "pidfd:", "E-FD-PIDFD", "refers to a process (pidfd)", help_close },
 	{ "anon_inode:[io_uring]", "E-FD-IO-URING", "is an io_uring instance",
 	  "start the program with io_uring switched off, if it can be" },
 	{ "anon_inode:[userfaultfd]", "E-FD-USERFAULTFD", "handles page faults (userfaultfd)", help_close },

@@ -30,7 +30,7 @@
 #define ADDRESS_MIN 0x10000ull
 #define ADDRESS_MAX 0x7ffffffff000ull
 
-enum { IOV_MAX_BATCH = 1024, HUGE_PAGE = 2 * 1024 * 1024, PARKING_SLACK = 64 * 1024 * 1024, MOVES_PER_VDSO_PART = 2 };
+enum { HUGE_PAGE = 2 * 1024 * 1024, PARKING_SLACK = 64 * 1024 * 1024, MOVES_PER_VDSO_PART = 2 };
 
 struct span {
 	uint64_t start, end;
@@ -240,76 +240,7 @@ int memory_place(struct memory_load *m, struct err *e)
 	return r;
 }
 
-/* ---- filling ---- */
-
-/* Scattered reads: one stretch of the image file into many places of memory. */
-struct load_batch {
-	struct iovec iov[IOV_MAX_BATCH];
-	int n;
-	uint64_t offset, size;
-};
-
-static int load_flush(struct memory_load *m, struct load_batch *b, struct err *e)
-{
-	struct iovec *iov = b->iov;
-	int n = b->n;
-
-	while (b->size) {
-		ssize_t got = preadv(m->image->fd, iov, n, (off_t)b->offset);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			return err_sys(e, got ? errno : EIO, "reading memory from the image");
-		b->offset += (uint64_t)got;
-		b->size -= (uint64_t)got;
-		for (; n && (size_t)got >= iov->iov_len; iov++, n--)
-			got -= (ssize_t)iov->iov_len;
-		if (n) {
-			iov->iov_base = (char *)iov->iov_base + got;
-			iov->iov_len -= (size_t)got;
-		}
-	}
-	b->n = 0;
-	return 0;
-}
-
-static int load_add(struct memory_load *m, struct load_batch *b, uint64_t to, uint64_t from, uint64_t size, struct err *e)
-{
-	if (b->n && (b->offset + b->size != from || b->n == IOV_MAX_BATCH) && load_flush(m, b, e) < 0)
-		return -1;
-	if (!b->n)
-		b->offset = from;
-	b->size += size;
-	if (b->n && (char *)b->iov[b->n - 1].iov_base + b->iov[b->n - 1].iov_len == (char *)to)
-		b->iov[b->n - 1].iov_len += size;
-	else
-		b->iov[b->n++] = (struct iovec){ (void *)to, size };
-	return 0;
-}
-
-/* Cut a run along the mappings' borders; `*next` is the first mapping that may still meet it. */
-static int load_run(struct memory_load *m, struct load_batch *b, const struct image_run *run, size_t *next, struct err *e)
-{
-	uint64_t from = m->image->extents[run->extent].offset + (uint64_t)run->page * MEMORY_PAGE;
-	uint64_t at = run->addr, end = run->addr + (uint64_t)run->pages * MEMORY_PAGE;
-
-	while (at < end) {
-		const Pb__Mapping *map;
-		uint64_t size;
-
-		while (*next < m->space->n_mappings && m->space->mappings[*next]->end <= at)
-			(*next)++;
-		map = *next < m->space->n_mappings ? m->space->mappings[*next] : NULL;
-		if (!map || map->start > at || is_special(map) || map->kind == PB__MAPPING_KIND__FILE_SHARED)
-			return err_set(e, ERR_IMAGE, 0, "the image holds pages at %lx, where no private mapping is", at);
-		size = (map->end < end ? map->end : end) - at;
-		if (load_add(m, b, m->place[*next] + (at - map->start), from, size, e) < 0)
-			return -1;
-		at += size, from += size;
-	}
-	return 0;
-}
+/* ---- settling ---- */
 
 static int load_advise(uint64_t at, uint64_t size, int advice, const char *what, struct err *e)
 {
@@ -365,23 +296,10 @@ static int load_settle_one(const Pb__Mapping *map, uint64_t at, struct err *e)
 	return map->flags ? load_apply_flags(map, at, e) : 0;
 }
 
-int memory_fill(struct memory_load *m, struct err *e)
+int memory_settle(struct memory_load *m, struct err *e)
 {
-	struct load_batch batch = { .n = 0 };
-	size_t n, next = 0;
-	const struct image_run *runs = image_runs_of(m->image, m->owner, &n);
-	uint64_t done = 0, total = 0;
 	int r = 0;
 
-	for (size_t i = 0; i < n; i++)
-		total += (uint64_t)runs[i].pages * MEMORY_PAGE;
-	for (size_t i = 0; r == 0 && i < n; i++) {
-		r = load_run(m, &batch, &runs[i], &next, e);
-		done += (uint64_t)runs[i].pages * MEMORY_PAGE;
-		progress_step(m->progress, "loading memory", done, total);
-	}
-	if (r == 0)
-		r = load_flush(m, &batch, e);
 	for (size_t i = 0; r == 0 && i < m->space->n_mappings; i++)
 		if (!is_special(m->space->mappings[i]))
 			r = load_settle_one(m->space->mappings[i], m->place[i], e);

@@ -92,8 +92,11 @@ int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e);
 /* Map every saved mapping: at its final address where that is free now, else parked in the region. */
 int memory_place(struct memory_load *m, struct err *e);
 
-/* Fill the mappings with their pages, then give them their final protection and advice. */
+/* Fill the mappings with their pages (fill.c). */
 int memory_fill(struct memory_load *m, struct err *e);
+
+/* Give the mappings their final protection, advice and locks. */
+int memory_settle(struct memory_load *m, struct err *e);
 
 /* How many script steps memory_switch() may append. */
 size_t memory_switch_ops(const struct memory_load *m);

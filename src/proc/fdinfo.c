@@ -70,12 +70,129 @@ static int fdinfo_add_epoll(const char *s, struct arena *arena, struct fdinfo *i
 	return 0;
 }
 
+/* The word that comes next, if it is this one; and the blanks behind it. */
+static bool fdinfo_scan_field(const char **s, const char *word)
+{
+	const char *p = *s;
+
+	if (!scan_word(&p, word) || (*p != ' ' && *p != '\0'))
+		return false;
+	scan_blanks(&p);
+	*s = p;
+	return true;
+}
+
+static const struct fdinfo_lock_name {
+	const char *family, *variety;
+	enum fdinfo_lock_flavour flavour;
+} fdinfo_lock_names[] = {
+	{ "FLOCK", "ADVISORY", FDINFO_LOCK_FLOCK },
+	{ "POSIX", "ADVISORY", FDINFO_LOCK_POSIX },
+	{ "OFDLCK", "ADVISORY", FDINFO_LOCK_OFD },
+	{ "LEASE", "ACTIVE", FDINFO_LOCK_LEASE },
+};
+
+static bool fdinfo_scan_flavour(const char **s, enum fdinfo_lock_flavour *ret)
+{
+	for (size_t i = 0; i < sizeof(fdinfo_lock_names) / sizeof(*fdinfo_lock_names); i++) {
+		const struct fdinfo_lock_name *n = &fdinfo_lock_names[i];
+		const char *p = *s;
+
+		if (fdinfo_scan_field(&p, n->family) && fdinfo_scan_field(&p, n->variety)) {
+			*s = p;
+			*ret = n->flavour;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* "2: POSIX  ADVISORY  WRITE 4084 fe:00:10952829 3 7": number, flavour, type, holder, inode, range */
+static bool fdinfo_scan_lock(const char *s, struct fdinfo_lock *lock)
+{
+	uint64_t ignored;
+	int pid;
+
+	if (!scan_u64(&s, 10, &ignored) || !scan_char(&s, ':'))
+		return false;
+	scan_blanks(&s);
+	if (!fdinfo_scan_flavour(&s, &lock->flavour))
+		return false;
+	lock->exclusive = fdinfo_scan_field(&s, "WRITE");
+	if (!lock->exclusive && !fdinfo_scan_field(&s, "READ"))
+		return false;
+	if (!scan_int(&s, &pid))
+		return false;
+	scan_blanks(&s);
+	s += strcspn(s, " ");
+	scan_blanks(&s);
+	if (!scan_u64(&s, 10, &lock->start))
+		return false;
+	scan_blanks(&s);
+	lock->end = UINT64_MAX;
+	return (fdinfo_scan_field(&s, "EOF") || scan_u64(&s, 10, &lock->end)) && scan_end(s);
+}
+
 static int fdinfo_add_lock(char *s, struct arena *arena, struct fdinfo *info)
 {
-	info->locks = arena_grow(arena, info->locks, info->n_locks, sizeof(*info->locks));
+	struct fdinfo_lock lock = { 0 };
+
+	if (!fdinfo_scan_lock(s, &lock) || lock.end < lock.start)
+		lock = (struct fdinfo_lock){ .flavour = FDINFO_LOCK_OTHER };
+	lock.text = s;
+	info->locks = arena_grow(arena, info->locks, info->n_locks, sizeof(lock));
 	if (!info->locks)
 		return -ENOMEM;
-	info->locks[info->n_locks++] = s;
+	info->locks[info->n_locks++] = lock;
+	return 0;
+}
+
+static bool fdinfo_scan_handle(const char **s, struct fdinfo_inotify *mark)
+{
+	if (mark->handle_size > sizeof(mark->handle))
+		return false;
+	for (uint32_t i = 0; i < mark->handle_size; i++) {
+		unsigned high = scan_digit((*s)[0]), low = high < 16 ? scan_digit((*s)[1]) : 16;
+
+		if (low >= 16)
+			return false;
+		mark->handle[i] = (unsigned char)(high << 4 | low);
+		*s += 2;
+	}
+	return true;
+}
+
+/*
+ * "wd:2 ino:54a sdev:fe00000 mask:fff ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:4a05000000000000";
+ * what begins with "fhandle" is missing where the file system has no handles.
+ */
+static bool fdinfo_scan_inotify(const char *s, struct fdinfo_inotify *mark)
+{
+	uint32_t ignored;
+
+	if (!fdinfo_scan_next(&s, "wd:") || !scan_u32(&s, 16, &mark->wd) ||
+	    !fdinfo_scan_next(&s, "ino:") || !scan_u64(&s, 16, &mark->ino) ||
+	    !fdinfo_scan_next(&s, "sdev:") || !fdinfo_scan_sdev(&s, &mark->dev) ||
+	    !fdinfo_scan_next(&s, "mask:") || !scan_u32(&s, 16, &mark->mask) ||
+	    !fdinfo_scan_next(&s, "ignored_mask:") || !scan_u32(&s, 16, &ignored))
+		return false;
+	if (fdinfo_scan_next(&s, "fhandle-bytes:"))
+		return scan_u32(&s, 16, &mark->handle_size) &&
+		       fdinfo_scan_next(&s, "fhandle-type:") && scan_u32(&s, 16, &mark->handle_type) &&
+		       fdinfo_scan_next(&s, "f_handle:") && fdinfo_scan_handle(&s, mark) && scan_end(s);
+	return scan_end(s);
+}
+
+static int fdinfo_add_inotify(const char *s, struct arena *arena, struct fdinfo *info)
+{
+	struct fdinfo_inotify mark = { 0 };
+
+	if (!fdinfo_scan_inotify(s, &mark))
+		return -EINVAL;
+	info->inotify = arena_grow(arena, info->inotify, info->n_inotify, sizeof(mark));
+	if (!info->inotify)
+		return -ENOMEM;
+	info->inotify[info->n_inotify++] = mark;
 	return 0;
 }
 
@@ -117,6 +234,18 @@ static int fdinfo_parse_line(char *line, struct arena *arena, struct fdinfo *inf
 	}
 	if (fdinfo_scan_key(&s, "eventfd-semaphore:"))
 		return fdinfo_scan_semaphore(s, info);
+	if (fdinfo_scan_key(&s, "inotify "))
+		return fdinfo_add_inotify(s, arena, info);
+	if (fdinfo_scan_key(&s, "clockid:"))
+		return scan_int(&s, &info->clock) && scan_end(s) ? 0 : -EINVAL;
+	if (fdinfo_scan_key(&s, "ticks:"))
+		return scan_u64(&s, 10, &info->ticks) && scan_end(s) ? 0 : -EINVAL;
+	if (fdinfo_scan_key(&s, "settime flags:"))
+		return scan_u32(&s, 8, &info->settime_flags) && scan_end(s) ? 0 : -EINVAL;
+	if (fdinfo_scan_key(&s, "sigmask:"))
+		return scan_u64(&s, 16, &info->sigmask) && scan_end(s) ? 0 : -EINVAL;
+	if (fdinfo_scan_key(&s, "Pid:"))
+		return scan_int(&s, &info->pid) && scan_end(s) ? 0 : -EINVAL;
 	return 0;
 }
 

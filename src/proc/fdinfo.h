@@ -16,6 +16,29 @@ struct fdinfo_epoll {
 	uint64_t pos, ino, dev; /* of the watched file: pos, ino and sdev of the line */
 };
 
+struct fdinfo_inotify {
+	uint32_t wd, mask;
+	uint64_t ino, dev;
+	uint32_t handle_type, handle_size; /* as name_to_handle_at(2) gives it; size 0: the file system has none */
+	unsigned char handle[128];
+};
+
+/* Stable: the image holds these numbers. */
+enum fdinfo_lock_flavour {
+	FDINFO_LOCK_OTHER = 0, /* only `text` says what it is */
+	FDINFO_LOCK_FLOCK = 1,
+	FDINFO_LOCK_POSIX = 2,
+	FDINFO_LOCK_OFD = 3,
+	FDINFO_LOCK_LEASE = 4,
+};
+
+struct fdinfo_lock {
+	char *text; /* behind "lock:" */
+	enum fdinfo_lock_flavour flavour;
+	bool exclusive;
+	uint64_t start, end; /* end: last byte, UINT64_MAX for that of the file */
+};
+
 struct fdinfo {
 	uint64_t pos;
 	unsigned flags; /* O_*, O_CLOEXEC among them */
@@ -26,8 +49,15 @@ struct fdinfo {
 	bool eventfd_semaphore;
 	struct fdinfo_epoll *epoll;
 	size_t n_epoll;
-	char **locks; /* the text after "lock:" of each such line */
+	struct fdinfo_lock *locks;
 	size_t n_locks;
+	struct fdinfo_inotify *inotify;
+	size_t n_inotify;
+	int clock; /* timerfd */
+	uint64_t ticks;
+	unsigned settime_flags;
+	uint64_t sigmask; /* signalfd: what it receives */
+	int pid;          /* pidfd: -1 when it was reaped, 0 when it cannot be seen from here */
 };
 
 /* `text` is changed. Unknown keys are skipped. Returns 0, -ENOMEM or -EINVAL. */

@@ -53,3 +53,12 @@ enum { SYS_MEMBARRIER_GET_REGISTRATIONS = 1 << 9 };
 #ifndef PR_TIMER_CREATE_RESTORE_IDS
 #define PR_TIMER_CREATE_RESTORE_IDS 77 /* Linux 6.15 */
 #endif
+
+/* UFFDIO_MOVE, Linux 6.8 (Documentation/admin-guide/mm/userfaultfd.rst). */
+struct sys_uffdio_move {
+	uint64_t dst, src, len, mode;
+	int64_t move; /* bytes moved, or -errno */
+};
+
+#define SYS_UFFDIO_MOVE _IOWR(0xAA, 0x05, struct sys_uffdio_move)
+#define SYS_UFFD_FEATURE_MOVE (1 << 16)

@@ -125,10 +125,14 @@ static int freeze_examine(struct target *t, struct target_thread *th, struct err
 	arena_done(&scratch);
 	if (r < 0)
 		return err_sys(e, r, "reading the pending signals of thread %d", th->tid);
-	if ((status.sig_pending | status.shd_pending) & ~th->sigmask)
+	/* The mask in force may be a temporary one (epoll_pwait), unlike th->sigmask. */
+	if ((status.sig_pending | status.shd_pending) & ~status.sig_blocked)
 		return 0; /* a signal is coming: the EINTR is the program's own */
 	arch_restart_syscall(&th->regs);
-	r = sys_ptrace_setregs(th->tid, &th->regs);
+	/* Its own mask first: a signal that comes now must find the call begun again, or the call would miss it. */
+	r = sys_ptrace_setsigmask(th->tid, th->sigmask);
+	if (r == 0)
+		r = sys_ptrace_setregs(th->tid, &th->regs);
 	return r < 0 ? err_sys(e, r, "writing the registers of thread %d", th->tid) : 0;
 }
 
@@ -252,35 +256,78 @@ static int freeze_find_threads(struct target_tree *tree, struct target *t, struc
 	return found;
 }
 
-/* The children of one thread that are new. Returns how many, or negative. */
-static int freeze_find_children(struct target_tree *tree, size_t index, pid_t tid, struct err *e)
+static int freeze_add_child(struct target_tree *tree, pid_t pid, size_t parent, struct err *e)
+{
+	if (target_find(tree, pid))
+		return 0;
+	if (pid == getpid()) {
+		err_set(e, ERR_USAGE, 0, "torpor itself runs inside the tree of process %d", tree->tasks[0]->pid);
+		return err_help(e, "start it from elsewhere: another terminal, or a child of another process");
+	}
+	return freeze_add_task(tree, pid, parent, e);
+}
+
+/* The children of one thread, as the kernel lists them. -ENOTSUP where it does not (CONFIG_PROC_CHILDREN). */
+static int freeze_list_children(struct target_tree *tree, size_t index, pid_t tid, struct err *e)
 {
 	struct target *t = tree->tasks[index];
 	char name[64], *text;
-	size_t n = 0, before = tree->n;
+	size_t n = 0;
 	pid_t *pids;
 	int r;
 
 	snprintf(name, sizeof(name), "task/%d/children", tid);
 	r = fd_read_proc(t->pid, name, tree->arena, &text, NULL);
-	if (r == -ENOENT || r == -ESRCH)
+	if (r == -ENOENT)
+		return faccessat(AT_FDCWD, "/proc/thread-self/children", R_OK, 0) < 0 ? -ENOTSUP : 0;
+	if (r == -ESRCH)
 		return 0;
 	if (r == 0)
 		r = proc_parse_pids(text, tree->arena, &pids, &n);
 	if (r < 0)
 		return err_sys(e, r, "reading /proc/%d/%s", t->pid, name);
-	for (size_t i = 0; i < n; i++) {
-		if (target_find(tree, pids[i]))
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = freeze_add_child(tree, pids[i], index, e);
+	return r;
+}
+
+/* The children of all known tasks, the long way: every process of the system says who its parent is. */
+static int freeze_scan_children(struct target_tree *tree, struct err *e)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *d;
+	int r = 0;
+
+	if (!proc)
+		return err_sys(e, errno, "reading /proc");
+	while (r == 0 && (d = readdir(proc))) {
+		struct proc_stat stat;
+
+		if (!isdigit(d->d_name[0]) || freeze_read_stat(atoi(d->d_name), tree->arena, &stat) < 0)
 			continue;
-		if (pids[i] == getpid()) {
-			err_set(e, ERR_USAGE, 0, "torpor itself runs inside the tree of process %d", tree->tasks[0]->pid);
-			return err_help(e, "start it from elsewhere: another terminal, or a child of another process");
+		for (size_t i = 0; i < tree->n; i++) {
+			if (tree->tasks[i]->pid == stat.ppid) {
+				r = freeze_add_child(tree, stat.pid, i, e);
+				break;
+			}
 		}
-		r = freeze_add_task(tree, pids[i], index, e);
-		if (r < 0)
-			return r;
 	}
-	return (int)(tree->n - before);
+	closedir(proc);
+	return r;
+}
+
+/* The children of all known tasks that are new. Returns how many, or negative. */
+static int freeze_find_children(struct target_tree *tree, struct err *e)
+{
+	size_t before = tree->n;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < before; i++)
+		for (size_t k = 0; r == 0 && k < tree->tasks[i]->n_threads; k++)
+			r = freeze_list_children(tree, i, tree->tasks[i]->threads[k].tid, e);
+	if (r == -ENOTSUP)
+		r = freeze_scan_children(tree, e);
+	return r < 0 ? r : (int)(tree->n - before);
 }
 
 /* ---- waiting ---- */
@@ -388,15 +435,8 @@ static int freeze_pass(struct target_tree *tree, uint64_t deadline, unsigned tim
 	if (r < 0)
 		return r;
 	freeze_drop_gone(tree);
-	for (size_t i = 0; i < tree->n; i++) {
-		for (size_t k = 0; k < tree->tasks[i]->n_threads; k++) {
-			r = freeze_find_children(tree, i, tree->tasks[i]->threads[k].tid, e);
-			if (r < 0)
-				return r;
-			found += r;
-		}
-	}
-	return found;
+	r = freeze_find_children(tree, e);
+	return r < 0 ? r : found + r;
 }
 
 /* ---- the tree ---- */
@@ -419,6 +459,8 @@ static int freeze_settle(struct target_tree *tree, struct err *e)
 				       t->stat.comm);
 		if (!t->zombie) {
 			r = freeze_open(t, e);
+			if (r == 0)
+				r = remote_rescue(t, e);
 			if (r < 0)
 				return r;
 		}

@@ -20,6 +20,10 @@
  * - The scratch page's address reaches the stage in the register file of the very
  *   mmap(2) that makes it: there is no moment where it is mapped and not known.
  *
+ * A torpor that was killed leaves its stage in the vdso page, where nothing goes
+ * any more; it is overwritten or erased by the next. Rarely a thread is still
+ * inside (its program stands still, say): remote_rescue() brings it out.
+ *
  * The way back is not the stage's but exact: PTRACE_INTERRUPT brings the thread
  * to a plain stop, where the kernel itself will finish the interrupted system
  * call (restart_block included) with the original registers.
@@ -39,10 +43,20 @@
 
 enum { PAGE = 4096, STAGE_SLOTS = 2 };
 
-/* Room at the end of the vdso that is zero, for both stages (the leader's and one more). */
+/* Is this stage room free? It is zero, or what a torpor that was killed left there. */
+static bool remote_room_is_free(const unsigned char *room)
+{
+	unsigned char any = 0;
+
+	for (size_t i = 0; i < STAGE_ROOM; i++)
+		any |= room[i];
+	return !any || memcmp(room, stage_begin, stage_code_size()) == 0;
+}
+
+/* Room at the end of the vdso for both stages (the leader's and one more). */
 static int remote_find_room(struct target *t, uint64_t *ret, struct err *e)
 {
-	unsigned char page[PAGE], any = 0;
+	unsigned char page[PAGE];
 	uint64_t last = t->vdso + t->vdso_size - PAGE;
 	const size_t need = STAGE_SLOTS * STAGE_ROOM;
 	int r;
@@ -52,10 +66,9 @@ static int remote_find_room(struct target *t, uint64_t *ret, struct err *e)
 	r = fd_pread_full(t->mem_fd, page, sizeof(page), (off_t)last);
 	if (r < 0)
 		return err_sys(e, r, "reading its [vdso]");
-	for (size_t i = PAGE - need; i < PAGE; i++)
-		any |= page[i];
-	if (any)
-		return err_set(e, ERR_STATE, 0, "its [vdso] has no room for the stage at its end");
+	for (size_t at = PAGE - need; at < PAGE; at += STAGE_ROOM)
+		if (!remote_room_is_free(page + at))
+			return err_set(e, ERR_STATE, 0, "its [vdso] has no room for the stage at its end");
 	*ret = last + PAGE - need;
 	return 0;
 }
@@ -179,7 +192,7 @@ static int remote_enter(struct remote *r, struct err *e)
 	int ret;
 
 	arch_regs_for_jump(&regs);
-	stage_fill(code, &regs, r->thread->sigmask);
+	stage_fill(code, &regs, &r->thread->regs, r->thread->sigmask);
 	ret = fd_pwrite_full(r->task->mem_fd, code, stage_size(), (off_t)r->stage);
 	if (ret < 0)
 		return err_sys(e, ret, "writing the stage into its [vdso]");
@@ -255,11 +268,12 @@ static int remote_leave(struct remote *r, struct err *e)
 	return remote_setregs(r, &r->thread->regs, e);
 }
 
-/* The vdso's tail as it was: zero. */
+/* The vdso's tail as it was: zero. The leader, who leaves last, clears all of it. */
 static int remote_erase(struct remote *r, struct err *e)
 {
-	const unsigned char zero[STAGE_ROOM] = { 0 };
-	int ret = fd_pwrite_full(r->task->mem_fd, zero, stage_size(), (off_t)r->stage);
+	const unsigned char zero[STAGE_SLOTS * STAGE_ROOM] = { 0 };
+	bool leader = r->thread == &r->task->threads[0];
+	int ret = fd_pwrite_full(r->task->mem_fd, zero, leader ? sizeof(zero) : STAGE_ROOM, (off_t)r->stage);
 
 	return ret < 0 ? err_sys(e, ret, "clearing the stage") : 0;
 }
@@ -285,4 +299,62 @@ int remote_close(struct remote *r, struct err *e)
 		ret = ret < 0 ? ret : left;
 	}
 	return ret;
+}
+
+/* ---- after a torpor that was killed ---- */
+
+/* Does the thread stand in a stage that we did not write? Then its data. */
+static bool remote_find_stage(const struct target *t, const struct user_regs_struct *regs, uint64_t *ret_stage,
+			      struct stage_data *ret_data)
+{
+	const uint64_t stage = regs->rip / STAGE_ROOM * STAGE_ROOM;
+	unsigned char code[STAGE_ROOM];
+
+	if (regs->rip % PAGE < PAGE - STAGE_SLOTS * STAGE_ROOM ||
+	    fd_pread_full(t->mem_fd, code, sizeof(code), (off_t)stage) < 0 ||
+	    memcmp(code, stage_begin, stage_code_size()) != 0)
+		return false;
+	memcpy(ret_data, code + stage_code_size(), sizeof(*ret_data));
+	*ret_stage = stage;
+	return true;
+}
+
+/* Let the stage remove its scratch page: it has done so when it comes to close with the mask. */
+static int remote_run_to_mask(struct remote *r, struct err *e)
+{
+	struct user_regs_struct regs;
+	int ret;
+
+	do {
+		ret = remote_run_to(r, PTRACE_SYSCALL_INFO_ENTRY, e);
+		if (ret == 0)
+			ret = remote_getregs(r, &regs, e);
+	} while (ret == 0 && regs.orig_rax != SYS_rt_sigprocmask);
+	return ret;
+}
+
+static int remote_rescue_thread(struct target *t, struct target_thread *th, struct err *e)
+{
+	struct remote r = { .task = t, .thread = th, .entered = true };
+	struct stage_data data;
+	int ret = 0;
+
+	if (!remote_find_stage(t, &th->regs, &r.stage, &data))
+		return 0;
+	if (th->regs.rip - r.stage < (uint64_t)(stage_masked - stage_begin)) {
+		ret = remote_run_to_mask(&r, e);
+		if (ret < 0)
+			return ret;
+	}
+	stage_undo(&data, &th->regs);
+	th->sigmask = data.sigmask;
+	return remote_leave(&r, e);
+}
+
+int remote_rescue(struct target *t, struct err *e)
+{
+	for (size_t i = 0; i < t->n_threads; i++)
+		if (remote_rescue_thread(t, &t->threads[i], e) < 0)
+			return err_wrap(e, "undoing what a torpor that was killed had begun");
+	return 0;
 }

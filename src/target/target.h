@@ -92,3 +92,6 @@ int remote_write(const struct remote *r, const void *buf, size_t size, struct er
 
 /* Give the thread back, stopped, with its own registers and mask. */
 int remote_close(struct remote *r, struct err *e);
+
+/* Bring threads out of the stage of an earlier torpor that was killed. The task must stand still. */
+int remote_rescue(struct target *t, struct err *e);

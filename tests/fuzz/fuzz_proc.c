@@ -79,7 +79,7 @@ static void fuzz_fdinfo(char *text, struct arena *arena)
 	if (proc_parse_fdinfo(text, arena, &info))
 		return;
 	for (size_t i = 0; i < info.n_locks; i++)
-		fuzz_expect((size_t)(info.locks[i] - text) + strlen(info.locks[i]) <= size);
+		fuzz_expect((size_t)(info.locks[i].text - text) + strlen(info.locks[i].text) <= size);
 	fuzz_touch(info.epoll, info.n_epoll * sizeof(*info.epoll));
 }
 

@@ -97,6 +97,7 @@ def signals(t):
     pid, talk = restore_at_pipes(t)
     talk.send("hello\n")
     talk.expect("1:hello\n")
+    time.sleep(0.2)
     os.kill(pid, signal.SIGINT)
     talk.expect("interrupted\n")
     os.kill(pid, signal.SIGTERM)
@@ -186,6 +187,7 @@ def terminal(t):
     t.until(lambda: stat_of(root), 20, "the restored program")
     second.send("two\n")
     second.expect("2:two\r\n")
+    time.sleep(0.2)  # until it waits in read(2): Python notices a signal just before that only at the next line
     second.send("\x03")
     second.expect("interrupted\r\n")
     second.send("three\n")

@@ -137,6 +137,25 @@ static const char sample_lock[] =
 	"lock:\t1: FLOCK  ADVISORY  WRITE 4084 fe:00:10952829 0 EOF\n"
 	"lock:\t2: POSIX  ADVISORY  WRITE 4084 fe:00:10952829 3 7\n";
 
+static const char sample_locks[] =
+	"pos:\t0\nflags:\t0100002\n"
+	"lock:\t1: FLOCK  ADVISORY  READ 9167 fe:00:10952825 0 EOF\n"
+	"lock:\t2: OFDLCK ADVISORY  WRITE -1 fe:00:10952825 100 EOF\n"
+	"lock:\t3: LEASE  ACTIVE    WRITE 9167 fe:00:10952826 0 EOF\n"
+	"lock:\t4: LEASE  BREAKING  READ 9167 fe:00:10952826 0 EOF\n"
+	"lock:\t5: POSIX  ADVISORY  WRITE 9167 fe:00:10952826 9 3\n"
+	"lock:\t6: POSIX\n";
+
+static const char sample_inotify[] =
+	"pos:\t0\nflags:\t00\n"
+	"inotify wd:1f ino:54a sdev:fe00000 mask:fff ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:4a0500000000ff00\n"
+	"inotify wd:2 ino:1 sdev:1a mask:80000100 ignored_mask:0 \n";
+
+static const char sample_timerfd[] =
+	"pos:\t0\nflags:\t02\nclockid: 7\nticks: 12\nsettime flags: 01\nit_value: (0, 0)\nit_interval: (0, 100000000)\n";
+
+static const char sample_pidfd[] = "pos:\t0\nflags:\t02004002\nPid:\t-1\nNSpid:\t-1\nsigmask:\t8000000000000800\n";
+
 static const char sample_pids[] = "4084 4090 5001 \n";
 
 /* ---- maps ---- */
@@ -669,7 +688,49 @@ static void fdinfo_samples(void)
 	UNIT_CHECK(!info.has_eventfd);
 	UNIT_CHECK_EQ(info.pos, 12);
 	UNIT_CHECK_EQ(info.n_locks, 2);
-	UNIT_CHECK_STR(info.locks[1], "2: POSIX  ADVISORY  WRITE 4084 fe:00:10952829 3 7");
+	UNIT_CHECK_STR(info.locks[1].text, "2: POSIX  ADVISORY  WRITE 4084 fe:00:10952829 3 7");
+}
+
+static void fdinfo_kinds(void)
+{
+	cleanup_arena struct arena arena = ARENA_INIT;
+	struct fdinfo info;
+
+	UNIT_CHECK_EQ(fdinfo_parse(sample_inotify, &arena, &info), 0);
+	UNIT_CHECK_EQ(info.n_inotify, 2);
+	UNIT_CHECK_EQ(info.inotify[0].wd, 31);
+	UNIT_CHECK_EQ(info.inotify[0].ino, 0x54a);
+	UNIT_CHECK_EQ(info.inotify[0].dev, makedev(0xfe, 0));
+	UNIT_CHECK_EQ(info.inotify[0].handle_size, 8);
+	UNIT_CHECK_EQ(info.inotify[0].handle[6], 0xff);
+	UNIT_CHECK_EQ(info.inotify[1].mask, 0x80000100);
+	UNIT_CHECK_EQ(info.inotify[1].handle_size, 0);
+	UNIT_CHECK_EQ(fdinfo_parse(sample_timerfd, &arena, &info), 0);
+	UNIT_CHECK(info.clock == CLOCK_BOOTTIME && info.ticks == 12 && info.settime_flags == 1);
+	UNIT_CHECK_EQ(fdinfo_parse(sample_pidfd, &arena, &info), 0);
+	UNIT_CHECK(info.pid == -1 && info.sigmask == 0x8000000000000800);
+}
+
+static void fdinfo_locks(void)
+{
+	static const struct fdinfo_lock expected[] = {
+		{ .flavour = FDINFO_LOCK_FLOCK, .end = UINT64_MAX },
+		{ .flavour = FDINFO_LOCK_OFD, .exclusive = true, .start = 100, .end = UINT64_MAX },
+		{ .flavour = FDINFO_LOCK_LEASE, .exclusive = true, .end = UINT64_MAX },
+		{ .flavour = FDINFO_LOCK_OTHER }, { .flavour = FDINFO_LOCK_OTHER }, { .flavour = FDINFO_LOCK_OTHER },
+	};
+	cleanup_arena struct arena arena = ARENA_INIT;
+	struct fdinfo info;
+
+	UNIT_CHECK_EQ(fdinfo_parse(sample_locks, &arena, &info), 0);
+	UNIT_CHECK_EQ(info.n_locks, ARRAY_SIZE(expected));
+	for (size_t i = 0; i < info.n_locks; i++) {
+		UNIT_CHECK_EQ(info.locks[i].flavour, expected[i].flavour);
+		UNIT_CHECK_EQ(info.locks[i].exclusive, expected[i].exclusive);
+		UNIT_CHECK_EQ(info.locks[i].start, expected[i].start);
+		UNIT_CHECK_EQ(info.locks[i].end, expected[i].end);
+	}
+	UNIT_CHECK_STR(info.locks[5].text, "6: POSIX");
 }
 
 static void fdinfo_epoll(void)
@@ -703,6 +764,11 @@ static void fdinfo_refused(void)
 		"pos:\t0\nflags:\t02\neventfd-count: 10000000000000000\n",
 		"pos:\t0\nflags:\t02\neventfd-semaphore: 2\n",
 		"pos:\t0\nflags:\t02\ntfd: 5\n",
+		"pos:\t0\nflags:\t02\nticks: -1\n",
+		"pos:\t0\nflags:\t02\nsigmask:\t10000000000000000\n",
+		"pos:\t0\nflags:\t02\ninotify wd:1\n",
+		"pos:\t0\nflags:\t02\ninotify wd:1 ino:1 sdev:1 mask:1 ignored_mask:0 fhandle-bytes:2 fhandle-type:1 f_handle:ff\n",
+		"pos:\t0\nflags:\t02\ninotify wd:1 ino:1 sdev:1 mask:1 ignored_mask:0 fhandle-bytes:81 fhandle-type:1 f_handle:ff\n",
 		"pos:\t0\nflags:\t02\ntfd: 5 events: 19 data: 5\n",
 		"pos:\t0\nflags:\t02\ntfd: -5 events: 19 data: 5  pos:0 ino:1 sdev:f\n",
 		"pos:\t0\nflags:\t02\ntfd: 5 events: 100000000 data: 5  pos:0 ino:1 sdev:f\n",
@@ -766,7 +832,8 @@ static void fdinfo_self_file(void)
 	UNIT_CHECK_EQ(info.pos, 0x123456789);
 	UNIT_CHECK(info.ino == 0 || info.ino == st.st_ino); /* 0 before Linux 5.14 */
 	UNIT_CHECK_EQ(info.n_locks, 2);
-	UNIT_CHECK(strstr(info.locks[0], "FLOCK") && strstr(info.locks[1], "POSIX"));
+	UNIT_CHECK(info.locks[0].flavour == FDINFO_LOCK_FLOCK && info.locks[0].exclusive && info.locks[0].end == UINT64_MAX);
+	UNIT_CHECK(info.locks[1].flavour == FDINFO_LOCK_POSIX && info.locks[1].start == 3 && info.locks[1].end == 7);
 }
 
 /* ---- pids, auxv ---- */
@@ -892,7 +959,9 @@ static const struct any {
 } any[] = {
 	{ any_maps, sample_maps },     { any_maps, sample_smaps },     { any_stat, sample_stat },
 	{ any_status, sample_status }, { any_timers, sample_timers },  { any_fdinfo, sample_epoll },
-	{ any_fdinfo, sample_eventfd }, { any_fdinfo, sample_lock },   { any_pids, sample_pids },
+	{ any_fdinfo, sample_eventfd }, { any_fdinfo, sample_lock },   { any_fdinfo, sample_locks },
+	{ any_fdinfo, sample_inotify },  { any_fdinfo, sample_timerfd }, { any_fdinfo, sample_pidfd },
+	{ any_pids, sample_pids },
 };
 
 static int any_run(const struct any *a, const char *text, size_t size)
@@ -976,7 +1045,7 @@ UNIT_MAIN(UNIT_CASE(maps_sample), UNIT_CASE(maps_names), UNIT_CASE(maps_flags), 
 	  UNIT_CASE(stat_sample), UNIT_CASE(stat_comm), UNIT_CASE(stat_denied), UNIT_CASE(stat_refused),
 	  UNIT_CASE(stat_self), UNIT_CASE(status_sample), UNIT_CASE(status_masks), UNIT_CASE(status_lists),
 	  UNIT_CASE(status_refused), UNIT_CASE(status_self), UNIT_CASE(timers_sample), UNIT_CASE(timers_refused),
-	  UNIT_CASE(timers_self), UNIT_CASE(fdinfo_samples), UNIT_CASE(fdinfo_epoll), UNIT_CASE(fdinfo_refused),
+	  UNIT_CASE(timers_self), UNIT_CASE(fdinfo_samples), UNIT_CASE(fdinfo_kinds), UNIT_CASE(fdinfo_locks), UNIT_CASE(fdinfo_epoll), UNIT_CASE(fdinfo_refused),
 	  UNIT_CASE(fdinfo_self_anon), UNIT_CASE(fdinfo_self_file), UNIT_CASE(pids_samples), UNIT_CASE(pids_self),
 	  UNIT_CASE(auxv_self), UNIT_CASE(auxv_bounds), UNIT_CASE(hostile_truncated), UNIT_CASE(hostile_mutated),
 	  UNIT_CASE(hostile_random_bytes))

@@ -48,6 +48,8 @@ stage_begin:
 	xor	%edx, %edx
 	mov	$8, %r10d
 	syscall
+	.globl stage_masked
+stage_masked:
 
 	/* The arithmetic flags without popf, which would need a stack. */
 	mov	.Lflags(%rip), %rcx
@@ -99,5 +101,6 @@ stage_begin:
 .Lr14:		.quad 0
 .Lr15:		.quad 0
 .Lrip:		.quad 0
+.Lstopped:	.quad 0, 0, 0		/* for torpor alone: rip, rax, orig_rax of the plain stop */
 stage_end:
 	.section .note.GNU-stack,"",@progbits

@@ -18,11 +18,13 @@ struct stage_data {
 	uint64_t rax, rbx, rcx, rdx, rsi, rdi, rbp;
 	uint64_t r8, r9, r10, r11, r12, r13, r14, r15;
 	uint64_t rip;
+	/* Not for the stage but for a later torpor: where the thread stood, as the kernel would go on from there. */
+	uint64_t stopped_rip, stopped_rax, stopped_orig_rax;
 };
 
-_Static_assert(sizeof(struct stage_data) == 18 * 8, "offsets are used by stage.S");
+_Static_assert(sizeof(struct stage_data) == 21 * 8, "offsets are used by stage.S");
 
-extern const unsigned char stage_begin[], stage_end[];
+extern const unsigned char stage_begin[], stage_masked[], stage_end[];
 
 enum { STAGE_ROOM = 512 }; /* bytes that one stage may need */
 
@@ -31,14 +33,24 @@ static inline size_t stage_size(void)
 	return (size_t)(stage_end - stage_begin);
 }
 
-/* The stage's code, with the data that restores `r` and `sigmask`, into buf[stage_size()]. */
-static inline void stage_fill(unsigned char *buf, const struct user_regs_struct *r, uint64_t sigmask)
+static inline size_t stage_code_size(void)
+{
+	return stage_size() - sizeof(struct stage_data);
+}
+
+/*
+ * The stage's code, with the data that restores `r` and `sigmask`, into
+ * buf[stage_size()]. `stopped` are the registers from which `r` was made for a jump.
+ */
+static inline void stage_fill(unsigned char *buf, const struct user_regs_struct *r, const struct user_regs_struct *stopped,
+			      uint64_t sigmask)
 {
 	const struct stage_data data = {
 		.sigmask = sigmask, .flags = r->eflags, .rax = r->rax, .rbx = r->rbx, .rcx = r->rcx,
 		.rdx = r->rdx, .rsi = r->rsi, .rdi = r->rdi, .rbp = r->rbp, .r8 = r->r8, .r9 = r->r9,
 		.r10 = r->r10, .r11 = r->r11, .r12 = r->r12, .r13 = r->r13, .r14 = r->r14,
-		.r15 = r->r15, .rip = r->rip,
+		.r15 = r->r15, .rip = r->rip, .stopped_rip = stopped->rip, .stopped_rax = stopped->rax,
+		.stopped_orig_rax = stopped->orig_rax,
 	};
 
 	memcpy(buf, stage_begin, stage_size());
@@ -67,6 +79,29 @@ static inline void stage_keep_result(struct user_regs_struct *r)
 static inline void stage_forget_result(struct user_regs_struct *r)
 {
 	r->rbx = 0;
+}
+
+/* The reverse of stage_fill(): the registers of a plain stop, for a thread that stands in the stage with `r`. */
+static inline void stage_undo(const struct stage_data *d, struct user_regs_struct *r)
+{
+	r->eflags = d->flags;
+	r->rax = d->stopped_rax;
+	r->rbx = d->rbx;
+	r->rcx = d->rcx;
+	r->rdx = d->rdx;
+	r->rsi = d->rsi;
+	r->rdi = d->rdi;
+	r->rbp = d->rbp;
+	r->r8 = d->r8;
+	r->r9 = d->r9;
+	r->r10 = d->r10;
+	r->r11 = d->r11;
+	r->r12 = d->r12;
+	r->r13 = d->r13;
+	r->r14 = d->r14;
+	r->r15 = d->r15;
+	r->rip = d->stopped_rip;
+	r->orig_rax = d->stopped_orig_rax;
 }
 
 /* A new number: the tracer is alive. */

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kinds/inotify_find.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "kinds/kind.h"
+#include "kinds/place.h"
+#include "util/fd.h"
+
+enum {
+	BUDGET = 10000,       /* entries of folders that are looked at, */
+	BUDGET_PER_MARK = 16, /* and so many more for each mark */
+	SEEN_SLOTS = 1 << 16, /* of the set of folders in the queue; a power of two */
+	SEEN_MAX = SEEN_SLOTS / 2,
+};
+
+struct paths {
+	const char **v;
+	size_t n;
+};
+
+struct finder {
+	struct collect *c;
+	const struct fdinfo_inotify *marks;
+	size_t n_marks;
+	size_t *order; /* of marks, by inode number */
+	char **found;
+	size_t missing;
+	struct paths queue; /* folders to be walked */
+	uint64_t *seen;     /* hash set of those in the queue */
+	size_t n_seen, budget;
+	bool failed; /* out of memory */
+};
+
+static void paths_add(struct finder *f, struct paths *p, const char *path)
+{
+	const char **v = arena_grow(f->c->arena, p->v, p->n, sizeof(*v));
+
+	if (!v) {
+		f->failed = true;
+		return;
+	}
+	p->v = v;
+	v[p->n++] = path;
+}
+
+/* ---- does a path lead to a mark? ---- */
+
+static int finder_compare_marks(const void *a, const void *b, void *marks)
+{
+	const struct fdinfo_inotify *m = marks, *x = &m[*(const size_t *)a], *y = &m[*(const size_t *)b];
+
+	return (x->ino > y->ino) - (x->ino < y->ino);
+}
+
+/* Some file systems show another device number in stat(2) than in fdinfo. */
+static bool finder_handle_is(const struct fdinfo_inotify *mark, const char *path)
+{
+	struct {
+		struct file_handle head;
+		unsigned char bytes[sizeof(mark->handle)];
+	} handle = { .head.handle_bytes = sizeof(mark->handle) };
+	int mount_id;
+
+	return mark->handle_size && name_to_handle_at(AT_FDCWD, path, &handle.head, &mount_id, 0) == 0 &&
+	       handle.head.handle_bytes == mark->handle_size && handle.head.handle_type == (int)mark->handle_type &&
+	       memcmp(handle.head.f_handle, mark->handle, mark->handle_size) == 0;
+}
+
+static void finder_match(struct finder *f, const char *path, const struct stat *st)
+{
+	size_t low = 0, high = f->n_marks;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (f->marks[f->order[middle]].ino < st->st_ino)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (; low < f->n_marks && f->marks[f->order[low]].ino == st->st_ino; low++) {
+		const struct fdinfo_inotify *mark = &f->marks[f->order[low]];
+		char **found = &f->found[f->order[low]];
+
+		if (*found || (mark->dev != st->st_dev && !finder_handle_is(mark, path)))
+			continue;
+		*found = arena_strdup(f->c->arena, path);
+		f->failed |= !*found;
+		f->missing--;
+	}
+}
+
+/* Returns false when the folder is in the queue already, or the queue is full. */
+static bool finder_see(struct finder *f, const struct stat *st)
+{
+	uint64_t key = (st->st_ino * 0x9e3779b97f4a7c15 ^ st->st_dev) | 1;
+	size_t i = key >> 32;
+
+	for (; f->seen[i & (SEEN_SLOTS - 1)]; i++)
+		if (f->seen[i & (SEEN_SLOTS - 1)] == key)
+			return false;
+	if (f->n_seen == SEEN_MAX)
+		return false;
+	f->seen[i & (SEEN_SLOTS - 1)] = key;
+	f->n_seen++;
+	return true;
+}
+
+static void finder_try(struct finder *f, const char *path)
+{
+	struct stat st;
+
+	if (place_is_pseudo(path) || lstat(path, &st) < 0)
+		return;
+	finder_match(f, path, &st);
+	if (S_ISDIR(st.st_mode) && finder_see(f, &st))
+		paths_add(f, &f->queue, path);
+}
+
+/* ---- what the tree has to do with, and the folders around it ---- */
+
+static void finder_add_link(struct finder *f, struct paths *p, pid_t pid, const char *name)
+{
+	char *path;
+
+	if (fd_readlink_proc(pid, name, f->c->arena, &path) == 0 && path[0] == '/')
+		paths_add(f, p, path);
+}
+
+static void finder_start(struct finder *f, struct paths *p)
+{
+	const struct collect *c = f->c;
+
+	for (size_t i = 0; i < c->tree->n; i++) {
+		if (c->tree->tasks[i]->zombie)
+			continue;
+		finder_add_link(f, p, c->tree->tasks[i]->pid, "cwd");
+		finder_add_link(f, p, c->tree->tasks[i]->pid, "exe");
+		finder_add_link(f, p, c->tree->tasks[i]->pid, "root");
+	}
+	for (size_t i = 0; i < c->views.n; i++)
+		if (c->views.v[i].link[0] == '/')
+			paths_add(f, p, c->views.v[i].link);
+	for (size_t i = 0; i < c->inodes->n; i++) /* what is mapped, too */
+		if (c->inodes->v[i].pb->kind == PB__INODE_KIND__PATH)
+			paths_add(f, p, c->inodes->v[i].pb->path);
+}
+
+static int paths_compare(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static void paths_unique(struct paths *p)
+{
+	size_t n = 0;
+
+	if (p->n)
+		qsort(p->v, p->n, sizeof(*p->v), paths_compare);
+	for (size_t i = 0; i < p->n; i++)
+		if (!n || strcmp(p->v[n - 1], p->v[i]) != 0)
+			p->v[n++] = p->v[i];
+	p->n = n;
+}
+
+/* The folders that these paths are in, without "/" itself, which is nobody's special place. */
+static struct paths finder_parents(struct finder *f, const struct paths *p)
+{
+	struct paths parents = { 0 };
+
+	for (size_t i = 0; i < p->n; i++) {
+		size_t size = (size_t)(strrchr(p->v[i], '/') - p->v[i]);
+		const char *last = parents.n ? parents.v[parents.n - 1] : "";
+		char *parent;
+
+		if (!size || (strncmp(p->v[i], last, size) == 0 && !last[size]))
+			continue;
+		parent = arena_printf(f->c->arena, "%.*s", (int)size, p->v[i]);
+		if (parent)
+			paths_add(f, &parents, parent);
+		f->failed |= !parent;
+	}
+	return parents;
+}
+
+/* The nearest first: what is far up has much below it. */
+static void finder_try_near(struct finder *f)
+{
+	struct paths level = { 0 };
+
+	finder_start(f, &level);
+	while (level.n && f->missing && !f->failed) {
+		paths_unique(&level);
+		for (size_t i = 0; i < level.n && f->missing; i++)
+			finder_try(f, level.v[i]);
+		level = finder_parents(f, &level);
+	}
+}
+
+/* ---- what lies below ---- */
+
+static void finder_walk(struct finder *f, const char *folder)
+{
+	struct dirent *entry;
+	DIR *dir = opendir(folder);
+
+	while (dir && f->missing && f->budget && !f->failed && (entry = readdir(dir))) {
+		char *path;
+
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		path = arena_printf(f->c->arena, "%s/%s", strcmp(folder, "/") == 0 ? "" : folder, entry->d_name);
+		if (path)
+			finder_try(f, path);
+		f->failed |= !path;
+		f->budget--;
+	}
+	if (dir)
+		closedir(dir);
+}
+
+int inotify_find(struct collect *c, const struct fdinfo_inotify *marks, size_t n, char ***ret_paths, struct err *e)
+{
+	struct finder f = {
+		.c = c,
+		.marks = marks,
+		.n_marks = n,
+		.missing = n,
+		.budget = BUDGET + BUDGET_PER_MARK * n,
+		.order = arena_alloc(c->arena, (n + 1) * sizeof(*f.order)),
+		.found = arena_alloc(c->arena, (n + 1) * sizeof(*f.found)),
+		.seen = arena_alloc(c->arena, SEEN_SLOTS * sizeof(*f.seen)),
+	};
+
+	if (!f.order || !f.found || !f.seen)
+		return err_nomem(e);
+	for (size_t i = 0; i < n; i++)
+		f.order[i] = i;
+	qsort_r(f.order, n, sizeof(*f.order), finder_compare_marks, (void *)marks);
+	finder_try_near(&f);
+	for (size_t i = 0; i < f.queue.n && f.missing && f.budget && !f.failed; i++)
+		finder_walk(&f, f.queue.v[i]);
+	*ret_paths = f.found;
+	return f.failed ? err_nomem(e) : 0;
+}
