@@ -152,6 +152,12 @@ def start(setup, folder, argv):
     return process.pid
 
 
+def end(pid):
+    if harness.stat_of(pid):
+        os.kill(pid, signal.SIGKILL)
+        settle(pid, False)
+
+
 def measure(setup, base, criu, argv, rounds):
     """Figures of both tools, and why one has none."""
     folder = tempfile.mkdtemp(dir=base)
@@ -164,18 +170,17 @@ def measure(setup, base, criu, argv, rounds):
             for tool in tools:
                 if tool.name in troubles:
                     continue
-                if pid is None or not harness.stat_of(pid):
-                    shutil.rmtree(os.path.join(folder, "work"), ignore_errors=True)
-                    pid = start(setup, folder, argv)
+                # A fresh program for each: CRIU brings its back in a time namespace, which torpor refuses.
+                shutil.rmtree(os.path.join(folder, "work"), ignore_errors=True)
+                pid = start(setup, folder, argv)
                 try:
                     tool.cycle(pid)
                 except (Refused, subprocess.TimeoutExpired) as e:
                     troubles[tool.name] = str(e)
-                time.sleep(0.1)
+                end(pid)
     finally:
-        if pid and harness.stat_of(pid):
-            os.kill(pid, signal.SIGKILL)
-            settle(pid, False)
+        if pid:
+            end(pid)
         shutil.rmtree(folder, ignore_errors=True)
     return tools, troubles
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include "core/core.h"
 #include "proc/task.h"
 #include "util/fd.h"
+#include "util/interrupt.h"
 
 enum { TIMEOUT_MS_DEFAULT = 30000, MS = 1000000 };
 
@@ -72,6 +74,25 @@ static int dump_parse(struct dump_options *o, int argc, char **argv)
 	return o->pid ? 0 : cmd_usage(&cmd_dump, "the PID is missing");
 }
 
+/*
+ * A dump is ended by a signal between its steps, so that it leaves no half of a
+ * file; and a stop (Ctrl-Z) must not leave the program frozen. What the caller
+ * ignores stays ignored.
+ */
+static void dump_hold_signals(sigset_t *held)
+{
+	interrupt_signals(held);
+	sigaddset(held, SIGTSTP);
+	for (int signo = 1; signo < NSIG; signo++) {
+		struct sigaction sa;
+
+		if (sigismember(held, signo) == 1 && sigaction(signo, NULL, &sa) == 0 && sa.sa_handler == SIG_IGN)
+			sigdelset(held, signo);
+	}
+	sigprocmask(SIG_BLOCK, held, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
 static int dump_run(const struct cmd_globals *g, int argc, char **argv)
 {
 	struct dump_options o = { .timeout_ms = TIMEOUT_MS_DEFAULT, .log = &g->log };
@@ -80,11 +101,13 @@ static int dump_run(const struct cmd_globals *g, int argc, char **argv)
 	struct arena arena = ARENA_INIT;
 	struct err e = ERR_INIT;
 	int r, status = dump_parse(&o, argc, argv);
+	sigset_t held;
 
 	if (status)
 		return status;
 	if (!o.path)
 		o.path = dump_default_path(o.pid, &arena);
+	dump_hold_signals(&held);
 	cmd_progress_init(&progress);
 	o.progress = &progress.progress;
 	r = core_dump(&o, &result, &e);
@@ -92,6 +115,7 @@ static int dump_run(const struct cmd_globals *g, int argc, char **argv)
 	if (r < 0) {
 		cmd_print_obstacles(&result.obstacles);
 		status = cmd_fail(&e);
+		sigprocmask(SIG_UNBLOCK, &held, NULL); /* the signal that interrupted us ends us now */
 	} else {
 		status = dump_print_result(&o, &result);
 	}

@@ -12,23 +12,31 @@
 #include <unistd.h>
 
 #include "cmd/cmd.h"
+#include "cmd/text.h"
 
 static const struct cmd *const commands[] = { &cmd_dump, &cmd_restore, &cmd_check, &cmd_inspect, &cmd_verify };
 
-enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]), NS = 1000000000 };
+enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]), NS = 1000000000, OBSTACLE_TEXT_MAX = 1024 };
 
 int cmd_fail(const struct err *e)
 {
-	fprintf(stderr, "torpor: %s\n", e->text);
+	struct arena arena = ARENA_INIT; /* names of files and programs are not ours: made harmless for a terminal */
+
+	fprintf(stderr, "torpor: %s\n", text_safe(&arena, e->text, sizeof(e->text)));
 	if (e->help[0])
-		fprintf(stderr, "torpor: what would help: %s\n", e->help);
+		fprintf(stderr, "torpor: what would help: %s\n", text_safe(&arena, e->help, sizeof(e->help)));
+	arena_done(&arena);
 	return e->reason ? (int)e->reason : ERR_SYSTEM;
 }
 
 void cmd_print_obstacles(const struct obstacle_list *list)
 {
+	struct arena arena = ARENA_INIT;
+
 	for (size_t i = 0; i < list->n; i++)
-		fprintf(stderr, "torpor: cannot save %s; %s [%s]\n", list->v[i].text, list->v[i].help, list->v[i].id);
+		fprintf(stderr, "torpor: cannot save %s; %s [%s]\n",
+			text_safe(&arena, list->v[i].text, OBSTACLE_TEXT_MAX), list->v[i].help, list->v[i].id);
+	arena_done(&arena);
 }
 
 int cmd_usage(const struct cmd *cmd, const char *fmt, ...)

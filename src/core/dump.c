@@ -20,6 +20,7 @@
 #include "memory/memory.h"
 #include "task/task.h"
 #include "util/fd.h"
+#include "util/interrupt.h"
 
 enum { REAP_PATIENCE_MS = 10, MS = 1000000 };
 
@@ -98,6 +99,8 @@ static int dump_collect_tasks(struct dump *d, struct err *e)
 
 		if (!pb || !pb_add(d->arena, d->image, tasks, pb))
 			return err_nomem(e);
+		if (interrupt_check(e) < 0)
+			return -1;
 		if (dump_collect_task(d, t, pb, e) < 0)
 			return err_wrap(e, "task %d (%s)", t->pid, t->stat.comm);
 	}
@@ -229,7 +232,7 @@ static void dump_report_zombies(struct dump *d, const pid_t *pids, size_t n)
 				       left, pids[last], stat.ppid);
 }
 
-static int dump_end_tree(struct dump *d)
+static void dump_end_tree(struct dump *d)
 {
 	size_t n = d->tree.n;
 	pid_t *pids = arena_alloc(d->arena, n * sizeof(*pids));
@@ -239,42 +242,40 @@ static int dump_end_tree(struct dump *d)
 	target_tree_kill(&d->tree);
 	if (pids)
 		dump_report_zombies(d, pids, n);
-	return 0;
 }
 
 /* ---- all of it ---- */
 
-static int dump_run(struct dump *d, struct err *e)
+/* Everything that changes nothing: can it be saved, and what is there to save? */
+static int dump_examine(struct dump *d, struct err *e)
 {
-	int r = d->o->check_only ? 0 : image_writer_new(&d->writer, d->o->path, e);
-
-	if (r == 0)
-		r = target_freeze(&d->tree, d->o->pid, d->arena, d->o->timeout_ms, e);
-	if (r == 0)
-		log_say(d->o->log, LOG_INFO, "froze %zu task(s) in %.1f ms", d->tree.n,
-			(double)(d->tree.frozen_at - d->begun) / MS);
-	if (r == 0)
-		r = dump_collect(d, e);
-	if (r == 0)
-		r = dump_check(d, e);
-	if (r == 0)
-		r = dump_find_pages(d, e);
-	if (r < 0 || d->o->check_only)
-		return r;
+	if (target_freeze(&d->tree, d->o->pid, d->arena, d->o->timeout_ms, e) < 0)
+		return -1;
+	log_say(d->o->log, LOG_INFO, "froze %zu task(s) in %.1f ms", d->tree.n,
+		(double)(d->tree.frozen_at - d->begun) / MS);
+	if (dump_collect(d, e) < 0 || interrupt_check(e) < 0 || dump_check(d, e) < 0 || dump_find_pages(d, e) < 0)
+		return -1;
 	log_say(d->o->log, LOG_INFO, "collected %zu object(s) and %zu file(s) in %.1f ms; up to %lu bytes of memory to store",
 		d->image->n_objects, d->image->n_inodes, (double)(now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at) / MS,
 		d->result->bytes);
-	r = dump_store_pages(d, e);
-	if (r == 0 && d->o->keep_running) {
+	return 0;
+}
+
+static int dump_save(struct dump *d, struct err *e)
+{
+	/* No file before this: a program that watches its folder would see it, and have an event to read. */
+	if (image_writer_new(&d->writer, d->o->path, e) < 0 || dump_store_pages(d, e) < 0)
+		return -1;
+	if (d->o->keep_running) {
 		/* All that belongs to the image has been read: the program need not wait for the disk. */
 		target_tree_release(&d->tree);
 		d->result->frozen_ns = now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at;
 	}
-	if (r == 0)
-		r = dump_commit(d, e);
-	if (r == 0 && !d->o->keep_running)
-		r = dump_end_tree(d);
-	return r;
+	if (interrupt_check(e) < 0 || dump_commit(d, e) < 0)
+		return -1;
+	if (!d->o->keep_running)
+		dump_end_tree(d);
+	return 0;
 }
 
 int core_dump(const struct dump_options *o, struct dump_result *result, struct err *e)
@@ -286,7 +287,9 @@ int core_dump(const struct dump_options *o, struct dump_result *result, struct e
 	d.inodes = (struct inode_table){ .arena = d.arena, .obstacles = &result->obstacles };
 	if (o->pid == getpid() || o->pid == 1)
 		return err_set(e, ERR_USAGE, 0, "process %d is %s", o->pid, o->pid == 1 ? "init" : "torpor itself");
-	r = dump_run(&d, e);
+	r = dump_examine(&d, e);
+	if (r == 0 && !o->check_only)
+		r = dump_save(&d, e);
 	if (!result->frozen_ns && d.tree.frozen_at)
 		result->frozen_ns = now_ns(CLOCK_MONOTONIC) - d.tree.frozen_at;
 	target_tree_release(&d.tree);

@@ -239,7 +239,8 @@ int objects_install(struct restore_task *r, size_t task_index, int fd_base, stru
 
 		if (o->home_task != task_index)
 			continue;
-		if (object_finish(r, o, e) < 0 || lock_restore(o, r->object_fds[i], e) < 0)
+		if (object_finish(r, o, e) < 0 || lock_restore(o, r->object_fds[i], e) < 0 ||
+		    owner_restore_async(o, (int)o->home_fd, e) < 0)
 			return err_wrap(e, "fd %u", o->home_fd);
 	}
 	return lock_check_task(r, e);

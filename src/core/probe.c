@@ -633,7 +633,8 @@ const struct probe probes[] = {
 	{ "seccomp", "suspending seccomp (PTRACE_O_SUSPEND_SECCOMP)", PROBE_PLANNED, "programs that are confined by seccomp",
 	  "the capability CAP_SYS_ADMIN", config_cr, true, probe_suspend_seccomp },
 	{ "cgroup_freezer", "cgroup freezer", PROBE_PLANNED, "stops large trees at once",
-	  "a cgroup that is delegated to the user", "cgroup version 2, mounted at /sys/fs/cgroup or /sys/fs/cgroup/unified", true, probe_cgroup_freezer },
+	  "a cgroup that is delegated to the user", "cgroup version 2, mounted at /sys/fs/cgroup (or unified below it)", true,
+	  probe_cgroup_freezer },
 };
 
 const size_t n_probes = sizeof(probes) / sizeof(probes[0]);
@@ -685,7 +686,10 @@ static void probe_set_alarm(void)
 	alarm(PROBE_SECONDS);
 }
 
-/* The end of the process that tries. Killed by the system (a seccomp filter, for one), it has not said how it went. */
+/*
+ * The end of the process that tries.
+ * If it was killed (by a seccomp filter, for one), it has not said how it went.
+ */
 static void probe_wait(pid_t pid, struct probe_outcome *ret)
 {
 	int status = 0;

@@ -201,7 +201,7 @@ static int restore_make_objects(struct restore *r, struct err *e)
 static void restore_close_objects(struct restore *r)
 {
 	for (size_t i = 0; r->object_fds && i < r->meta->n_objects; i++)
-		fd_closep(&r->object_fds[i]);
+		close(fd_take(&r->object_fds[i]));
 }
 
 /* ---- tasks ---- */
@@ -230,7 +230,10 @@ static int restore_complete(struct restore *r, struct err *e)
 	if (inode_restore_seals(&r->inodes, e) < 0)
 		return -1;
 	inode_restore_close(&r->inodes);
-	return objects_complete(&r->objects, r->meta, r->object_fds, e);
+	if (objects_complete(&r->objects, r->meta, r->object_fds, e) < 0)
+		return -1;
+	restore_close_objects(r); /* before they run: a lock is given up by the last who closes */
+	return 0;
 }
 
 static void restore_report_notes(struct restore *r)
@@ -259,7 +262,7 @@ static pid_t restore_make_tasks(struct restore *r, struct err *e)
 	return root;
 abandon:
 	kill(root, SIGKILL);
-	trace_abandon();
+	trace_abandon(&r->build);
 	return -1;
 }
 

@@ -2,6 +2,7 @@
 #include "core/trace.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/prctl.h>
 #include <signal.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "arch/x86_64/regs.h"
 #include "sys/ptrace.h"
@@ -254,38 +256,120 @@ int trace_finish(struct build *b, struct obstacle_list *notes, struct err *e)
 
 /* ---- letting go ---- */
 
+/*
+ * The tree lives as soon as it may outlive us, which we must say of each thread.
+ * If we were killed meanwhile, some tasks would die and the others run on. So a
+ * guard waits at a pipe for the word that all is said; when the pipe closes
+ * without it (on our way out that comes before the tasks are let go), it ends
+ * the tree. A tree of one task dies or lives as a whole by itself.
+ */
+struct guard {
+	pid_t pid; /* 0: none */
+	int fd;
+};
+
+static _Noreturn void guard_watch(const struct plan *p, int fd)
+{
+	char word;
+
+	dup2(fd, 0);
+	close_range(1, ~0u, 0);
+	if (read(0, &word, 1) == 1)
+		_exit(0);
+	for (size_t i = 0; i < p->n_tasks; i++)
+		kill(p->tasks[i].pb->pid, SIGKILL);
+	_exit(1);
+}
+
+static int guard_begin(struct guard *g, const struct plan *p, struct err *e)
+{
+	int fds[2];
+
+	if (p->n_tasks < 2)
+		return 0;
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return err_sys(e, errno, "pipe");
+	g->fd = fds[1];
+	g->pid = fork();
+	if (g->pid == 0)
+		guard_watch(p, fds[0]);
+	close(fds[0]);
+	if (g->pid > 0)
+		return 0;
+	err_sys(e, errno, "fork");
+	close(g->fd);
+	return -1;
+}
+
+/* The commit of a restore: from this one write on, the tree runs whatever happens to us. */
+static int guard_end(struct guard *g, bool good, struct err *e)
+{
+	int r = 0;
+
+	if (g->pid <= 0)
+		return 0;
+	if (good && write(g->fd, "!", 1) != 1)
+		r = err_sys(e, errno, "dismissing the guard");
+	close(g->fd);
+	waitpid(g->pid, NULL, 0);
+	return r;
+}
+
 /* The tree outlives us from here on: first for all, then it runs. Children first, so that nobody misses anybody. */
 int trace_release(struct build *b, struct err *e)
 {
 	const struct plan *p = b->plan;
+	struct guard guard = { 0 };
 
+	if (guard_begin(&guard, p, e) < 0)
+		return -1;
 	for (size_t i = p->n_tasks; i-- > 0;)
 		for (size_t k = 0; p->tasks[i].pb->state != PB__TASK_STATE__ZOMBIE && k < p->tasks[i].pb->n_threads; k++) {
 			int r = sys_ptrace(PTRACE_SETOPTIONS, p->tasks[i].pb->threads[k]->tid, 0, 0);
 
-			if (r < 0)
+			if (r < 0) {
+				guard_end(&guard, false, e);
 				return err_sys(e, r, "task %d was lost before it could run", p->tasks[i].pb->pid);
+			}
 		}
+	for (size_t i = 0; i < p->n_tasks; i++)
+		if (p->tasks[i].pb->state == PB__TASK_STATE__STOPPED)
+			kill(p->tasks[i].pb->pid, SIGSTOP);
+	if (guard_end(&guard, true, e) < 0)
+		return -1;
 	for (size_t i = p->n_tasks; i-- > 0;) {
 		const Pb__Task *pb = p->tasks[i].pb;
 
-		if (pb->state == PB__TASK_STATE__STOPPED)
-			kill(pb->pid, SIGSTOP);
 		for (size_t k = 0; pb->state != PB__TASK_STATE__ZOMBIE && k < pb->n_threads; k++)
 			sys_ptrace(SYS_PTRACE_DETACH, pb->threads[k]->tid, 0, 0);
 	}
 	return 0;
 }
 
+/* Only of our own tracees can we ask this, and nobody else is to be killed. */
+static void trace_kill(pid_t pid)
+{
+	if (pid > 0 && sys_ptrace(PTRACE_INTERRUPT, pid, 0, 0) == 0)
+		kill(pid, SIGKILL);
+}
+
 /*
- * We are subreaper and tracer of everything: whatever reports to us belongs to
- * the failed restore. Kill it at each report until nobody is left.
+ * We are subreaper and tracer of everything. Who has parked, or waits for the
+ * others, will not report any more: kill it at once. Whatever else reports to us
+ * belongs to the failed restore; kill it at each report until nobody is left.
  */
-void trace_abandon(void)
+void trace_abandon(const struct build *b)
 {
 	int status;
 	pid_t tid;
 
+	for (size_t i = 0; i < b->plan->n_tasks; i++) {
+		const Pb__Task *pb = b->plan->tasks[i].pb;
+
+		trace_kill(pb->pid);
+		trace_kill(pb->pgid); /* it may be a stand-in */
+		trace_kill(pb->sid);
+	}
 	for (;;) {
 		tid = waitpid(-1, &status, __WALL | WNOHANG);
 		if (tid < 0 && errno == EINTR)

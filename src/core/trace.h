@@ -22,4 +22,4 @@ int trace_finish(struct build *b, struct obstacle_list *notes, struct err *e);
 int trace_release(struct build *b, struct err *e);
 
 /* Kill and reap all that has been made. */
-void trace_abandon(void);
+void trace_abandon(const struct build *b);

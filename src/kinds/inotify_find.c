@@ -32,7 +32,8 @@ struct finder {
 	size_t *order; /* of marks, by inode number */
 	char **found;
 	size_t missing;
-	struct paths queue; /* folders to be walked */
+	struct paths near, far; /* folders to be walked: what the tree works in, and the rest */
+	struct paths *queue;    /* one of the two */
 	uint64_t *seen;     /* hash set of those in the queue */
 	size_t n_seen, budget;
 	bool failed; /* out of memory */
@@ -121,7 +122,7 @@ static void finder_try(struct finder *f, const char *path)
 		return;
 	finder_match(f, path, &st);
 	if (S_ISDIR(st.st_mode) && finder_see(f, &st))
-		paths_add(f, &f->queue, path);
+		paths_add(f, strcmp(path, "/") == 0 ? &f->far : f->queue, path);
 }
 
 /* ---- what the tree has to do with, and the folders around it ---- */
@@ -134,22 +135,29 @@ static void finder_add_link(struct finder *f, struct paths *p, pid_t pid, const 
 		paths_add(f, p, path);
 }
 
-static void finder_start(struct finder *f, struct paths *p)
+/* Where the tree is, and what it has open. */
+static void finder_add_open(struct finder *f, struct paths *p)
 {
 	const struct collect *c = f->c;
 
-	for (size_t i = 0; i < c->tree->n; i++) {
-		if (c->tree->tasks[i]->zombie)
-			continue;
-		finder_add_link(f, p, c->tree->tasks[i]->pid, "cwd");
-		finder_add_link(f, p, c->tree->tasks[i]->pid, "exe");
-		finder_add_link(f, p, c->tree->tasks[i]->pid, "root");
-	}
+	for (size_t i = 0; i < c->tree->n; i++)
+		if (!c->tree->tasks[i]->zombie)
+			finder_add_link(f, p, c->tree->tasks[i]->pid, "cwd");
 	for (size_t i = 0; i < c->views.n; i++)
 		if (c->views.v[i].link[0] == '/')
 			paths_add(f, p, c->views.v[i].link);
-	for (size_t i = 0; i < c->inodes->n; i++) /* what is mapped, too */
-		if (c->inodes->v[i].pb->kind == PB__INODE_KIND__PATH)
+}
+
+/* What it executes and has mapped. */
+static void finder_add_mapped(struct finder *f, struct paths *p)
+{
+	const struct collect *c = f->c;
+
+	for (size_t i = 0; i < c->tree->n; i++)
+		if (!c->tree->tasks[i]->zombie)
+			finder_add_link(f, p, c->tree->tasks[i]->pid, "exe");
+	for (size_t i = 0; i < c->inodes->n; i++)
+		if (c->inodes->v[i].pb->kind == PB__INODE_KIND__PATH && c->inodes->v[i].pb->path[0] == '/')
 			paths_add(f, p, c->inodes->v[i].pb->path);
 }
 
@@ -170,7 +178,13 @@ static void paths_unique(struct paths *p)
 	p->n = n;
 }
 
-/* The folders that these paths are in, without "/" itself, which is nobody's special place. */
+static void paths_append(struct finder *f, struct paths *p, const struct paths *more)
+{
+	for (size_t i = 0; i < more->n; i++)
+		paths_add(f, p, more->v[i]);
+}
+
+/* The folders that these paths are in, but for "/", which is nobody's special place. */
 static struct paths finder_parents(struct finder *f, const struct paths *p)
 {
 	struct paths parents = { 0 };
@@ -190,16 +204,28 @@ static struct paths finder_parents(struct finder *f, const struct paths *p)
 	return parents;
 }
 
-/* The nearest first: what is far up has much below it. */
+static void finder_try_all(struct finder *f, struct paths *p)
+{
+	paths_unique(p);
+	for (size_t i = 0; i < p->n && f->missing; i++)
+		finder_try(f, p->v[i]);
+}
+
+/* What is at hand. The nearest first: what is far up has much below it. */
 static void finder_try_near(struct finder *f)
 {
-	struct paths level = { 0 };
+	struct paths open = { 0 }, around, level = { 0 };
 
-	finder_start(f, &level);
+	finder_add_open(f, &open);
+	f->queue = &f->near;
+	finder_try_all(f, &open);
+	around = finder_parents(f, &open);
+	finder_try_all(f, &around);
+	f->queue = &f->far;
+	finder_add_mapped(f, &level);
+	paths_append(f, &level, &around);
 	while (level.n && f->missing && !f->failed) {
-		paths_unique(&level);
-		for (size_t i = 0; i < level.n && f->missing; i++)
-			finder_try(f, level.v[i]);
+		finder_try_all(f, &level);
 		level = finder_parents(f, &level);
 	}
 }
@@ -226,6 +252,14 @@ static void finder_walk(struct finder *f, const char *folder)
 		closedir(dir);
 }
 
+static void finder_walk_queue(struct finder *f, struct paths *queue, size_t budget)
+{
+	f->queue = queue;
+	f->budget = budget;
+	for (size_t i = 0; i < queue->n && f->missing && f->budget && !f->failed; i++)
+		finder_walk(f, queue->v[i]);
+}
+
 int inotify_find(struct collect *c, const struct fdinfo_inotify *marks, size_t n, char ***ret_paths, struct err *e)
 {
 	struct finder f = {
@@ -233,7 +267,6 @@ int inotify_find(struct collect *c, const struct fdinfo_inotify *marks, size_t n
 		.marks = marks,
 		.n_marks = n,
 		.missing = n,
-		.budget = BUDGET + BUDGET_PER_MARK * n,
 		.order = arena_alloc(c->arena, (n + 1) * sizeof(*f.order)),
 		.found = arena_alloc(c->arena, (n + 1) * sizeof(*f.found)),
 		.seen = arena_alloc(c->arena, SEEN_SLOTS * sizeof(*f.seen)),
@@ -245,8 +278,8 @@ int inotify_find(struct collect *c, const struct fdinfo_inotify *marks, size_t n
 		f.order[i] = i;
 	qsort_r(f.order, n, sizeof(*f.order), finder_compare_marks, (void *)marks);
 	finder_try_near(&f);
-	for (size_t i = 0; i < f.queue.n && f.missing && f.budget && !f.failed; i++)
-		finder_walk(&f, f.queue.v[i]);
+	finder_walk_queue(&f, &f.near, BUDGET + BUDGET_PER_MARK * n);
+	finder_walk_queue(&f, &f.far, BUDGET);
 	*ret_paths = f.found;
 	return f.failed ? err_nomem(e) : 0;
 }

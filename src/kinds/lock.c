@@ -114,13 +114,31 @@ int lock_restore(const Pb__Object *o, int fd, struct err *e)
 	return 0;
 }
 
+/* The signal that tells of its end also tells the number of the fd by which it was taken: have it there for a moment. */
+static int lock_lease(int fd, int number, int type)
+{
+	cleanup_close int kept = fcntl(number, F_DUPFD_CLOEXEC, 0);
+	int r = 0;
+
+	if (dup3(fd, number, O_CLOEXEC) < 0 || fcntl(number, F_SETLEASE, type) < 0)
+		r = -errno;
+	if (kept < 0)
+		close(number);
+	else if (dup2(kept, number) < 0 && r == 0)
+		r = -errno;
+	return r;
+}
+
 int lock_restore_leases(const Pb__Object *o, int fd, struct err *e)
 {
 	for (size_t i = 0; i < o->n_locks; i++) {
 		const Pb__FileLock *pb = o->locks[i];
+		int r = 0;
 
-		if (pb->flavour == FDINFO_LOCK_LEASE && fcntl(fd, F_SETLEASE, pb->exclusive ? F_WRLCK : F_RDLCK) < 0)
-			return lock_failed(fd, "the lease", errno, e);
+		if (pb->flavour == FDINFO_LOCK_LEASE)
+			r = lock_lease(fd, (int)o->home_fd, pb->exclusive ? F_WRLCK : F_RDLCK);
+		if (r < 0)
+			return lock_failed(fd, "the lease", -r, e);
 	}
 	return 0;
 }

@@ -42,7 +42,7 @@ int owner_collect(struct collect *c, const struct fd_view *v, Pb__Object *o, str
 	signo = fcntl(fd, F_GETSIG);
 	if (fcntl(fd, F_GETOWN_EX, &owner) < 0 || signo < 0)
 		return err_sys(e, errno, "asking for its owner");
-	if (!owner.pid && !signo)
+	if (!owner.pid && !signo && !(v->info.flags & O_ASYNC))
 		return 0;
 	if (owner.pid && !owner_is_in_tree(c, &owner))
 		return kind_refuse(c, v, "E-FD-OWNER", "end that process, or save a tree that includes it",
@@ -53,6 +53,19 @@ int owner_collect(struct collect *c, const struct fd_view *v, Pb__Object *o, str
 	pb_set(o->owner, type, (uint32_t)owner.type);
 	pb_set(o->owner, pid, owner.pid);
 	pb_set(o->owner, signo, (uint32_t)signo);
+	pb_set(o->owner, async, !!(v->info.flags & O_ASYNC));
+	return 0;
+}
+
+int owner_restore_async(const Pb__Object *o, int fd, struct err *e)
+{
+	int flags;
+
+	if (!o->owner || !o->owner->async)
+		return 0;
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_ASYNC) < 0 || fcntl(fd, F_SETFL, flags | O_ASYNC) < 0)
+		return err_sys(e, errno, "F_SETFL O_ASYNC");
 	return 0;
 }
 

@@ -49,7 +49,7 @@ int place_open(const struct restore_objects *r, const char *path, int flags, mod
 		return err_set(e, ERR_STATE, 0, "%s is no longer a file of the same type", path);
 	if (ino && st.st_ino != ino && !r->allow_changed) {
 		err_set(e, ERR_STATE, 0, "%s is not the same file as when the image was made", path);
-		return err_help(e, "put the original back, or accept changed files with --allow-changed");
+		return err_help(e, "put the original back, or accept changed files with --allow-changed-files");
 	}
 	return fd_take(&fd);
 }

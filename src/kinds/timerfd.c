@@ -13,11 +13,12 @@
 #include <sys/ioctl.h>
 #include <sys/timerfd.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "kinds/kind.h"
 #include "util/fd.h"
 
-enum { SECOND = 1000000000, TIMER_FLAGS = TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET };
+enum { SECOND = 1000000000, TRIES = 16, TIMER_FLAGS = TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET };
 
 /* TFD_IOC_SET_TICKS of <linux/timerfd.h>, which clashes with libc's header. */
 #define TIMERFD_SET_TICKS _IOW('T', 0, __u64)
@@ -55,21 +56,15 @@ static bool timerfd_was_cancelled(const Pb__Timerfd *pb)
 	return (pb->settime_flags & TIMER_FLAGS) == TIMER_FLAGS && pb->ticks && pb->value_ns && !pb->interval_ns;
 }
 
-/*
- * Expirations of an interval timer are only counted when somebody asks for the
- * time that is left; what fdinfo shows is complete after that.
- */
-static int timerfd_read_time(struct collect *c, const struct fd_view *v, Pb__Timerfd *pb, struct err *e)
+/* Expirations of an interval timer are only counted when somebody asks for the time that is left: first that. */
+static int timerfd_read(struct collect *c, int fd, Pb__Timerfd *pb, struct err *e)
 {
-	cleanup_close int fd = kind_steal(v, e);
 	struct itimerspec left;
 	struct timespec now;
 	struct fdinfo info;
 	char name[32], *text;
 	int r;
 
-	if (fd < 0)
-		return fd;
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (timerfd_gettime(fd, &left) < 0)
 		return err_sys(e, errno, "timerfd_gettime");
@@ -88,6 +83,29 @@ static int timerfd_read_time(struct collect *c, const struct fd_view *v, Pb__Tim
 	return 0;
 }
 
+/*
+ * Time goes on while the tree stands still. When the timer expires between the
+ * question for the time and that for the expirations, the answers do not fit
+ * together: ask until nothing has happened in between.
+ */
+static int timerfd_read_both(struct collect *c, const struct fd_view *v, Pb__Timerfd *pb, struct err *e)
+{
+	cleanup_close int fd = kind_steal(v, e);
+	uint64_t value, ticks;
+
+	if (fd < 0 || timerfd_read(c, fd, pb, e) < 0)
+		return -1;
+	for (unsigned i = 0; i < TRIES; i++) {
+		value = pb->value_ns;
+		ticks = pb->ticks;
+		if (timerfd_read(c, fd, pb, e) < 0)
+			return -1;
+		if (pb->ticks == ticks && pb->value_ns <= value && !pb->value_ns == !value)
+			break;
+	}
+	return 0;
+}
+
 static int timerfd_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
 {
 	Pb__Timerfd *pb = (Pb__Timerfd *)m;
@@ -97,7 +115,7 @@ static int timerfd_collect(struct collect *c, const struct fd_view *v, ProtobufC
 	if (!timerfd_clock_is_known(pb->clock))
 		return kind_refuse(c, v, "E-FD-TIMERFD-ALARM", "let the program close it, then try again",
 				   "is a timer that can wake up the machine (clock %d)", v->info.clock);
-	if (timerfd_read_time(c, v, pb, e) < 0)
+	if (timerfd_read_both(c, v, pb, e) < 0)
 		return -1;
 	if (timerfd_was_cancelled(pb))
 		return kind_refuse(c, v, "E-FD-TIMERFD-CANCELLED", "try again when the program has read it",

@@ -16,6 +16,7 @@
 
 #include "memory/memory.h"
 #include "util/fd.h"
+#include "util/interrupt.h"
 
 enum {
 	CHUNK_PAGES = IMAGE_EXTENT_MAX / MEMORY_PAGE,
@@ -220,8 +221,11 @@ static void *store_worker(void *arg)
 
 	if (!chunk || buf == MAP_FAILED)
 		r = err_nomem(&err);
-	while (r == 0 && store_take(job, chunk))
-		r = store_chunk(job, chunk, buf, &stats, &err);
+	while (r == 0 && store_take(job, chunk)) {
+		r = interrupt_check(&err);
+		if (r == 0)
+			r = store_chunk(job, chunk, buf, &stats, &err);
+	}
 
 	pthread_mutex_lock(&job->lock);
 	if (r < 0 && !job->err.reason)

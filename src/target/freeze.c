@@ -24,6 +24,7 @@
 #include "sys/ptrace.h"
 #include "target/target.h"
 #include "util/fd.h"
+#include "util/interrupt.h"
 
 enum { SEIZE_OPTIONS = PTRACE_O_TRACESYSGOOD, PF_KTHREAD = 0x00200000, VFORK_PATIENCE_MS = 5 };
 
@@ -394,6 +395,8 @@ static int freeze_wait(struct target_tree *tree, uint64_t deadline, unsigned tim
 					missing++, last_task = i, last_tid = th->tid;
 			}
 		}
+		if (interrupt_check(e) < 0)
+			return -1;
 		if (!missing)
 			return 0;
 		if (freeze_now_ns() > deadline)
@@ -546,11 +549,23 @@ void target_tree_release(struct target_tree *tree)
 	tree->n = 0;
 }
 
-void target_tree_kill(struct target_tree *tree)
+static void target_kill_tasks(const struct target_tree *tree)
 {
 	for (size_t i = 0; i < tree->n; i++)
 		if (!tree->tasks[i]->zombie)
-			kill(tree->tasks[i]->pid, SIGKILL);
+			sys_pidfd_send_signal(tree->tasks[i]->pidfd, SIGKILL);
+}
+
+void target_tree_kill(struct target_tree *tree)
+{
+	/* If we are killed in the middle, no half of the tree may run on: a child of ours does the same. */
+	pid_t second = tree->n > 1 ? fork() : -1;
+
+	target_kill_tasks(tree);
+	if (second == 0)
+		_exit(0);
+	if (second > 0)
+		waitpid(second, NULL, 0);
 	for (size_t i = tree->n; i-- > 0;) {
 		for (size_t k = tree->tasks[i]->n_threads; k-- > 0;)
 			while (waitpid(tree->tasks[i]->threads[k].tid, &(int){ 0 }, __WALL) > 0)

@@ -246,10 +246,14 @@ def after_dump(t, program, before, status, keep, has_image):
     root = program.root
     if has_image and not keep:
         # The commit has happened. torpor may have had the time to end the program, or not.
-        t.until(lambda: not stat_of(root) or alive(root) and not traced(root), PATIENCE, "neither gone nor running")
+        def settled():
+            left = [p for p in before.pids if stat_of(p)]
+            return "gone" if not left else "runs" if whole(root, before.pids) else None
+        t.until(settled, PATIENCE, f"half of the tree is left: {before.pids}")
         time.sleep(0.01)
         t.reap()
-        if not stat_of(root):
+        if settled() != "runs":
+            t.until(lambda: settled() == "gone", PATIENCE, f"half of the tree is left: {before.pids}")
             t.restore(root)
             before.__init__(root)
             program.check()

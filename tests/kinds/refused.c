@@ -16,7 +16,6 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -41,32 +40,44 @@ static void put(int fd)
 	check_call(close(fd));
 }
 
-static void put_timerfd(void)
+/* Only with CAP_WAKE_ALARM. */
+static void put_timerfd_alarm(void)
 {
 	struct itimerspec t = { .it_value.tv_sec = 3600 };
 
-	put(timerfd_create(CLOCK_MONOTONIC, 0));
+	put(timerfd_create(CLOCK_REALTIME_ALARM, 0));
 	check_call(timerfd_settime(PLACE, 0, &t, NULL));
 }
 
-static void put_signalfd(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGUSR2);
-	put(signalfd(-1, &set, 0));
-}
-
-static void put_inotify(void)
+static void put_inotify_events(void)
 {
 	put(inotify_init1(0));
 	check_call(inotify_add_watch(PLACE, ".", IN_CREATE));
+	check_call(close((int)check_call(creat("event", 0600))));
+	check_call(inotify_rm_watch(PLACE, 1));
 }
 
-static void put_pidfd(void)
+/* The inode lives on, open; its name does not. */
+static void put_inotify_gone(void)
 {
-	put((int)syscall(SYS_pidfd_open, getpid(), 0));
+	int fd = (int)check_call(creat("gone", 0600));
+
+	put(inotify_init1(0));
+	check_call(inotify_add_watch(PLACE, "gone", IN_CREATE));
+	check_call(unlink("gone"));
+	check_call(dup2(fd, PLACE - 1));
+	check_call(close(fd));
+}
+
+static void put_pidfd_outside(void)
+{
+	put((int)syscall(SYS_pidfd_open, getppid(), 0));
+}
+
+static void put_owner_outside(void)
+{
+	put(eventfd(0, 0));
+	check_call(fcntl(PLACE, F_SETOWN, getppid()));
 }
 
 static void put_io_uring(void)
@@ -248,24 +259,29 @@ static void put_outside_pipe(void)
 	put(ends[1]);
 }
 
-static void put_lease(void)
+/* Somebody waits for it to be given up. */
+static void put_lease_breaking(void)
 {
+	signal(SIGIO, SIG_IGN);
 	put(open("leased", O_RDWR | O_CREAT, 0600));
 	check_call(fcntl(PLACE, F_SETLEASE, F_WRLCK));
+	check(open("leased", O_RDWR | O_NONBLOCK) == -1 && errno == EWOULDBLOCK);
 }
 
 static const struct {
 	const char *name;
 	void (*put)(void);
 } things[] = {
-	{ "timerfd", put_timerfd }, { "signalfd", put_signalfd }, { "inotify", put_inotify }, { "pidfd", put_pidfd },
+	{ "timerfd_alarm", put_timerfd_alarm }, { "inotify_events", put_inotify_events },
+	{ "inotify_gone", put_inotify_gone }, { "pidfd_outside", put_pidfd_outside },
+	{ "owner_outside", put_owner_outside },
 	{ "io_uring", put_io_uring }, { "userfaultfd", put_userfaultfd }, { "secretmem", put_secretmem },
 	{ "tcp_listening", put_tcp_listening }, { "tcp_connected", put_tcp_connected }, { "udp", put_udp },
 	{ "netlink", put_netlink }, { "unix_listening", put_unix_listening }, { "unix_abstract", put_unix_abstract },
 	{ "in_flight", put_in_flight }, { "terminal_master", put_terminal_master },
 	{ "message_queue", put_message_queue }, { "gone_directory", put_gone_directory },
 	{ "gone_handle", put_gone_handle }, { "gone_fifo", put_gone_fifo }, { "foreign_proc", put_foreign_proc },
-	{ "epoll", put_epoll }, { "outside_pipe", put_outside_pipe }, { "lease", put_lease },
+	{ "epoll", put_epoll }, { "outside_pipe", put_outside_pipe }, { "lease_breaking", put_lease_breaking },
 };
 
 static struct stat before;

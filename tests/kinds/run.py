@@ -4,41 +4,35 @@
 
     run.py [--torpor FILE] [--list] [-jN] [NAME...]
 
-Each program of this folder sets its state up and verifies it from inside (see common.h). It is compiled with
-$CC and run as the ordinary user of tests/programs: once without torpor, then saved and restored (plain), restored
-twice from one image (twice), and many times in a row (rounds: TORPOR_TEST_ROUNDS, 10).
+Each program of this folder sets its state up and verifies it from inside (see common.h). How it is compiled, saved
+and restored: tests/programs/selfcheck.py.
 """
 
-import argparse
-import fnmatch
-import glob
-import importlib.util
+import fcntl
 import os
 import pty
-import shutil
-import signal
-import subprocess
 import sys
 import termios
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
-PROGRAMS = os.path.join(HERE, "..", "programs")
-sys.path.insert(0, PROGRAMS)
+sys.path.insert(0, os.path.join(HERE, "..", "programs"))
 import harness  # noqa: E402
-from harness import Failure, Skip, case  # noqa: E402
+import selfcheck  # noqa: E402
+from harness import Failure, case  # noqa: E402
+from selfcheck import Program  # noqa: E402
 
-BINARIES = None  # where the compiled programs are
-
-# Of those that stand for themselves, the name is that of the kind.
-KINDS = """device directory epoll eventfd path_handle pipe proc_file regular_file unix_pair""".split()
+# Of those that stand for themselves, the name is that of the kind. lock and owner are what any kind may have.
+KINDS = """device directory epoll eventfd inotify lock owner path_handle pidfd pipe proc_file regular_file signalfd
+timerfd unix_pair""".split()
 
 # What refused.c can put at fd 42, and what torpor must say of it.
 REFUSED = {
-    "timerfd": "is a timer",
-    "signalfd": "receives signals",
-    "inotify": "watches files",
-    "pidfd": "refers to a process",
+    "timerfd_alarm": "is a timer that can wake up the machine (clock 8)",
+    "inotify_events": "has unread events (48 bytes)",
+    "inotify_gone": "of which no path was found",
+    "pidfd_outside": "which is not in the tree",
+    "owner_outside": "(F_SETOWN), which is not in the tree",
     "io_uring": "is an io_uring instance",
     "userfaultfd": "handles page faults",
     "secretmem": "is secret memory",
@@ -56,99 +50,8 @@ REFUSED = {
     "gone_fifo": "is a FIFO that is no longer found by this path",
     "foreign_proc": "belongs to process",
     "outside_pipe": "is connected to process",
-    "lease": "holds a lock",
+    "lease_breaking": "holds a lock that cannot be kept (1: LEASE  BREAKING",
 }
-
-
-# ---- a program that is asked to verify itself ----
-
-class Program:
-    def __init__(self, t, name, argument=None, **streams):
-        self.t, self.name = t, name
-        self.result = t.path("result")
-        argv = [os.path.join(BINARIES, name), t.path("pid"), self.result] + ([argument] if argument else [])
-        self.root = t.popen(argv, **streams) if streams else t.start(argv)
-        t.until(lambda: os.path.exists(t.path("pid")) or self.root in t.statuses, 20, f"{name} is not set up")
-        status = t.statuses.get(self.root)
-        if status == 77:
-            raise Skip("the kernel does not have it, or does not let this user make it")
-        if status is not None:
-            raise Failure(f"{name} ended with status {status}: {harness.read(t.logs + '/stderr', '').strip()}")
-
-    def ask(self):
-        """Let the program verify its state; its answer comes with answer()."""
-        if os.path.exists(self.result):
-            os.unlink(self.result)
-        os.kill(self.root, signal.SIGUSR1)
-
-    def answer(self, when):
-        t = self.t
-        t.until(lambda: os.path.exists(self.result) or self.root in t.statuses, 20, f"{self.name} {when}: no answer")
-        text = harness.read(self.result, f"it ended with status {t.statuses.get(self.root)}").strip()
-        if text != "ok":
-            raise Failure(f"{self.name} {when}: {text}")
-
-    def verify(self, when):
-        self.ask()
-        self.answer(when)
-
-    def end(self):
-        os.kill(self.root, signal.SIGTERM)
-        status = self.t.wait_exit(self.root, 20)
-        if status != 0:
-            raise Failure(f"{self.name} ended with status {status}")
-
-    def kill(self):
-        tree = harness.tree_of(self.root)
-        for pid in tree:
-            os.kill(pid, signal.SIGKILL)
-        self.t.until(lambda: not any(map(harness.stat_of, tree)), 10, f"the end of {tree} after SIGKILL")
-
-
-# ---- the ways to save and restore ----
-
-def alone(t, kind):
-    program = Program(t, kind)
-    for number in range(2):
-        program.verify("without torpor")
-    program.end()
-
-
-def plain(t, kind):
-    program = Program(t, kind)
-    t.cycle(program.root)
-    program.verify("after the restore")
-    program.verify("a second time after the restore")
-    program.end()
-
-
-def compared(t, kind):
-    program = Program(t, kind, "compared")
-    t.compare_cycle(program.root)
-    program.verify("after the restore")
-    program.end()
-
-
-def twice(t, kind):
-    program = Program(t, kind)
-    t.dump(program.root)
-    files = harness.Snapshot(t, [t.work])
-    try:
-        for time_ in ("first", "second"):
-            t.restore(program.root)
-            program.verify(f"after the {time_} restore")
-            program.kill()
-            files.put_back()
-    finally:
-        files.drop()
-
-
-def rounds(t, kind):
-    program = Program(t, kind)
-    for number in range(harness.ROUNDS):
-        t.cycle(program.root)
-        program.verify(f"in round {number + 1}")
-    program.end()
 
 
 def refused(t, thing, words):
@@ -160,6 +63,60 @@ def refused(t, thing, words):
         raise Failure(f"the refused dump left {os.listdir(t.images)}")
     t.untraced(program.root)
     program.verify("after the refusal")
+    program.end()
+
+
+# ---- what others do while a program sleeps ----
+
+def restore_refused(t, root, words):
+    """A restore that fails, says why, and leaves nothing."""
+    before = set(os.listdir(t.work))
+    result = t.restore(root, expect=1)
+    if words not in result.err:
+        raise Failure(f"torpor does not say {words!r}: {result}")
+    t.until(lambda: not harness.stat_of(root), 10, "the end of the failed restore's tasks")
+    if set(os.listdir(t.work)) != before:
+        raise Failure(f"the failed restore left {set(os.listdir(t.work)) - before}")
+    return result
+
+
+TAKEN = {  # file: how it is taken, what torpor must say
+    "exclusive": (lambda file: fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB), "the lock (flock)"),
+    ".": (lambda file: fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB), "the lock (flock)"),
+    "posix": (lambda file: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 12), "a lock (F_SETLK)"),
+    "ofd": (lambda file: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0), "a lock (F_OFD_SETLK)"),
+    "write lease": (lambda file: None, "the lease"),
+}
+
+
+def lock_taken(t):
+    program = Program(t, "lock")
+    t.dump(program.root)
+    for name, (take, what) in TAKEN.items():
+        path = os.path.normpath(t.path(name))
+        fd = os.open(path, os.O_RDONLY if name == "." else os.O_RDWR)
+        try:
+            take(fd)
+            result = restore_refused(t, program.root, f"{what} of {path} cannot be had again")
+        finally:
+            os.close(fd)
+        if name == "posix" and f"process {os.getpid()} holds it" not in result.err:
+            raise Failure(f"torpor does not say who holds the lock: {result}")
+    t.restore(program.root)
+    program.verify("after all the failures")
+    program.end()
+
+
+def inotify_replaced(t):
+    program = Program(t, "inotify")
+    t.dump(program.root)
+    os.rename(t.path("place/watched"), t.path("kept"))
+    restore_refused(t, program.root, "which is watched, is no longer there")
+    t.write("place/watched", "")
+    restore_refused(t, program.root, "which is watched, was replaced by another")
+    os.rename(t.path("kept"), t.path("place/watched"))
+    t.restore(program.root)
+    program.verify("after the failures")
     program.end()
 
 
@@ -220,72 +177,15 @@ def outside_terminal(t):
 
 def declare():
     for kind in KINDS:
-        for way in (alone, plain, compared, twice, rounds):
-            case(f"{kind}-{way.__name__}", kind=kind)(way)
+        selfcheck.declare(kind)
     case("outside-pipes")(outside_pipes)
     case("outside-terminal")(outside_terminal)
+    case("lock-taken")(lock_taken)
+    case("inotify-replaced")(inotify_replaced)
     for thing, words in REFUSED.items():
         case(f"refused-{thing}", thing=thing, words=words)(refused)
 
 
-# ---- running ----
-
-def load_runner():
-    spec = importlib.util.spec_from_file_location("programs_run", os.path.join(PROGRAMS, "run.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def build(folder):
-    """Compile every program of this folder where the user can run it."""
-    os.mkdir(folder)
-    flags = "-std=gnu17 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -g".split()
-    for source in sorted(glob.glob(os.path.join(HERE, "*.c"))):
-        name = os.path.basename(source)[:-2]
-        if name != "common":
-            subprocess.run([os.environ.get("CC", "cc"), *flags, source, os.path.join(HERE, "common.c"),
-                            "-o", os.path.join(folder, name), "-lrt"], check=True)
-    return folder
-
-
-def choose(names):
-    unknown = [n for n in names if not any(fnmatch.fnmatch(c.name, n) for c in harness.CASES)]
-    if unknown:
-        sys.exit("run.py: no such case: " + ", ".join(unknown))
-    return [c for c in harness.CASES if not names or any(fnmatch.fnmatch(c.name, n) for n in names)]
-
-
-def main():
-    global BINARIES
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torpor", default=os.path.normpath(os.path.join(HERE, "..", "..", "build", "torpor")))
-    parser.add_argument("--list", action="store_true")
-    parser.add_argument("-j", type=int, default=1, dest="jobs")
-    parser.add_argument("names", nargs="*")
-    options = parser.parse_args()
-
-    declare()
-    cases = choose(options.names)
-    if options.list:
-        print("\n".join(c.name for c in cases))
-        return 0
-    if not os.access(options.torpor, os.X_OK):
-        sys.exit(f"run.py: {options.torpor} is not there; build it first")
-    runner = load_runner()
-    harness.become_subreaper()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    setup = runner.make_setup(os.path.abspath(options.torpor))
-    BINARIES = build(os.path.join(setup.folder, "kinds"))
-    counts = runner.run(setup, cases, options.jobs)
-    if counts["failed"]:
-        print(f"logs are kept in {setup.folder}")
-    else:
-        shutil.rmtree(setup.folder, ignore_errors=True)
-    skipped = f", {counts['skip']} skipped" if counts["skip"] else ""
-    print(f"{counts['ok']} passed, {counts['failed']} failed{skipped}")
-    return 1 if counts["failed"] else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    declare()
+    sys.exit(selfcheck.main(HERE, __doc__))

@@ -35,14 +35,14 @@ def unharmed(t, root, steps):
 def obstacles(t):
     """Every obstacle is listed at once; the program runs on; there is no image."""
     listener = socket.create_server(("127.0.0.1", 0))
-    root, steps, fds = hold(t, "inotify", "tcp", listener.getsockname()[1], "inotify")
+    root, steps, fds = hold(t, "io_uring", "tcp", listener.getsockname()[1], "io_uring")
     result = t.torpor("dump", root, "-o", t.image(), expect=1)
-    says(result, str(root), *[rf"fd {fd}\b" for fd in fds], "inotify", "tcp|socket")
+    says(result, str(root), *[rf"fd {fd}\b" for fd in fds], "io_uring", "TCP")
     if os.listdir(t.images):
         raise Failure(f"the refused dump left {os.listdir(t.images)}")
     unharmed(t, root, steps)
     says_check = t.torpor("check", root, expect=1)
-    if not re.search("inotify", says_check.out + says_check.err):
+    if not re.search("io_uring", says_check.out + says_check.err):
         raise Failure(f"torpor check does not name the obstacle: {says_check}")
     unharmed(t, root, steps)
     finish(t, root, steps)

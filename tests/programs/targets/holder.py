@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts, and holds things open: `file PATH`, `inotify`, `tcp PORT`. Says which fds it got in the file `fds`."""
+"""Counts, and holds things open: `file PATH`, `io_uring`, `tcp PORT`. Says which fds it got in the file `fds`."""
 
 import ctypes
 import os
@@ -16,9 +16,9 @@ while words:
     if what == "file":
         held.append(open(words.pop(0), "rb"))
         fds.append(held[-1].fileno())
-    elif what == "inotify":
-        fd = ctypes.CDLL(None).inotify_init1(0)
-        expect(ctypes.CDLL(None).inotify_add_watch(fd, b".", 0x400) >= 0, "inotify")
+    elif what == "io_uring":
+        fd = ctypes.CDLL(None).syscall(425, 4, ctypes.create_string_buffer(120))  # io_uring_setup
+        expect(fd >= 0, "io_uring_setup")
         fds.append(fd)
     elif what == "tcp":
         held.append(socket.create_connection(("127.0.0.1", int(words.pop(0)))))

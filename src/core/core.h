@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The two things torpor does, as functions. They print nothing and never exit. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "image/image.h"
+#include "image/pb.h"
+#include "util/arena.h"
+#include "util/err.h"
+#include "util/log.h"
+#include "util/obstacle.h"
+#include "util/progress.h"
+
+/* ---- dump ---- */
+
+struct dump_options {
+	pid_t pid;
+	const char *path;    /* of the image */
+	bool keep_running;   /* let the tree run on afterwards instead of ending it */
+	bool no_sync;        /* do not wait for the disk */
+	bool check_only;     /* find the obstacles, write nothing */
+	unsigned timeout_ms; /* for a task that does not stop */
+	const struct log *log;
+	const struct progress *progress;
+};
+
+struct dump_result {
+	struct arena arena;             /* owns what follows */
+	struct obstacle_list obstacles; /* what cannot be saved; empty on success */
+	size_t n_tasks, n_threads;
+	uint64_t bytes;                 /* of pages stored, or with check_only: that would be stored */
+	uint64_t frozen_ns;
+	const char *leftovers;          /* zombies that another parent must reap, in words; or NULL */
+};
+
+/*
+ * Save a tree. Whatever fails before the image is complete, the tree runs on
+ * untouched. Returns 0, or negative with `e` set; ERR_STATE with
+ * result->obstacles filled when something cannot be saved. `result` is freed by
+ * dump_result_done() in any case.
+ */
+int core_dump(const struct dump_options *o, struct dump_result *result, struct err *e);
+void dump_result_done(struct dump_result *result);
+
+/* ---- restore ---- */
+
+struct restore_options {
+	const char *path;
+	int streams[3];      /* what the saved standard streams are joined to; -1: nothing */
+	bool allow_changed;  /* accept files that changed since the dump */
+	unsigned pid_wait_ms; /* how long to wait for PIDs that only zombies hold */
+	/* Called when the tree is complete and about to run; negative (with `e` set) calls it off. NULL: nothing. */
+	int (*ready)(void *data, pid_t root, const Pb__Image *image, struct err *e);
+	void *ready_data;
+	const struct log *log;
+	const struct progress *progress; /* also called in the tasks while they load their memory */
+};
+
+/*
+ * Make the saved tree again; it runs when this returns, as a child of the
+ * caller. On failure nothing of it is left. Returns the root's PID, or negative.
+ */
+pid_t core_restore(const struct restore_options *o, struct err *e);
+
+/* ---- images ---- */
+
+/*
+ * Open an image, check its structure and, with `verify`, all its contents; parse
+ * and validate its metadata. The message lives in the arena; the image is closed
+ * by image_close().
+ */
+int core_open(const char *path, bool verify, struct arena *arena, struct image **ret, Pb__Image **ret_meta, struct err *e);

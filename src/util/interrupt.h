@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Being asked to stop. Whoever wants a long operation to end cleanly blocks these
+ * signals first; the operation looks between its steps whether one is pending.
+ * Signals that are not blocked are never seen here.
+ */
+
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "util/err.h"
+
+static inline void interrupt_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGHUP);
+	sigaddset(set, SIGQUIT);
+}
+
+/* 0, or negative with `e` set when one of the signals is pending. */
+static inline int interrupt_check(struct err *e)
+{
+	sigset_t wanted, pending;
+
+	interrupt_signals(&wanted);
+	if (sigpending(&pending) < 0)
+		return 0;
+	for (int signo = 1; signo < NSIG; signo++)
+		if (sigismember(&wanted, signo) == 1 && sigismember(&pending, signo) == 1)
+			return err_set(e, ERR_SYSTEM, 0, "interrupted by a signal (%s); nothing has changed", strsignal(signo));
+	return 0;
+}
