@@ -117,14 +117,16 @@ int lock_restore(const Pb__Object *o, int fd, struct err *e)
 /* The signal that tells of its end also tells the number of the fd by which it was taken: have it there for a moment. */
 static int lock_lease(int fd, int number, int type)
 {
-	cleanup_close int kept = fcntl(number, F_DUPFD_CLOEXEC, 0);
-	int r = 0;
+	int flags = fcntl(number, F_GETFD), r = 0;
+	cleanup_close int kept = flags < 0 ? -1 : fcntl(number, F_DUPFD_CLOEXEC, 0);
 
+	if (flags >= 0 && kept < 0)
+		return -errno;
 	if (dup3(fd, number, O_CLOEXEC) < 0 || fcntl(number, F_SETLEASE, type) < 0)
 		r = -errno;
 	if (kept < 0)
 		close(number);
-	else if (dup2(kept, number) < 0 && r == 0)
+	else if (dup3(kept, number, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0 && r == 0)
 		r = -errno;
 	return r;
 }

@@ -188,11 +188,12 @@ static int task_ask(struct remote *r, Pb__Task *pb, Pb__AddressSpace *space, str
 	return 0;
 }
 
-static int task_collect_threads(struct task_collect *c, struct remote *leader, Pb__Task *pb, struct err *e)
+static int task_collect_threads(struct task_collect *c, struct remote *leader, const struct proc_status *own,
+				Pb__Task *pb, struct err *e)
 {
 	struct target *t = leader->task;
 	Pb__Thread *th;
-	int r = thread_collect(c, leader, &th, e);
+	int r = thread_collect(c, leader, own, &th, e);
 
 	if (r == 0 && !pb_add(c->arena, pb, threads, th))
 		r = err_nomem(e);
@@ -209,7 +210,7 @@ static int task_collect_threads(struct task_collect *c, struct remote *leader, P
 			struct err later = ERR_INIT;
 			int closed;
 
-			r = thread_collect(c, &remote, &th, e);
+			r = thread_collect(c, &remote, &status, &th, e);
 			closed = remote_close(&remote, &later);
 			if (r == 0 && closed < 0) {
 				*e = later;
@@ -237,7 +238,7 @@ static int task_collect_inside(struct task_collect *c, struct target *t, const s
 	if (r == 0)
 		r = timers_collect(c, &leader, pb, e);
 	if (r == 0)
-		r = task_collect_threads(c, &leader, pb, e);
+		r = task_collect_threads(c, &leader, status, pb, e);
 	closed = remote_close(&leader, &later);
 	if (r == 0 && closed < 0) {
 		*e = later;

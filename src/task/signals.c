@@ -2,6 +2,7 @@
 
 /* Signal actions and pending signals of the thread group. */
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -45,11 +46,45 @@ static int signals_collect_action(struct task_collect *c, struct remote *r, int 
 	return 0;
 }
 
+/* Append to a repeated field. */
+static int signals_add(struct arena *arena, Pb__Siginfo ***field, size_t *n, const void *info)
+{
+	Pb__Siginfo *pb = pb_new(arena, Pb__Siginfo, pb__siginfo__init);
+	Pb__Siginfo **v = arena_grow(arena, *field, *n, sizeof(*v));
+
+	if (!pb || !v)
+		return -ENOMEM;
+	pb->info.len = SIGINFO_SIZE;
+	pb->info.data = arena_memdup(arena, info, SIGINFO_SIZE);
+	*field = v;
+	v[(*n)++] = pb;
+	return pb->info.data ? 0 : -ENOMEM;
+}
+
+/*
+ * Where a user's queue is full, the kernel keeps only the number of an ordinary
+ * signal. It is delivered as if an unknown process had sent it.
+ */
+static int signals_add_bare(struct arena *arena, uint64_t bare, Pb__Siginfo ***field, size_t *n)
+{
+	int r = 0;
+
+	for (int signo = 1; r == 0 && signo <= SIGNALS; signo++) {
+		unsigned char info[SIGINFO_SIZE] = { 0 }; /* SI_USER from process 0 */
+
+		memcpy(info, &signo, sizeof(signo));
+		if (bare & signal_bit(signo))
+			r = signals_add(arena, field, n, info);
+	}
+	return r;
+}
+
 /*
  * The queue of one thread, or of the group (flags PTRACE_PEEKSIGINFO_SHARED),
- * appended to a repeated field.
+ * appended to a repeated field. `pending`: the numbers that /proc shows.
  */
-static int signals_peek(struct task_collect *c, pid_t tid, uint32_t flags, Pb__Siginfo ***field, size_t *n, struct err *e)
+static int signals_peek(struct task_collect *c, pid_t tid, uint32_t flags, uint64_t pending, Pb__Siginfo ***field,
+			size_t *n, struct err *e)
 {
 	unsigned char infos[PEEK_BATCH][SIGINFO_SIZE];
 	struct ptrace_peeksiginfo_args args = { .flags = flags, .nr = PEEK_BATCH };
@@ -60,21 +95,17 @@ static int signals_peek(struct task_collect *c, pid_t tid, uint32_t flags, Pb__S
 		if (got < 0)
 			return err_sys(e, got, "reading the pending signals of thread %d", tid);
 		for (int i = 0; i < got; i++) {
-			Pb__Siginfo *pb = pb_new(c->arena, Pb__Siginfo, pb__siginfo__init);
-			Pb__Siginfo **v = arena_grow(c->arena, *field, *n, sizeof(*v));
+			int signo;
 
-			if (!pb || !v)
+			memcpy(&signo, infos[i], sizeof(signo));
+			if (signo >= 1 && signo <= SIGNALS)
+				pending &= ~signal_bit(signo);
+			if (signals_add(c->arena, field, n, infos[i]) < 0)
 				return err_nomem(e);
-			pb->info.len = SIGINFO_SIZE;
-			pb->info.data = arena_memdup(c->arena, infos[i], SIGINFO_SIZE);
-			if (!pb->info.data)
-				return err_nomem(e);
-			*field = v;
-			v[(*n)++] = pb;
 		}
 		args.off += (uint64_t)got;
 	} while (got == PEEK_BATCH);
-	return 0;
+	return signals_add_bare(c->arena, pending, field, n) < 0 ? err_nomem(e) : 0;
 }
 
 int signals_collect(struct task_collect *c, struct remote *r, const struct proc_status *status, Pb__Task *pb,
@@ -89,13 +120,15 @@ int signals_collect(struct task_collect *c, struct remote *r, const struct proc_
 		if ((wanted & signal_bit(signo)) && signo != SIGKILL && signo != SIGSTOP)
 			ret = signals_collect_action(c, r, signo, pb, e);
 	if (ret == 0)
-		ret = signals_peek(c, tid, PTRACE_PEEKSIGINFO_SHARED, &pb->pending, &pb->n_pending, e);
+		ret = signals_peek(c, tid, PTRACE_PEEKSIGINFO_SHARED, status->shd_pending, &pb->pending,
+				   &pb->n_pending, e);
 	return ret;
 }
 
-int signals_collect_thread(struct task_collect *c, pid_t tid, Pb__Thread *th, struct err *e)
+int signals_collect_thread(struct task_collect *c, pid_t tid, const struct proc_status *status, Pb__Thread *th,
+			   struct err *e)
 {
-	return signals_peek(c, tid, 0, &th->pending, &th->n_pending, e);
+	return signals_peek(c, tid, 0, status->sig_pending, &th->pending, &th->n_pending, e);
 }
 
 static int signals_full(struct err *e)

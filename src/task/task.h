@@ -42,10 +42,13 @@ int creds_collect(struct task_collect *c, struct target *t, const struct proc_st
 		  struct err *e);
 int signals_collect(struct task_collect *c, struct remote *r, const struct proc_status *status, Pb__Task *pb,
 		    struct err *e);
-int signals_collect_thread(struct task_collect *c, pid_t tid, Pb__Thread *th, struct err *e);
+int signals_collect_thread(struct task_collect *c, pid_t tid, const struct proc_status *status, Pb__Thread *th,
+			   struct err *e);
 int timers_collect(struct task_collect *c, struct remote *r, Pb__Task *pb, struct err *e);
 int limits_collect(struct task_collect *c, struct target *t, Pb__Task *pb, struct err *e);
-int thread_collect(struct task_collect *c, struct remote *r, Pb__Thread **ret, struct err *e);
+/* `status`: that of the thread. */
+int thread_collect(struct task_collect *c, struct remote *r, const struct proc_status *status, Pb__Thread **ret,
+		   struct err *e);
 
 /* Refuse a task for a reason of its own. Returns 0, or negative when out of memory. */
 #define task_refuse(c, t, id, help, ...)                                                                      \

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
 
@@ -24,7 +25,8 @@ enum { AFFINITY_MAX = 1024, SIGINFO_SIZE = 128, THREAD_STEPS = 12, CREDS_STEPS =
 /* ---- dump ---- */
 
 /* What ptrace tells. */
-static int thread_collect_state(struct task_collect *c, const struct target_thread *t, Pb__Thread *th, struct err *e)
+static int thread_collect_state(struct task_collect *c, const struct target_thread *t, const struct proc_status *status,
+				Pb__Thread *th, struct err *e)
 {
 	unsigned char xstate[ARCH_XSTATE_MAX];
 	struct ptrace_rseq_configuration rseq = { 0 };
@@ -43,7 +45,7 @@ static int thread_collect_state(struct task_collect *c, const struct target_thre
 		pb_set(th, rseq_size, rseq.rseq_abi_size);
 		pb_set(th, rseq_signature, rseq.signature);
 	}
-	return signals_collect_thread(c, t->tid, th, e);
+	return signals_collect_thread(c, t->tid, status, th, e);
 }
 
 /* What other processes may ask the kernel. */
@@ -118,7 +120,8 @@ static int thread_collect_comm(struct task_collect *c, struct target *t, pid_t t
 	return 0;
 }
 
-int thread_collect(struct task_collect *c, struct remote *r, Pb__Thread **ret, struct err *e)
+int thread_collect(struct task_collect *c, struct remote *r, const struct proc_status *status, Pb__Thread **ret,
+		   struct err *e)
 {
 	Pb__Thread *th = pb_new(c->arena, Pb__Thread, pb__thread__init);
 	pid_t tid = r->thread->tid;
@@ -127,7 +130,7 @@ int thread_collect(struct task_collect *c, struct remote *r, Pb__Thread **ret, s
 		return err_nomem(e);
 	th->tid = tid;
 	*ret = th;
-	if (thread_collect_comm(c, r->task, tid, th, e) < 0 || thread_collect_state(c, r->thread, th, e) < 0 ||
+	if (thread_collect_comm(c, r->task, tid, th, e) < 0 || thread_collect_state(c, r->thread, status, th, e) < 0 ||
 	    thread_collect_outside(c, tid, th, e) < 0)
 		return -1;
 	return thread_ask(r, th, e);
@@ -207,24 +210,35 @@ static int thread_note(struct obstacle_list *notes, const Pb__Thread *th, const 
 			    "%s could not be set again: %s", what, strerror(-number));
 }
 
-static int thread_restore_scheduling(const Pb__Thread *th, struct obstacle_list *notes)
+static int thread_restore_policy(const Pb__Thread *th, struct obstacle_list *notes)
 {
 	struct sys_sched_attr saved, now = { .size = sizeof(now) };
-	int r, ret = 0;
+	int r = 0;
 
-	if (th->has_sched_attr && th->sched_attr.len == sizeof(saved) && sys_sched_getattr(th->tid, &now) == 0) {
-		memcpy(&saved, th->sched_attr.data, sizeof(saved));
-		if (memcmp(&saved, &now, sizeof(now)) != 0) {
-			r = sys_sched_setattr(th->tid, &saved);
-			ret = r < 0 ? thread_note(notes, th, "its scheduling policy or nice value", r) : ret;
-		}
-	}
-	if (th->has_affinity) {
-		r = sys_sched_setaffinity(th->tid, th->affinity.len, th->affinity.data);
-		ret = r < 0 ? thread_note(notes, th, "its CPU affinity", r) : ret;
-	}
-	if (th->has_ioprio && sys_ioprio_get(th->tid) != (int)th->ioprio) {
-		r = sys_ioprio_set(th->tid, (int)th->ioprio);
+	if (!th->has_sched_attr || th->sched_attr.len != sizeof(saved) || sys_sched_getattr(th->tid, &now) < 0)
+		return 0;
+	memcpy(&saved, th->sched_attr.data, sizeof(saved));
+	/* With SCHED_IDLE, sched_setattr(2) passes over the nice value. */
+	if (saved.nice != now.nice && saved.policy == SCHED_IDLE &&
+	    setpriority(PRIO_PROCESS, (id_t)th->tid, saved.nice) < 0)
+		r = -errno;
+	if (r == 0 && memcmp(&saved, &now, sizeof(now)) != 0)
+		r = sys_sched_setattr(th->tid, &saved);
+	return r < 0 ? thread_note(notes, th, "its scheduling policy or nice value", r) : 0;
+}
+
+/* Also where the image says nothing: torpor's own affinity and I/O priority are not the program's. */
+static int thread_restore_scheduling(const Pb__Thread *th, struct obstacle_list *notes)
+{
+	unsigned char every[AFFINITY_MAX];
+	int ioprio = th->has_ioprio ? (int)th->ioprio : 0, r, ret = thread_restore_policy(th, notes);
+
+	memset(every, 0xff, sizeof(every));
+	r = th->has_affinity ? sys_sched_setaffinity(th->tid, th->affinity.len, th->affinity.data)
+			     : sys_sched_setaffinity(th->tid, sizeof(every), every);
+	ret = r < 0 ? thread_note(notes, th, "its CPU affinity", r) : ret;
+	if (sys_ioprio_get(th->tid) != ioprio) {
+		r = sys_ioprio_set(th->tid, ioprio);
 		ret = r < 0 ? thread_note(notes, th, "its I/O priority", r) : ret;
 	}
 	return ret;

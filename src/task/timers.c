@@ -71,10 +71,20 @@ static int timers_collect_interval(struct task_collect *c, struct remote *r, uns
 	return 0;
 }
 
-/* /proc shows CPU clocks as the kernel encodes them: -6 for the process', -2 for a thread's. */
-static int timer_clock(int shown)
+/* /proc shows CPU clocks as the kernel encodes them: with the thread, which is 0 where it is the one that made the timer. */
+enum { CLOCK_OF_MAKERS_PROCESS = -6, CLOCK_OF_MAKER = -2 };
+
+/*
+ * All timers are made again by the first thread. A timer on the CPU clock of
+ * another maker: who that was is not told, but such timers are for themselves.
+ */
+static int timer_clock(const struct proc_timer *t)
 {
-	return shown == -6 ? CLOCK_PROCESS_CPUTIME_ID : shown == -2 ? CLOCK_THREAD_CPUTIME_ID : shown;
+	if (t->clock == CLOCK_OF_MAKERS_PROCESS)
+		return CLOCK_PROCESS_CPUTIME_ID;
+	if (t->clock == CLOCK_OF_MAKER)
+		return t->notify & SIGEV_THREAD_ID ? (int)((~(unsigned)t->tid << 3) | 6) : CLOCK_THREAD_CPUTIME_ID;
+	return t->clock;
 }
 
 static int timers_collect_posix(struct task_collect *c, struct remote *r, const struct proc_timer *t, Pb__Task *pb,
@@ -92,7 +102,7 @@ static int timers_collect_posix(struct task_collect *c, struct remote *r, const 
 	if (result < 0)
 		return err_sys(e, (int)result, "timer_gettime of timer %d", t->id);
 	timer->id = (uint32_t)t->id;
-	timer->clock = (uint32_t)timer_clock(t->clock);
+	timer->clock = (uint32_t)timer_clock(t);
 	timer->notify = (uint32_t)t->notify;
 	timer->signo = (uint32_t)t->signo;
 	timer->sigval = t->sigval;

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int exclusive, exclusive_dup, shared, folder, posix, posix_again, ofd, read_lease, write_lease, gone;
+static int exclusive, exclusive_dup, shared, folder, posix, posix_again, ofd, read_lease, write_lease, gone, both;
 
 static int open_new(const char *path, int flags)
 {
@@ -21,6 +21,12 @@ static int set(int fd, int command, short type, off_t start, off_t length)
 	struct flock range = { .l_type = type, .l_start = start, .l_len = length };
 
 	return fcntl(fd, command, &range);
+}
+
+/* Two tasks hold locks by one open file description. */
+static void lock_in_second(void)
+{
+	check_call(set(both, F_SETLK, F_WRLCK, 7, 2));
 }
 
 void setup(const char *argument)
@@ -46,6 +52,9 @@ void setup(const char *argument)
 	check_call(set(ofd, F_OFD_SETLK, F_WRLCK, 0, 1));
 	check_call(set(ofd, F_OFD_SETLK, F_RDLCK, 1000, 1000));
 
+	both = open_new("both", O_RDWR);
+	check_call(set(both, F_SETLK, F_WRLCK, 0, 1));
+
 	signal(SIGIO, SIG_IGN);
 	close(open_new("read lease", O_RDWR));
 	read_lease = (int)check_call(open("read lease", O_RDONLY));
@@ -53,6 +62,7 @@ void setup(const char *argument)
 	write_lease = open_new("write lease", O_RDWR | O_CLOEXEC);
 	check_call(fcntl(write_lease, F_SETLEASE, F_WRLCK));
 	second_task_start();
+	second_task_run(lock_in_second);
 }
 
 /* Who stands in the way of this lock? 0: nobody; -1: an OFD lock. The range that is locked goes into *range. */
@@ -79,8 +89,10 @@ static bool is_locked(const char *path, int operation)
 /* From another task: a task's own POSIX locks are never in its own way. */
 static void verify_in_second(void)
 {
-	struct flock range;
+	struct flock range = { .l_type = F_WRLCK, .l_start = 0, .l_len = 100 };
 
+	check_call(fcntl(both, F_GETLK, &range)); /* opening and closing it would give the own lock up */
+	check(range.l_type == F_WRLCK && range.l_pid == getppid() && range.l_start == 0 && range.l_len == 1);
 	check(is_locked("exclusive", LOCK_SH));
 	check(is_locked("shared", LOCK_EX) && !is_locked("shared", LOCK_SH));
 	check(is_locked(".", LOCK_SH));
@@ -96,9 +108,12 @@ static void verify_in_second(void)
 
 void verify(void)
 {
+	struct flock range = { .l_type = F_WRLCK, .l_start = 0, .l_len = 100 };
 	char path[64];
 
 	second_task_run(verify_in_second);
+	check_call(fcntl(both, F_GETLK, &range));
+	check(range.l_type == F_WRLCK && range.l_pid == second_task_pid() && range.l_start == 7 && range.l_len == 2);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", gone);
 	check(is_locked(path, LOCK_SH));
 	check(check_call(fcntl(read_lease, F_GETLEASE)) == F_RDLCK);

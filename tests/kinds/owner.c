@@ -29,6 +29,13 @@ static void own(int fd, int type, pid_t pid, int signo, int flags)
 	check_call(fcntl(fd, F_SETFL, check_call(fcntl(fd, F_GETFL)) | flags));
 }
 
+static int move(int fd, int number)
+{
+	check_call(dup2(fd, number));
+	check_call(close(fd));
+	return number;
+}
+
 void setup(const char *argument)
 {
 	pthread_t handle;
@@ -41,6 +48,7 @@ void setup(const char *argument)
 	sigaddset(&set, SIGIO);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	check_call(socketpair(AF_UNIX, SOCK_STREAM, 0, self));
+	self[0] = move(self[0], 30); /* to a number that nothing gets by chance */
 	check_call(socketpair(AF_UNIX, SOCK_STREAM, 0, group));
 	check_call(pipe(other));
 	check_call(pipe(thread));
@@ -55,8 +63,8 @@ void setup(const char *argument)
 	own(group[0], F_OWNER_PGRP, getpgrp(), 0, 0);
 	own(other[0], F_OWNER_PID, second_task_pid(), SIGIO, 0);
 	own(thread[0], F_OWNER_TID, thread_id, SIGUSR2, 0);
-	leased = (int)check_call(open("leased", O_RDWR | O_CREAT, 0600));
-	own(leased, F_OWNER_PID, second_task_pid(), SIGUSR2, 0);
+	leased = move((int)check_call(open("leased", O_RDWR | O_CREAT, 0600)), 40);
+	own(leased, F_OWNER_PID, getpid(), SIGRTMIN + 1, 0);
 	check_call(fcntl(leased, F_SETLEASE, F_WRLCK));
 }
 
@@ -78,7 +86,7 @@ void verify(void)
 	check_owner(group[0], F_OWNER_PGRP, getpgrp(), 0);
 	check_owner(other[0], F_OWNER_PID, second_task_pid(), SIGIO);
 	check_owner(thread[0], F_OWNER_TID, thread_id, SIGUSR2);
-	check_owner(leased, F_OWNER_PID, second_task_pid(), SIGUSR2);
+	check_owner(leased, F_OWNER_PID, getpid(), SIGRTMIN + 1);
 	check_owner(self[1], F_OWNER_TID, 0, 0);
 	check(check_call(fcntl(leased, F_GETLEASE)) == F_WRLCK);
 	check_flags(self[0], O_ASYNC | O_NONBLOCK, O_ASYNC | O_NONBLOCK);
@@ -92,6 +100,14 @@ void verify(void)
 	check(sigtimedwait(&set, &info, &(struct timespec){ 5, 0 }) == SIGRTMIN + 1);
 	check(info.si_fd == self[0]);
 	check_read(self[0], "x");
+
+	/* Somebody wants the leased file. */
+	check(open("leased", O_RDWR | O_NONBLOCK) == -1 && errno == EWOULDBLOCK);
+	check(sigtimedwait(&set, &info, &(struct timespec){ 5, 0 }) == SIGRTMIN + 1);
+	check(info.si_fd == leased);
+	check_call(fcntl(leased, F_SETLEASE, F_UNLCK)); /* the owner goes with it */
+	own(leased, F_OWNER_PID, getpid(), SIGRTMIN + 1, 0);
+	check_call(fcntl(leased, F_SETLEASE, F_WRLCK));
 	while (sigtimedwait(&set, &info, &(struct timespec){ 0, 1000000 }) > 0)
 		;
 }

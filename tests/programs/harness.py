@@ -183,6 +183,9 @@ class Names:
         return link
 
 
+SHOWN = "pos flags eventfd-count eventfd-semaphore sigmask Pid clockid it_interval".split() + ["settime flags"]
+
+
 def portrait_fds(pid, names):
     fds = {}
     for fd in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
@@ -190,10 +193,12 @@ def portrait_fds(pid, names):
         info = []
         for line in read(f"/proc/{pid}/fdinfo/{fd}").splitlines():
             key = line.split(":")[0].strip()
-            if key in ("pos", "flags", "eventfd-count", "eventfd-semaphore", "sigmask"):
+            if key in SHOWN or key.startswith("inotify"):
                 info.append(" ".join(line.split()))
             elif key == "tfd":
                 info.append(" ".join(line.split(" pos:")[0].split()))
+            elif key == "lock":  # without its number, holder and inode
+                info.append(" ".join(["lock", *line.split()[2:5], *line.split()[-2:]]))
         fds[f"fd {fd}"] = link + " | " + ", ".join(sorted(info))
     return fds
 
@@ -360,6 +365,7 @@ class Context:
     """One case at work. Its process is a subreaper, so every process of the case is below it."""
 
     def __init__(self, setup, name):
+        self.launcher = []  # a command that runs torpor
         self.setup, self.name = setup, name
         self.base = os.path.join(setup.folder, name)
         self.work = os.path.join(self.base, "work")
@@ -455,7 +461,9 @@ class Context:
 
     def torpor_start(self, arguments, stdin=subprocess.DEVNULL, stdout=None, stderr=None, **more):
         self.calls += 1
-        argv = [self.setup.binary, *map(str, arguments)]
+        argv = [*self.launcher, self.setup.binary, *map(str, arguments)]
+        if self.launcher:
+            more["user"] = False  # it becomes the user itself
         with self.output(f"{self.calls}.out") as out, self.output(f"{self.calls}.err") as err:
             pid = self.popen(argv, stdin, stdout or out, stderr or err, **more)
         self.log(f"call {self.calls}: torpor {' '.join(argv[1:])}")
@@ -576,8 +584,10 @@ class Context:
         self.dump(root, "compared")
         self.restore(root, "compared")
         for pid in stopped:
-            if stat_of(pid) is None or not self.stands_still(pid):
-                raise Failure(f"task {pid} was stopped, but is not after the restore")
+            # It takes its SIGSTOP by itself, as soon as it gets to run.
+            self.until(lambda: stat_of(pid) is None or self.stands_still(pid), 2, f"task {pid} was stopped, but is not")
+            if stat_of(pid) is None:
+                raise Failure(f"task {pid} was stopped, and is gone after the restore")
         found = differences(before, portrait(root))
         for line in found:
             self.log(line)

@@ -16,12 +16,15 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "programs"))
 import selfcheck  # noqa: E402
 
-PROGRAMS = """registers threads signals""".split()
+PROGRAMS = """registers threads signals task""".split()
+TICKING = """timers""".split()  # /proc shows other pending signals from one moment to the next
 
 
 def declare():
     for program in PROGRAMS:
         selfcheck.declare(program)
+    for program in TICKING:
+        selfcheck.declare(program, [way for way in selfcheck.WAYS if way is not selfcheck.compared])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torpor where the kernel lacks what newer ones brought: every fallback at once, under a seccomp filter."""
+
+import os
+import subprocess
+
+from harness import Failure, PYTHON, Skip, Steps, case, finish
+
+
+def launcher(t):
+    if t.setup.account is None:
+        raise Skip("only root can set a filter and keep the file capability")
+    binary = t.path("without")
+    done = subprocess.run([os.environ.get("CC", "cc"), "-O1", "-o", binary, t.target("without.c")], capture_output=True,
+                          text=True)
+    if done.returncode:
+        raise Failure(f"without.c does not compile: {done.stderr}")
+    return [binary, str(t.setup.account.pw_uid), str(t.setup.account.pw_gid)]
+
+
+def sleeps_and_wakes(t, argv, labels):
+    t.launcher = launcher(t)
+    steps = Steps(t, labels)
+    root = t.start(argv)
+    steps.advance(3, seconds=60)
+    t.dump(root)
+    t.restore(root)
+    steps.advance(5)
+    finish(t, root, steps)
+
+
+@case("old-kernel-python", needs=["cc"])
+def python(t):
+    sleeps_and_wakes(t, [PYTHON, "-B", t.target("plain.py"), "64"], ["step"])
+
+
+@case("old-kernel-threads", needs=["cc"])
+def threads(t):
+    sleeps_and_wakes(t, [PYTHON, "-B", t.target("threads.py")], [f"thread{k}" for k in range(8)])
+
+
+@case("old-kernel-pool", needs=["cc"])
+def pool(t):
+    sleeps_and_wakes(t, [PYTHON, "-B", t.target("pool.py")], ["step"])
