@@ -8,13 +8,18 @@
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "memory/huge.h"
 #include "memory/memory.h"
 #include "proc/maps.h"
 
-enum { BATCH_IOV = 1024 };
+enum {
+	BATCH_IOV = 1024,
+	SLOW_STAGINGS = 3,
+	SLOW_STAGING_NS = 4000000, /* what HUGE_STAGING_SIZE costs in small pages, and a bit */
+};
 
 /* One stretch of the image file into many places of memory. */
 struct fill_batch {
@@ -38,6 +43,7 @@ struct fill {
 	size_t mapping, span;    /* the next that may meet the next run */
 	uint64_t staged;         /* bytes in the staging, for ... */
 	uint64_t staged_to;      /* ... this place */
+	unsigned slow;           /* how many stagings in a row took too long */
 	uint64_t done, total;
 };
 
@@ -89,14 +95,37 @@ static int fill_read(struct fill *f, uint64_t to, uint64_t from, uint64_t size, 
 
 /* ---- huge pages ---- */
 
+static uint64_t fill_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/*
+ * Where huge pages are slow to get (a virtual machine whose host must find the
+ * memory first, a fragmented one) small ones, which tend to be in use lately, are
+ * the better choice: give up after some that took longer than small ones would.
+ */
+static void fill_judge(struct fill *f, uint64_t took_ns)
+{
+	f->slow = took_ns > SLOW_STAGING_NS ? f->slow + 1 : 0;
+	if (f->slow == SLOW_STAGINGS)
+		huge_close(&f->huge);
+}
+
 static int fill_unstage(struct fill *f, struct err *e)
 {
+	uint64_t begun = fill_now_ns();
+
 	if (!f->staged)
 		return 0;
 	if (fill_flush(f, e) < 0)
 		return -1;
 	huge_move(&f->huge, f->staged_to, f->staged);
 	f->staged = 0;
+	fill_judge(f, fill_now_ns() - begun);
 	return 0;
 }
 
