@@ -61,8 +61,12 @@ class Tool:
         with open(log, "w") as err:
             began = time.perf_counter()
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=err, stderr=err, **more)
-            status = process.wait(120)
+            # Not process.wait(120), which polls every 50 ms. The alarm only ends a hang.
+            signal.signal(signal.SIGALRM, lambda *_: process.kill())
+            signal.alarm(120)
+            status = process.wait()
             took = time.perf_counter() - began
+            signal.alarm(0)
         if status:
             raise Refused(f"{what}: {self.trouble(what)}")
         return took

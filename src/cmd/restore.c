@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "cmd/cmd.h"
@@ -29,6 +30,7 @@ struct foreground {
 	const char *pidfile;
 	int tty;       /* our controlling terminal; -1: none, or we are not in its foreground */
 	pid_t group;   /* the root's process group, when it is not ours */
+	bool redraw;   /* a full-screen program: what it had drawn is gone */
 	sigset_t mask; /* as it was before we blocked what is passed on */
 	int signals;   /* signalfd of what is passed on, and of SIGCHLD */
 };
@@ -109,6 +111,17 @@ static void restore_give_terminal(struct foreground *f, pid_t group)
 	tcsetpgrp(f->tty, group);
 }
 
+/* The modes that the program had set; the shell sets its own again when we end or stop. */
+static void restore_terminal_modes(struct foreground *f, const Pb__Image *image)
+{
+	struct termios modes;
+
+	if (f->tty < 0 || !image->tasks[0]->foreground || !core_terminal_modes(image, &modes))
+		return;
+	tcsetattr(f->tty, TCSANOW, &modes);
+	f->redraw = !(modes.c_lflag & ICANON);
+}
+
 static int restore_ready(void *data, pid_t root, const Pb__Image *image, struct err *e)
 {
 	struct foreground *f = data;
@@ -118,6 +131,8 @@ static int restore_ready(void *data, pid_t root, const Pb__Image *image, struct 
 		return -1;
 	if (!f->detach && !pb->group_outside && pb->sid != pb->pid)
 		restore_give_terminal(f, pb->pgid);
+	if (!f->detach)
+		restore_terminal_modes(f, image);
 	return 0;
 }
 
@@ -225,6 +240,8 @@ static int restore_run(const struct cmd_globals *g, int argc, char **argv)
 			printf("%d\n", root);
 		return 0;
 	}
+	if (f.redraw)
+		kill(f.group ? -f.group : root, SIGWINCH);
 	return foreground_wait(&f, root);
 }
 

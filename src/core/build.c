@@ -334,7 +334,7 @@ static int build_script(struct build *b, struct memory_load *m, const struct tas
 	if (lock_restore_script(tr->pb, tr->region, &s, e) < 0)
 		return -1;
 	if (signals_restore(tr, &s, e) < 0 || build_threads(tr, &s, e) < 0 || timers_restore(tr, &s, e) < 0 ||
-	    thread_restore(tr, tr->pb->threads[0], &s, e) < 0)
+	    limits_restore_script(tr, &s, e) < 0 || thread_restore(tr, tr->pb->threads[0], &s, e) < 0)
 		return -1;
 	*ret = s.script;
 	return script_finish(&s, e);
@@ -382,7 +382,7 @@ static int build_state(struct build *b, size_t index, struct memory_load *m, str
 		.arena = m->arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
 	};
 
-	if (memory_reserve(m, script_bytes(pb, m), e) < 0 || memory_place(m, e) < 0 || memory_fill(m, e) < 0 ||
+	if (limits_widen(&tr, e) < 0 || memory_reserve(m, script_bytes(pb, m), e) < 0 || memory_place(m, e) < 0 || memory_fill(m, e) < 0 ||
 	    memory_settle(m, e) < 0)
 		return -1;
 	if (objects_install(&rt, index, b->plan->fd_base, e) < 0 || limits_restore(&tr, e) < 0)

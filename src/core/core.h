@@ -67,6 +67,13 @@ struct restore_options {
  */
 pid_t core_restore(const struct restore_options *o, struct err *e);
 
+/*
+ * The modes that the saved program had set on its terminal, which is outside the
+ * tree: for the terminal it is restored on. False when there are none.
+ */
+struct termios;
+bool core_terminal_modes(const Pb__Image *image, struct termios *ret);
+
 /* ---- images ---- */
 
 /*

@@ -4,10 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "kinds/lock.h"
 #include "kinds/owner.h"
+#include "core/core.h"
 #include "sys/process.h"
 #include "util/fd.h"
 
@@ -175,6 +178,26 @@ int objects_complete(struct restore_objects *r, const Pb__Image *img, const int 
 			return err_wrap(e, "fd %u of task %d", img->objects[i]->home_fd,
 					img->tasks[img->objects[i]->home_task]->pid);
 	return 0;
+}
+
+bool core_terminal_modes(const Pb__Image *image, struct termios *ret)
+{
+	struct arena arena = ARENA_INIT;
+	struct err ignored = ERR_INIT;
+	bool found = false;
+
+	for (size_t i = 0; !found && i < image->n_objects; i++) {
+		const Pb__Outside *pb;
+
+		if (image->objects[i]->kind != kind_outside.tag)
+			continue;
+		pb = (const Pb__Outside *)object_unpack(&arena, image->objects[i], &ignored);
+		found = pb && pb->termios.len == sizeof(*ret);
+		if (found)
+			memcpy(ret, pb->termios.data, sizeof(*ret));
+	}
+	arena_done(&arena);
+	return found;
 }
 
 /* ---- restore: in a task ---- */

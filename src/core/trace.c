@@ -29,6 +29,49 @@ int trace_begin(pid_t root, struct err *e)
 	return r < 0 ? err_sys(e, r, "tracing our own child %d", root) : 0;
 }
 
+/* ---- what became of a script ---- */
+
+static int trace_read(pid_t pid, uint64_t addr, void *buf, size_t size)
+{
+	struct iovec local = { buf, size }, remote = { (void *)addr, size };
+
+	return process_vm_readv(pid, &local, 1, &remote, 1, 0) == (ssize_t)size ? 0 : -EIO;
+}
+
+/* Did the script at `addr` run to its end? */
+static int trace_check_end(pid_t pid, uint64_t addr, struct script *ret, struct err *e)
+{
+	struct script_op op;
+
+	if (trace_read(pid, addr, ret, sizeof(*ret)) < 0)
+		return err_set(e, ERR_SYSTEM, 0, "reading the script's outcome");
+	if (ret->done == ret->n)
+		return 0;
+	if (trace_read(pid, ret->ops + ret->done * sizeof(op), &op, sizeof(op)) < 0)
+		return err_set(e, ERR_SYSTEM, 0, "reading the script's outcome");
+	return err_sys(e, (int)op.result, "%s (step %u of %u)", op.note ? (const char *)op.note : "the switch",
+		       ret->done + 1, ret->n);
+}
+
+/* As above, for the scripts of the threads as well. */
+static int trace_check_script(pid_t pid, uint64_t addr, struct err *e)
+{
+	struct script script;
+	struct script_op op;
+
+	if (trace_check_end(pid, addr, &script, e) < 0)
+		return -1;
+	for (uint32_t i = 0; i < script.n; i++) {
+		int r = trace_read(pid, script.ops + i * sizeof(op), &op, sizeof(op));
+
+		if (r == 0 && op.code == SCRIPT_THREAD)
+			r = trace_check_script(pid, op.args[2], e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 /* ---- until all have parked ---- */
 
 static const struct plan_task *trace_task(const struct build *b, pid_t pid)
@@ -69,6 +112,17 @@ static bool trace_is_zombie_signal(const struct build *b, pid_t pid)
 	return t && t->pb->state == PB__TASK_STATE__ZOMBIE;
 }
 
+/* A leader that has given up has not made all its threads: nobody must wait for those. */
+static int trace_parked(const struct build *b, pid_t tid, struct err *e)
+{
+	const struct plan_task *t = trace_task(b, tid);
+	struct script script;
+
+	if (!t || trace_check_end(tid, b->regions[t - b->plan->tasks].script, &script, e) == 0)
+		return 0;
+	return err_wrap(e, "task %d (%s)", t->pb->pid, t->pb->comm);
+}
+
 /* One event. Returns 1 when a thread has parked, 0 for all else, negative when the restore has failed. */
 static int trace_event(struct build *b, pid_t tid, int status, struct err *e)
 {
@@ -78,7 +132,7 @@ static int trace_event(struct build *b, pid_t tid, int status, struct err *e)
 		return trace_may_end(b, tid, status) ? 0 : trace_lost(b, tid, status, e);
 	if (!(status >> 16)) {
 		if (WSTOPSIG(status) == SIGSTOP && !trace_is_zombie_signal(b, tid))
-			return 1;
+			return trace_parked(b, tid, e) < 0 ? -1 : 1;
 		signo = WSTOPSIG(status);
 	}
 	sys_ptrace(SYS_PTRACE_CONT, tid, 0, (uintptr_t)signo); /* gone: its end will be reported */
@@ -106,38 +160,6 @@ int trace_until_parked(struct build *b, struct err *e)
 }
 
 /* ---- a parked task ---- */
-
-static int trace_read(pid_t pid, uint64_t addr, void *buf, size_t size)
-{
-	struct iovec local = { buf, size }, remote = { (void *)addr, size };
-
-	return process_vm_readv(pid, &local, 1, &remote, 1, 0) == (ssize_t)size ? 0 : -EIO;
-}
-
-/* Did the script at `addr` run to its end? Descends into those of the threads. */
-static int trace_check_script(pid_t pid, uint64_t addr, struct err *e)
-{
-	struct script script;
-	struct script_op op;
-
-	if (trace_read(pid, addr, &script, sizeof(script)) < 0)
-		return err_set(e, ERR_SYSTEM, 0, "reading the script's outcome");
-	if (script.done < script.n) {
-		if (trace_read(pid, script.ops + script.done * sizeof(op), &op, sizeof(op)) < 0)
-			return err_set(e, ERR_SYSTEM, 0, "reading the script's outcome");
-		return err_sys(e, (int)op.result, "%s (step %u of %u)", op.note ? (const char *)op.note : "the switch",
-			       script.done + 1, script.n);
-	}
-	for (uint32_t i = 0; i < script.n; i++) {
-		int r = trace_read(pid, script.ops + i * sizeof(op), &op, sizeof(op));
-
-		if (r == 0 && op.code == SCRIPT_THREAD)
-			r = trace_check_script(pid, op.args[2], e);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
 
 /* A `syscall` instruction of the vdso: our own is the same as every task's. */
 static int trace_find_gadget(const Pb__AddressSpace *space, pid_t pid, uint64_t *ret, struct err *e)
@@ -240,7 +262,7 @@ static int trace_finish_task(struct build *b, size_t index, struct obstacle_list
 	for (size_t i = 0; i < pb->n_threads; i++)
 		if (thread_restore_outside(pb->threads[i], notes, e) < 0)
 			return -1;
-	return 0;
+	return limits_note(notes->arena, pb, notes) < 0 || thread_note_parent(pb, notes) < 0 ? err_nomem(e) : 0;
 }
 
 int trace_finish(struct build *b, struct obstacle_list *notes, struct err *e)

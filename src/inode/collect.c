@@ -95,16 +95,36 @@ static void inode_take_seals(struct inode_entry *n)
 		pb_set(n->pb, seals, (uint32_t)seals);
 }
 
+static int inode_open_fd(const struct target *task, unsigned fd)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "fd/%u", fd);
+	return fd_open_proc(task->pid, name, O_RDONLY);
+}
+
+/* A file that only its mappings had told of, turns out to be open as well. */
+static void inode_see(struct inode_entry *n, const struct target *task, unsigned fd, const struct stat *st)
+{
+	if (n->fd >= 0 || n->pb->kind == PB__INODE_KIND__PATH)
+		return;
+	n->fd = inode_open_fd(task, fd);
+	pb_set(n->pb, size, (uint64_t)st->st_size);
+	pb_set(n->pb, mode, st->st_mode);
+	inode_take_seals(n);
+}
+
 int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned fd, const char *link,
 		     const struct stat *st, enum inode_use use, uint32_t *ret_index, struct err *e)
 {
 	struct inode_entry *n = inode_find(t, st->st_dev, st->st_ino, ret_index);
 	size_t len = strlen(link), cut = sizeof(deleted_suffix) - 1;
-	char name[4096], proc[32];
+	char name[4096];
 	bool deleted;
 
 	if (n) {
 		inode_note_use(n, use);
+		inode_see(n, task, fd, st);
 		return 0;
 	}
 	deleted = len > cut && strcmp(link + len - cut, deleted_suffix) == 0;
@@ -115,8 +135,7 @@ int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned 
 	inode_note_use(n, use);
 	if (n->pb->kind == PB__INODE_KIND__PATH)
 		return 0;
-	snprintf(proc, sizeof(proc), "fd/%u", fd);
-	n->fd = fd_open_proc(task->pid, proc, O_RDONLY);
+	n->fd = inode_open_fd(task, fd);
 	if (n->fd < 0)
 		return obstacle_add(t->obstacles, "E-FD-UNLINKED", task->pid, task->stat.comm,
 				    "give the file read permission for you",
@@ -135,7 +154,8 @@ static int inode_add_window(struct inode_table *t, struct inode_entry *n, const 
 		return err_nomem(e);
 	n->windows = w;
 	w[n->n_windows++] = (struct inode_window){ task, a->start, a->end - a->start, a->offset };
-	if (n->pb->kind == PB__INODE_KIND__SHARED_ANON && n->pb->size < a->offset + a->end - a->start)
+	/* Without a look at the file itself, its mappings are all that tells its size. */
+	if (n->fd < 0 && n->pb->size < a->offset + a->end - a->start)
 		n->pb->size = a->offset + a->end - a->start;
 	return 0;
 }

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <termios.h>
 
 #include "kinds/kind.h"
 #include "util/fd.h"
@@ -17,6 +18,18 @@
 static bool outside_match(const struct fd_view *v)
 {
 	return v->peer_outside && v->stream >= 0;
+}
+
+/* A full-screen program has set modes that the shell takes back while it sleeps. */
+static int outside_collect_modes(struct collect *c, const struct fd_view *v, Pb__Outside *pb, struct err *e)
+{
+	struct err ignored = ERR_INIT;
+	cleanup_close int fd = kind_steal(v, &ignored);
+	struct termios modes;
+
+	if (fd < 0 || tcgetattr(fd, &modes) < 0)
+		return 0;
+	return pb_set_bytes(c->arena, pb, termios, &modes, sizeof(modes)) ? 0 : err_nomem(e);
 }
 
 static int outside_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
@@ -27,7 +40,9 @@ static int outside_collect(struct collect *c, const struct fd_view *v, ProtobufC
 	pb->flags = v->info.flags & ~O_CLOEXEC;
 	pb->what = arena_strdup(c->arena, v->link);
 	pb_set(pb, terminal, v->terminal);
-	return pb->what ? 0 : err_nomem(e);
+	if (!pb->what)
+		return err_nomem(e);
+	return v->terminal ? outside_collect_modes(c, v, pb, e) : 0;
 }
 
 /* Is this description, as it is, what the program had? */

@@ -14,7 +14,9 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/prctl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -172,6 +174,21 @@ static int load_mapping_fd(const struct memory_load *m, const Pb__Mapping *map)
 }
 
 /*
+ * A shared mapping that may never be made writable comes from a file that was
+ * opened for reading only; a write seal can be set beside no other. Returns a new
+ * fd, or -1 where the inode's own will do, or cannot be opened again.
+ */
+static int load_open_readonly(const Pb__Mapping *map, int fd)
+{
+	char proc[32];
+
+	if (fd < 0 || map->kind != PB__MAPPING_KIND__FILE_SHARED || map->flags & VM_FLAG_MAYWRITE || map->prot & PROT_WRITE)
+		return -1;
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+	return open(proc, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+}
+
+/*
  * A piece of shared anonymous memory: the coordinator's mapping is inherited;
  * mremap(2) with an old size of 0 makes a second mapping of the same pages.
  */
@@ -191,16 +208,17 @@ static int load_place_at(struct memory_load *m, const Pb__Mapping *map, uint64_t
 {
 	bool shared_anon = map->kind == PB__MAPPING_KIND__FILE_SHARED && m->inodes->v[map->inode].addr;
 	int prot = (int)map->prot, flags = load_map_flags(map), fd = load_mapping_fd(m, map);
+	cleanup_close int readonly = load_open_readonly(map, fd);
 	void *p;
 
 	if (shared_anon) {
 		flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE; /* holds the place */
 		prot = PROT_NONE;
 		fd = -1;
-	} else if (map->kind != PB__MAPPING_KIND__FILE_SHARED && load_has_pages(m, map)) {
-		prot |= PROT_READ | PROT_WRITE;
+	} else if (map->kind != PB__MAPPING_KIND__FILE_SHARED && (map->flags & VM_FLAG_ACCOUNT || load_has_pages(m, map))) {
+		prot |= PROT_READ | PROT_WRITE; /* accounted, it can be merged with what it was part of */
 	}
-	p = mmap((void *)at, map->end - map->start, prot, flags | fixed, fd, (off_t)map->offset);
+	p = mmap((void *)at, map->end - map->start, prot, flags | fixed, readonly >= 0 ? readonly : fd, (off_t)map->offset);
 	if (p == MAP_FAILED)
 		return -errno;
 	if ((uint64_t)p != at) { /* a kernel that does not know MAP_FIXED_NOREPLACE */
@@ -249,6 +267,20 @@ static int load_advise(uint64_t at, uint64_t size, int advice, const char *what,
 	return err_sys(e, errno, "madvise(%s) at %lx", what, at);
 }
 
+/*
+ * Lock without fetching anything first: that cannot fail for what a mapping holds.
+ * Then fetch, as far as that goes: guard regions and what may not be read stay
+ * empty, as they do after mlockall(2).
+ */
+static int load_lock(const Pb__Mapping *map, uint64_t at, uint64_t size, struct err *e)
+{
+	if (mlock2((void *)at, size, MLOCK_ONFAULT) < 0)
+		return err_sys(e, errno, "locking %lu bytes of memory", size);
+	if (!(map->flags & VM_FLAG_LOCKONFAULT))
+		(void)!mlock((void *)at, size);
+	return 0;
+}
+
 /* Flags that mmap(2) cannot set. */
 static int load_apply_flags(const Pb__Mapping *map, uint64_t at, struct err *e)
 {
@@ -273,9 +305,8 @@ static int load_apply_flags(const Pb__Mapping *map, uint64_t at, struct err *e)
 	for (size_t i = 0; r == 0 && i < sizeof(advices) / sizeof(advices[0]); i++)
 		if ((map->flags & advices[i].flag) && !(map->flags & (VM_FLAG_HUGETLB | VM_FLAG_DROPPABLE)))
 			r = load_advise(at, size, advices[i].advice, advices[i].name, e);
-	if (r == 0 && (map->flags & VM_FLAG_LOCKED) &&
-	    mlock2((void *)at, size, map->flags & VM_FLAG_LOCKONFAULT ? MLOCK_ONFAULT : 0) < 0)
-		return err_sys(e, errno, "locking %lu bytes of memory", size);
+	if (r == 0 && (map->flags & VM_FLAG_LOCKED))
+		r = load_lock(map, at, size, e);
 	return r;
 }
 

@@ -40,15 +40,14 @@ struct page_range {
 	uint64_t addr;  /* in the owner: what the image will say */
 	uint64_t from;  /* where it is read: address in the target, or offset in the file */
 	uint64_t pages;
+	const struct target *task; /* whose memory it is read from; NULL: from the source's file */
 	bool keep_zero; /* zero pages count too: something else lies beneath them */
 };
 
 /* The pages of one owner, and where they are read from. */
 struct page_source {
 	uint32_t owner; /* IMAGE_OWNER_* */
-	pid_t pid;      /* read from this process' memory ... */
-	int mem_fd;
-	int fd;         /* ... or, when >= 0, from this file */
+	int fd;         /* read from this file when >= 0, else from the ranges' tasks */
 	struct page_range *ranges;
 	size_t n;
 };

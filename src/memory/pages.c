@@ -28,6 +28,7 @@ struct page_finder {
 	Pb__AddressSpace *space;
 	size_t mapping; /* first mapping that may still meet the next region */
 	struct page_source *source;
+	const struct target *task; /* whose memory it is; NULL: a file's */
 	struct err *e;
 };
 
@@ -44,7 +45,7 @@ static int finder_add_range(struct page_finder *f, uint64_t start, uint64_t end,
 	if (!v)
 		return err_nomem(f->e);
 	s->ranges = v;
-	v[s->n++] = (struct page_range){ start, start, (end - start) / MEMORY_PAGE, keep_zero };
+	v[s->n++] = (struct page_range){ start, start, (end - start) / MEMORY_PAGE, f->task, keep_zero };
 	return 0;
 }
 
@@ -167,10 +168,10 @@ int memory_find_pages(struct arena *arena, const struct target *task, Pb__Addres
 		      struct page_source *ret, struct err *e)
 {
 	cleanup_close int pagemap = fd_open_proc(task->pid, "pagemap", O_RDONLY);
-	struct page_finder f = { .arena = arena, .space = space, .source = ret, .e = e };
+	struct page_finder f = { .arena = arena, .space = space, .source = ret, .task = task, .e = e };
 	int r;
 
-	*ret = (struct page_source){ .owner = owner, .pid = task->pid, .mem_fd = task->mem_fd, .fd = -1 };
+	*ret = (struct page_source){ .owner = owner, .fd = -1 };
 	if (pagemap < 0)
 		return err_sys(e, pagemap, "opening /proc/%d/pagemap", task->pid);
 	if (!space->n_mappings)
@@ -205,36 +206,44 @@ static int inode_pages_of_file(struct page_finder *f, const struct inode_entry *
 	return 0;
 }
 
-/* Through the mappings of it, where the file itself cannot be opened. Windows may overlap: each page is taken once. */
+/* The window that shows the first byte at or after `done`; NULL when there is none. */
+static const struct inode_window *inode_next_window(const struct inode_entry *inode, uint64_t done)
+{
+	const struct inode_window *best = NULL;
+
+	for (size_t i = 0; i < inode->n_windows; i++) {
+		const struct inode_window *w = &inode->windows[i];
+
+		if (w->offset + w->size > done && (!best || w->offset < best->offset))
+			best = w;
+	}
+	return best;
+}
+
+/*
+ * Through the mappings of it, where the file itself cannot be opened. Windows may
+ * overlap: each page is taken once. What nobody maps, nobody can see.
+ */
 static int inode_pages_of_windows(struct page_finder *f, const struct inode_entry *inode)
 {
 	uint64_t done = 0, size = (inode->pb->size + MEMORY_PAGE - 1) & ~(uint64_t)(MEMORY_PAGE - 1);
+	const struct inode_window *w;
 
-	while (done < size) {
-		const struct inode_window *best = NULL;
-		uint64_t from, to;
+	while (done < size && (w = inode_next_window(inode, done))) {
+		uint64_t from = done > w->offset ? done : w->offset;
+		uint64_t to = w->offset + w->size < size ? w->offset + w->size : size;
+		struct page_range *v;
 
-		for (size_t i = 0; i < inode->n_windows; i++) {
-			const struct inode_window *w = &inode->windows[i];
-
-			if (w->offset + w->size > done && (!best || w->offset < best->offset))
-				best = w;
-		}
-		if (!best)
-			return 0; /* the rest is mapped by nobody */
-		from = done > best->offset ? done : best->offset;
-		to = best->offset + best->size < size ? best->offset + best->size : size;
 		if (from >= to)
 			return 0;
-		if (f->source->n && f->source->pid != best->task->pid) {
-			done = to; /* one source reads one process; enough for segments that one task maps whole */
-			continue;
-		}
-		f->source->pid = best->task->pid;
-		f->source->mem_fd = best->task->mem_fd;
-		if (finder_add_range(f, from, to, false) < 0)
-			return -1;
-		f->source->ranges[f->source->n - 1].from = best->addr + (f->source->ranges[f->source->n - 1].addr - best->offset);
+		v = arena_grow(f->arena, f->source->ranges, f->source->n, sizeof(*v));
+		if (!v)
+			return err_nomem(f->e);
+		f->source->ranges = v;
+		v[f->source->n++] = (struct page_range){
+			.addr = from, .from = w->addr + (from - w->offset), .pages = (to - from) / MEMORY_PAGE,
+			.task = w->task
+		};
 		done = to;
 	}
 	return 0;
@@ -245,7 +254,7 @@ int memory_find_inode_pages(struct arena *arena, const struct inode_entry *inode
 {
 	struct page_finder f = { .arena = arena, .source = ret, .e = e };
 
-	*ret = (struct page_source){ .owner = owner, .mem_fd = -1, .fd = inode->fd };
+	*ret = (struct page_source){ .owner = owner, .fd = inode->fd };
 	if (!inode->pb->size)
 		return 0;
 	return inode->fd >= 0 ? inode_pages_of_file(&f, inode) : inode_pages_of_windows(&f, inode);

@@ -23,7 +23,7 @@ enum {
 	WORKERS_MAX = 8,
 };
 
-/* What one extent is read from: pieces of one source. */
+/* What one extent is read from: pieces of one source, and of one task's memory. */
 struct store_chunk {
 	const struct page_source *source;
 	struct page_range pieces[CHUNK_PAGES];
@@ -65,11 +65,13 @@ static bool store_take(struct store_job *job, struct store_chunk *c)
 	c->pages = 0;
 	range = job->err.reason ? NULL : store_peek(job);
 	c->source = range ? &job->sources[job->source] : NULL;
-	while (range && c->source == &job->sources[job->source] && c->pages < CHUNK_PAGES) {
+	while (range && c->source == &job->sources[job->source] && c->pages < CHUNK_PAGES &&
+	       (!c->n || range->task == c->pieces[0].task)) {
 		uint64_t left = range->pages - job->page, room = CHUNK_PAGES - c->pages, n = left < room ? left : room;
 		uint64_t skip = job->page * MEMORY_PAGE;
 
-		c->pieces[c->n++] = (struct page_range){ range->addr + skip, range->from + skip, n, range->keep_zero };
+		c->pieces[c->n++] = (struct page_range){ range->addr + skip, range->from + skip, n, range->task,
+							 range->keep_zero };
 		c->pages += n;
 		job->page += n;
 		if (n == left) {
@@ -111,13 +113,15 @@ static int store_read_file(const struct store_chunk *c, char *buf, struct err *e
 /* Piece by piece through /proc/PID/mem, which also reads what the program itself may not (PROT_NONE). */
 static int store_read_mem(const struct store_chunk *c, size_t piece, size_t skip, char *buf, struct err *e)
 {
+	const struct target *task = c->pieces[0].task;
+
 	for (; piece < c->n; piece++, skip = 0) {
 		size_t size = c->pieces[piece].pages * MEMORY_PAGE - skip;
-		int r = fd_pread_full(c->source->mem_fd, buf, size, (off_t)(c->pieces[piece].from + skip));
+		int r = fd_pread_full(task->mem_fd, buf, size, (off_t)(c->pieces[piece].from + skip));
 
 		if (r < 0)
 			return err_sys(e, r, "reading %zu bytes at %#lx of task %d", size, c->pieces[piece].from + skip,
-				       c->source->pid);
+				       task->pid);
 		buf += size;
 	}
 	return 0;
@@ -133,7 +137,7 @@ static int store_read(const struct store_chunk *c, char *buf, struct err *e)
 		return store_read_file(c, buf, e);
 	for (size_t i = 0; i < c->n; i++)
 		remote[i] = (struct iovec){ (void *)c->pieces[i].from, c->pieces[i].pages * MEMORY_PAGE };
-	got = process_vm_readv(c->source->pid, &local, 1, remote, c->n, 0);
+	got = process_vm_readv(c->pieces[0].task->pid, &local, 1, remote, c->n, 0);
 	if (got == (ssize_t)size)
 		return 0;
 	if (got < 0)

@@ -41,6 +41,8 @@ static unsigned maps_flag(unsigned char a, unsigned char b)
 	case MAPS_FLAG('p', 'f'): return VM_FLAG_IO;
 	case MAPS_FLAG('d', 'p'): return VM_FLAG_DROPPABLE;
 	case MAPS_FLAG('m', 's'): return VM_FLAG_MAYSHARE;
+	case MAPS_FLAG('m', 'w'): return VM_FLAG_MAYWRITE;
+	case MAPS_FLAG('a', 'c'): return VM_FLAG_ACCOUNT;
 	default: return 0;
 	}
 }

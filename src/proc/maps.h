@@ -31,6 +31,8 @@ enum vm_flag {
 	VM_FLAG_IO = 1 << 17,           /* io or pf */
 	VM_FLAG_DROPPABLE = 1 << 18,    /* dp */
 	VM_FLAG_MAYSHARE = 1 << 19,     /* ms */
+	VM_FLAG_MAYWRITE = 1 << 20,     /* mw */
+	VM_FLAG_ACCOUNT = 1 << 21,      /* ac: it is or was writable, and counts as committed memory */
 };
 
 struct vm_area {

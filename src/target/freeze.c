@@ -26,7 +26,7 @@
 #include "util/fd.h"
 #include "util/interrupt.h"
 
-enum { SEIZE_OPTIONS = PTRACE_O_TRACESYSGOOD, PF_KTHREAD = 0x00200000, VFORK_PATIENCE_MS = 5 };
+enum { SEIZE_OPTIONS = PTRACE_O_TRACESYSGOOD, PF_KTHREAD = 0x00200000, VFORK_PATIENCE_MS = 5, DETACH_PATIENCE = 50 };
 
 static uint64_t freeze_now_ns(void)
 {
@@ -444,6 +444,27 @@ static int freeze_pass(struct target_tree *tree, uint64_t deadline, unsigned tim
 
 /* ---- the tree ---- */
 
+/*
+ * A sleep that goes on under the name of restart_syscall could only end with
+ * EINTR in a restored thread: give it back its own name.
+ */
+static void freeze_name_restarted(struct target *t)
+{
+	for (size_t i = 0; i < t->n_threads; i++) {
+		struct user_regs_struct *regs = &t->threads[i].regs;
+		unsigned char code[ARCH_CALL_CODE];
+		uint64_t end;
+		int64_t nr;
+
+		if (!arch_is_64bit(regs) || !arch_in_restart(regs, &end) ||
+		    fd_pread_full(t->mem_fd, code, sizeof(code), (off_t)(end - sizeof(code))) < 0)
+			continue;
+		nr = arch_restarted_call(regs, code);
+		if (nr >= 0)
+			arch_name_restarted(regs, end, nr);
+	}
+}
+
 /* Everything stands: read again what may have changed while it was being stopped. */
 static int freeze_settle(struct target_tree *tree, struct err *e)
 {
@@ -457,6 +478,8 @@ static int freeze_settle(struct target_tree *tree, struct err *e)
 			continue; /* ended and reaped */
 		t->zombie = t->stat.state == 'Z' && !t->n_threads;
 		t->ppid = t->stat.ppid;
+		if (!t->zombie && t->n_threads && t->threads[0].tid != t->pid && freeze_knows_thread(t, t->pid))
+			return err_set(e, ERR_USAGE, 0, "%d is a thread of process %d: dump that", t->pid, t->threads[0].tid);
 		if (!t->zombie && (!t->n_threads || t->threads[0].tid != t->pid))
 			return err_set(e, ERR_STATE, 0, "cannot save task %d (%s): its first thread has ended", t->pid,
 				       t->stat.comm);
@@ -466,6 +489,7 @@ static int freeze_settle(struct target_tree *tree, struct err *e)
 				r = remote_rescue(t, e);
 			if (r < 0)
 				return r;
+			freeze_name_restarted(t);
 		}
 		tree->tasks[kept++] = t;
 	}
@@ -517,10 +541,14 @@ static void target_close(struct target *t)
 }
 
 /* A thread that is not yet in a stop must be brought into one before it can be let go. */
-static void target_detach(struct target_thread *th)
+static void target_detach(struct target *t, struct target_thread *th)
 {
+	struct err unheard = ERR_INIT;
 	int status;
 
+	/* Its stop is on the way, and may have ended a wait with EINTR: see it through. */
+	for (int i = 0; i < DETACH_PATIENCE && th->tid && !th->stopped && freeze_poll(t, th, &unheard) == 0; i++)
+		usleep(200);
 	if (!th->tid)
 		return;
 	while (sys_ptrace(SYS_PTRACE_DETACH, th->tid, 0, 0) < 0) {
@@ -543,7 +571,7 @@ void target_tree_release(struct target_tree *tree)
 {
 	for (size_t i = tree->n; i-- > 0;) {
 		for (size_t k = 0; k < tree->tasks[i]->n_threads; k++)
-			target_detach(&tree->tasks[i]->threads[k]);
+			target_detach(tree->tasks[i], &tree->tasks[i]->threads[k]);
 		target_close(tree->tasks[i]);
 	}
 	tree->n = 0;

@@ -154,10 +154,19 @@ static int task_check_sharing(struct task_collect *c, struct target *t)
 	else if (parent && !parent->zombie && sys_kcmp(t->pid, parent->pid, SYS_KCMP_FILES, 0, 0) == 0)
 		r = task_refuse(c, t, "E-TASK-SHARED-FILES", "none is known",
 				"it shares its file descriptor table with its parent %d", parent->pid);
-	for (size_t i = 1; r == 0 && i < t->n_threads; i++)
-		if (sys_kcmp(t->pid, t->threads[i].tid, SYS_KCMP_FILES, 0, 0) > 0)
+	if (r == 0 && parent && !parent->zombie && sys_kcmp(t->pid, parent->pid, SYS_KCMP_FS, 0, 0) == 0)
+		r = task_refuse(c, t, "E-TASK-SHARED-FOLDER", "none is known",
+				"it shares its working folder, root and umask with its parent %d", parent->pid);
+	for (size_t i = 1; r == 0 && i < t->n_threads; i++) {
+		pid_t tid = t->threads[i].tid;
+
+		if (sys_kcmp(t->pid, tid, SYS_KCMP_FILES, 0, 0) > 0)
 			r = task_refuse(c, t, "E-TASK-UNSHARED-FILES", "none is known",
-					"its thread %d has a file descriptor table of its own", t->threads[i].tid);
+					"its thread %d has a file descriptor table of its own", tid);
+		else if (sys_kcmp(t->pid, tid, SYS_KCMP_FS, 0, 0) > 0)
+			r = task_refuse(c, t, "E-TASK-UNSHARED-FOLDER", "none is known",
+					"its thread %d has a working folder, root and umask of its own", tid);
+	}
 	return r;
 }
 
@@ -204,6 +213,7 @@ static int task_collect_threads(struct task_collect *c, struct remote *leader, c
 		r = task_read_status(c, t->pid, t->threads[i].tid, &status, e);
 		if (r == 0)
 			r = task_check_status(c, t, &status);
+		thread_leave_sequence(t, &t->threads[i]);
 		if (r == 0)
 			r = remote_open(&remote, t, i, leader, e);
 		if (r == 0) {
@@ -229,8 +239,10 @@ static int task_collect_inside(struct task_collect *c, struct target *t, const s
 {
 	struct err later = ERR_INIT;
 	struct remote leader;
-	int closed, r = remote_open(&leader, t, 0, NULL, e);
+	int closed, r;
 
+	thread_leave_sequence(t, &t->threads[0]);
+	r = remote_open(&leader, t, 0, NULL, e);
 	if (r == 0)
 		r = task_ask(&leader, pb, space, e);
 	if (r == 0)

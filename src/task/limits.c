@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Resource limits, out-of-memory score, working and root folder, umask: set in ordinary C before the switch. */
+/*
+ * Resource limits, out-of-memory score, working and root folder, umask.
+ *
+ * Saved limits say nothing about the making of a task: the program may have more
+ * processes, memory or queued signals than it may make now, and torpor needs
+ * room beside it. So the soft limits are raised to the hard ones first, and the
+ * saved ones are set by the script, once all else is there.
+ */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -8,10 +15,27 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "task/task.h"
 #include "util/fd.h"
+
+static const char *limits_name(uint32_t resource)
+{
+	static const char *const names[RLIM_NLIMITS] = {
+		[RLIMIT_CPU] = "RLIMIT_CPU",         [RLIMIT_FSIZE] = "RLIMIT_FSIZE",
+		[RLIMIT_DATA] = "RLIMIT_DATA",       [RLIMIT_STACK] = "RLIMIT_STACK",
+		[RLIMIT_CORE] = "RLIMIT_CORE",       [RLIMIT_RSS] = "RLIMIT_RSS",
+		[RLIMIT_NPROC] = "RLIMIT_NPROC",     [RLIMIT_NOFILE] = "RLIMIT_NOFILE",
+		[RLIMIT_MEMLOCK] = "RLIMIT_MEMLOCK", [RLIMIT_AS] = "RLIMIT_AS",
+		[RLIMIT_LOCKS] = "RLIMIT_LOCKS",     [RLIMIT_SIGPENDING] = "RLIMIT_SIGPENDING",
+		[RLIMIT_MSGQUEUE] = "RLIMIT_MSGQUEUE", [RLIMIT_NICE] = "RLIMIT_NICE",
+		[RLIMIT_RTPRIO] = "RLIMIT_RTPRIO",   [RLIMIT_RTTIME] = "RLIMIT_RTTIME",
+	};
+
+	return resource < RLIM_NLIMITS && names[resource] ? names[resource] : "of an unknown name";
+}
 
 /* ---- dump ---- */
 
@@ -38,25 +62,84 @@ int limits_collect(struct task_collect *c, struct target *t, Pb__Task *pb, struc
 
 /* ---- restore ---- */
 
-/* A hard limit cannot be raised without privilege: then it stays lower, as at a new login. */
-static int limits_restore_one(const Pb__Limit *saved, struct err *e)
+/* As much room as we may have. A hard limit below the saved one can be raised only with privilege. */
+static int limits_widen_one(const Pb__Limit *saved, struct err *e)
 {
-	struct rlimit now, wanted = { saved->soft, saved->hard };
+	struct rlimit now, wanted;
 
 	if (saved->resource >= RLIM_NLIMITS)
 		return err_set(e, ERR_IMAGE, 0, "unknown resource limit %u", saved->resource);
 	if (getrlimit((__rlimit_resource_t)saved->resource, &now) < 0)
 		return err_sys(e, errno, "getrlimit");
-	if (now.rlim_cur == wanted.rlim_cur && now.rlim_max == wanted.rlim_max)
-		return 0;
-	if (setrlimit((__rlimit_resource_t)saved->resource, &wanted) == 0)
-		return 0;
-	wanted.rlim_max = now.rlim_max;
-	if (wanted.rlim_cur > wanted.rlim_max)
+	wanted = (struct rlimit){ now.rlim_cur, saved->hard > now.rlim_max ? saved->hard : now.rlim_max };
+	if (wanted.rlim_max > now.rlim_max && setrlimit((__rlimit_resource_t)saved->resource, &wanted) < 0)
+		wanted.rlim_max = now.rlim_max;
+	switch (saved->resource) {
+	case RLIMIT_AS:
+	case RLIMIT_DATA:
+	case RLIMIT_MEMLOCK:
+	case RLIMIT_NPROC:
+	case RLIMIT_SIGPENDING:
 		wanted.rlim_cur = wanted.rlim_max;
-	if (setrlimit((__rlimit_resource_t)saved->resource, &wanted) < 0)
-		return err_sys(e, errno, "setting resource limit %u", saved->resource);
+		setrlimit((__rlimit_resource_t)saved->resource, &wanted);
+	}
 	return 0;
+}
+
+int limits_widen(const struct task_restore *r, struct err *e)
+{
+	for (size_t i = 0; i < r->pb->n_limits; i++)
+		if (limits_widen_one(r->pb->limits[i], e) < 0)
+			return -1;
+	return 0;
+}
+
+int limits_restore_script(const struct task_restore *r, struct script_builder *b, struct err *e)
+{
+	for (size_t i = 0; i < r->pb->n_limits; i++) {
+		const Pb__Limit *saved = r->pb->limits[i];
+		struct rlimit now, wanted = { saved->soft, saved->hard };
+		void *p;
+
+		if (getrlimit((__rlimit_resource_t)saved->resource, &now) < 0)
+			return err_sys(e, errno, "getrlimit");
+		if (wanted.rlim_max > now.rlim_max)
+			wanted.rlim_max = now.rlim_max;
+		if (wanted.rlim_cur > wanted.rlim_max)
+			wanted.rlim_cur = wanted.rlim_max;
+		if (wanted.rlim_cur == now.rlim_cur && wanted.rlim_max == now.rlim_max)
+			continue;
+		p = region_put(r->region, &wanted, sizeof(wanted));
+		if (!p)
+			return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
+		script_call(b, SCRIPT_MUST, "setting a resource limit", SYS_prlimit64, 0, saved->resource, (uint64_t)p, 0);
+	}
+	return 0;
+}
+
+static int limits_note_one(const Pb__Task *pb, const Pb__Limit *saved, struct obstacle_list *notes)
+{
+	struct rlimit now;
+
+	if (prlimit(pb->pid, (__rlimit_resource_t)saved->resource, NULL, &now) < 0 || now.rlim_max >= saved->hard)
+		return 0;
+	return obstacle_add(notes, "N-LIMIT", pb->pid, pb->comm, "restore where the hard limit is as high, or as root",
+			    "its resource limit %s stays at %lu; it was %lu", limits_name(saved->resource), now.rlim_max,
+			    saved->hard);
+}
+
+int limits_note(struct arena *arena, const Pb__Task *pb, struct obstacle_list *notes)
+{
+	char *text;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < pb->n_limits; i++)
+		r = limits_note_one(pb, pb->limits[i], notes);
+	if (r == 0 && fd_read_proc(pb->pid, "oom_score_adj", arena, &text, NULL) == 0 && atoi(text) != pb->oom_score_adj)
+		r = obstacle_add(notes, "N-OOM", pb->pid, pb->comm, "restore as root",
+				 "its oom_score_adj stays at %d; it was %d, and only root may lower it", atoi(text),
+				 pb->oom_score_adj);
+	return r;
 }
 
 static int limits_write_proc(const char *name, const char *text, struct err *e)
@@ -100,10 +183,5 @@ static int limits_restore_folders(const Pb__Task *pb, struct err *e)
 
 int limits_restore(const struct task_restore *r, struct err *e)
 {
-	if (limits_restore_folders(r->pb, e) < 0 || limits_restore_proc(r, e) < 0)
-		return -1;
-	for (size_t i = 0; i < r->pb->n_limits; i++)
-		if (limits_restore_one(r->pb->limits[i], e) < 0)
-			return -1;
-	return 0;
+	return limits_restore_folders(r->pb, e) < 0 ? -1 : limits_restore_proc(r, e);
 }

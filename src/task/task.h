@@ -50,6 +50,14 @@ int limits_collect(struct task_collect *c, struct target *t, Pb__Task *pb, struc
 int thread_collect(struct task_collect *c, struct remote *r, const struct proc_status *status, Pb__Thread **ret,
 		   struct err *e);
 
+/*
+ * A thread that was interrupted within a restartable sequence (rseq(2)) must go on
+ * in the abort handler. The kernel sees to that when a thread returns to the
+ * place where it was; ours have been in the stage or the runner meanwhile. To be
+ * called before the thread enters the stage.
+ */
+void thread_leave_sequence(const struct target *t, struct target_thread *th);
+
 /* Refuse a task for a reason of its own. Returns 0, or negative when out of memory. */
 #define task_refuse(c, t, id, help, ...)                                                                      \
 	obstacle_add((c)->obstacles, (id), (t)->pid, (t)->stat.comm, (help), __VA_ARGS__)
@@ -64,8 +72,14 @@ struct task_restore {
 	const Pb__AddressSpace *space;
 };
 
-/* In ordinary C, before the switch: working and root folder, umask, oom score, core dump filter, limits. */
+/* In ordinary C, before anything is mapped: as much room as we may have. */
+int limits_widen(const struct task_restore *r, struct err *e);
+
+/* In ordinary C, before the switch: working and root folder, umask, oom score, core dump filter. */
 int limits_restore(const struct task_restore *r, struct err *e);
+
+/* From outside, once the task is parked: what stays lower than it was is added to `notes`. -ENOMEM or 0. */
+int limits_note(struct arena *arena, const Pb__Task *pb, struct obstacle_list *notes);
 
 /* Can this process take on these credentials? */
 int creds_check(const Pb__Task *pb, struct err *e);
@@ -73,6 +87,7 @@ int creds_check(const Pb__Task *pb, struct err *e);
 /* Append the leader's steps that concern the whole task. */
 int signals_restore(const struct task_restore *r, struct script_builder *b, struct err *e);
 int timers_restore(const struct task_restore *r, struct script_builder *b, struct err *e);
+int limits_restore_script(const struct task_restore *r, struct script_builder *b, struct err *e);
 size_t task_script_ops(const Pb__Task *pb);
 
 /* Append the steps of one thread, the leader included: the last of its script. */
@@ -88,3 +103,6 @@ void thread_forget_libc(struct script_builder *b);
  * What may not be set and differs is added to `notes` (text for the user).
  */
 int thread_restore_outside(const Pb__Thread *th, struct obstacle_list *notes, struct err *e);
+
+/* The root's wish to be told of the end of its parent cannot be kept. -ENOMEM or 0. */
+int thread_note_parent(const Pb__Task *pb, struct obstacle_list *notes);

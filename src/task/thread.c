@@ -24,12 +24,41 @@ enum { AFFINITY_MAX = 1024, SIGINFO_SIZE = 128, THREAD_STEPS = 12, CREDS_STEPS =
 
 /* ---- dump ---- */
 
+/* struct rseq_cs of <linux/rseq.h>, and the place of the pointer to it in struct rseq. */
+struct sequence {
+	uint32_t version, flags;
+	uint64_t start, size, abort;
+};
+
+enum { RSEQ_SEQUENCE_OFFSET = 8 };
+
+static int thread_rseq(pid_t tid, struct ptrace_rseq_configuration *ret)
+{
+	*ret = (struct ptrace_rseq_configuration){ 0 };
+	return sys_ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, sizeof(*ret), (uintptr_t)ret);
+}
+
+void thread_leave_sequence(const struct target *t, struct target_thread *th)
+{
+	struct ptrace_rseq_configuration rseq;
+	struct sequence s;
+	uint64_t at;
+
+	if (thread_rseq(th->tid, &rseq) <= 0 || !rseq.rseq_abi_pointer)
+		return;
+	if (fd_pread_full(t->mem_fd, &at, sizeof(at), (off_t)(rseq.rseq_abi_pointer + RSEQ_SEQUENCE_OFFSET)) < 0 || !at ||
+	    fd_pread_full(t->mem_fd, &s, sizeof(s), (off_t)at) < 0)
+		return;
+	if (th->regs.rip - s.start < s.size)
+		th->regs.rip = s.abort;
+}
+
 /* What ptrace tells. */
 static int thread_collect_state(struct task_collect *c, const struct target_thread *t, const struct proc_status *status,
 				Pb__Thread *th, struct err *e)
 {
 	unsigned char xstate[ARCH_XSTATE_MAX];
-	struct ptrace_rseq_configuration rseq = { 0 };
+	struct ptrace_rseq_configuration rseq;
 	struct user_regs_struct regs = t->regs;
 	int size = sys_ptrace_getregset(t->tid, NT_X86_XSTATE, xstate, sizeof(xstate));
 
@@ -40,7 +69,7 @@ static int thread_collect_state(struct task_collect *c, const struct target_thre
 	    !pb_set_bytes(c->arena, th, xstate, xstate, (size_t)size))
 		return err_nomem(e);
 	pb_set(th, sigmask, t->sigmask);
-	if (sys_ptrace(PTRACE_GET_RSEQ_CONFIGURATION, t->tid, sizeof(rseq), (uintptr_t)&rseq) > 0 && rseq.rseq_abi_pointer) {
+	if (thread_rseq(t->tid, &rseq) > 0 && rseq.rseq_abi_pointer) {
 		pb_set(th, rseq, rseq.rseq_abi_pointer);
 		pb_set(th, rseq_size, rseq.rseq_abi_size);
 		pb_set(th, rseq_signature, rseq.signature);
@@ -193,7 +222,8 @@ int thread_restore(const struct task_restore *r, const Pb__Thread *th, struct sc
 	script_call(b, SCRIPT_MUST, "PR_SET_TIMERSLACK", SYS_prctl, PR_SET_TIMERSLACK, th->timer_slack);
 	if (creds_restore(r, b, e) < 0)
 		return -1;
-	script_call(b, SCRIPT_MUST, "PR_SET_PDEATHSIG", SYS_prctl, PR_SET_PDEATHSIG, th->pdeath_signal);
+	/* The root's parent is torpor now, whose end means nothing to it. */
+	script_call(b, SCRIPT_MUST, "PR_SET_PDEATHSIG", SYS_prctl, PR_SET_PDEATHSIG, r->pb->ppid ? th->pdeath_signal : 0);
 	return 0;
 }
 
@@ -242,6 +272,16 @@ static int thread_restore_scheduling(const Pb__Thread *th, struct obstacle_list 
 		ret = r < 0 ? thread_note(notes, th, "its I/O priority", r) : ret;
 	}
 	return ret;
+}
+
+int thread_note_parent(const Pb__Task *pb, struct obstacle_list *notes)
+{
+	for (size_t i = 0; !pb->ppid && i < pb->n_threads; i++)
+		if (pb->threads[i]->pdeath_signal)
+			return obstacle_add(notes, "N-PDEATHSIG", pb->pid, pb->comm, "none is needed",
+					    "signal %u, which it wanted at its parent's end, is not set again: that parent "
+					    "is not part of the tree", pb->threads[i]->pdeath_signal);
+	return 0;
 }
 
 int thread_restore_outside(const Pb__Thread *th, struct obstacle_list *notes, struct err *e)

@@ -241,6 +241,6 @@ size_t task_script_ops(const Pb__Task *pb)
 {
 	size_t ids = pb->n_timers ? pb->timers[pb->n_timers - 1]->id : 0;
 
-	return pb->n_sigactions + pb->n_pending + pb->n_itimers +
+	return pb->n_sigactions + pb->n_pending + pb->n_itimers + pb->n_limits +
 	       (pb->n_timers + (ids < TIMER_ID_MAX ? ids : TIMER_ID_MAX)) * STEPS_PER_TIMER + 16;
 }

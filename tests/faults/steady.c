@@ -480,6 +480,8 @@ static _Noreturn void child(pid_t parent)
 
 		rest(200 * MS);
 		expect(getppid() == parent, "the parent has ended\n");
+		for (int i = 0; i < 5000 && steps[0] == before; i++)
+			rest(MS);
 		expect(steps[0] > before, "a thread of a child does not go on\n");
 	}
 }

@@ -133,14 +133,24 @@ def load_runner():
 
 
 def build(sources, folder):
-    """Compile every program of a folder where the user can run it."""
+    """Compile every program of a folder where the user can run it. Sources with a header are shared by all."""
     os.mkdir(folder)
-    flags = "-std=gnu17 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -g".split()
+    compiler = os.environ.get("CC", "cc")
+    flags = "-std=gnu17 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -g -I".split() + [os.path.dirname(COMMON)]
+    shared, programs = [COMMON], []
     for source in sorted(glob.glob(os.path.join(sources, "*.c"))):
-        name = os.path.basename(source)[:-2]
-        if name != "common":
-            subprocess.run([os.environ.get("CC", "cc"), *flags, source, "-I", os.path.dirname(COMMON), COMMON,
-                            "-o", os.path.join(folder, name), "-lrt", "-pthread"], check=True)
+        if not os.path.exists(source[:-1] + "h"):
+            programs.append(source)
+        elif source not in map(os.path.normpath, shared):
+            shared.append(source)
+    library = os.path.join(folder, "libshared.a")
+    for source in shared:
+        made = os.path.join(folder, os.path.basename(source)[:-1] + "o")
+        subprocess.run([compiler, *flags, "-c", source, "-o", made], check=True)
+        subprocess.run(["ar", "rc", library, made], check=True)
+    for source in programs:
+        subprocess.run([compiler, *flags, source, library, "-o", os.path.join(folder, os.path.basename(source)[:-2]),
+                        "-lrt", "-pthread"], check=True)
     return folder
 
 

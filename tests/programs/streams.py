@@ -204,6 +204,30 @@ def terminal(t):
         one.close(t)
 
 
+@case("terminal-modes")
+def terminal_modes(t):
+    """A program that reads single keys finds the terminal in that mode again, and is told to draw anew."""
+    first = Terminal(t)
+    first.send(f"{PYTHON} {t.target('keys.py')}; echo it is over\n")
+    first.expect("ready\r\n")
+    first.send("a")
+    first.expect("key a\r\n")
+    root = t.until(lambda: [p for p in t.shape(first.shell) if p != first.shell], 5, "the program")[0]
+    t.torpor("dump", root, "-o", t.image())
+    first.expect("it is over\r\n")
+    t.until(lambda: not stat_of(root), 5, "the end of the program")
+
+    second = Terminal(t)
+    second.send(f"{t.setup.binary} restore {t.image()}; echo status=$?\n")
+    second.expect("drawn\r\n")
+    second.send("b")
+    second.expect("key b\r\n")
+    second.send("q")
+    second.expect("status=4\r\n")
+    second.close(t)
+    first.close(t)
+
+
 @case("terminal-job-control")
 def job_control(t):
     """The restored program is the foreground job of the shell: it can be stopped and continued."""

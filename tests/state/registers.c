@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/rseq.h>
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/syscall.h>
@@ -194,6 +195,73 @@ static void spin_verify(void)
 	for (int i = 0; spin_width == 64 && i < 8; i++)
 		check((uint16_t)spin_out.masks[i] == (uint16_t)spin_in.masks[i]);
 	spin_start();
+}
+
+/* ---- in a restartable sequence ---- */
+
+/*
+ * A thread that is interrupted within such a sequence must find itself in the
+ * abort handler. It measures the time from each of its steps to the next: where
+ * that is long, it was interrupted and does not know it. The limit is far above
+ * what a virtual machine loses now and then, and below what sleeping takes.
+ */
+uint32_t sequence_stop, sequence_broken, sequence_aborts;
+void sequence_asm(void *area_cs);
+
+__asm__(".data\n"
+	".balign 32\n"
+	"sequence_cs: .long 0, 0\n"
+	"	.quad 1f, 3f - 1f, 4f\n"
+	".text\n"
+	"sequence_asm:\n"
+	"	push %rbx\n"
+	"0:	rdtsc\n"
+	"	shl $32, %rdx\n"
+	"	lea (%rax, %rdx), %r8\n"
+	"	lea sequence_cs(%rip), %rax\n"
+	"	mov %rax, (%rdi)\n"
+	"1:	rdtsc\n"
+	"	shl $32, %rdx\n"
+	"	add %rdx, %rax\n"
+	"	mov %rax, %rbx\n"
+	"	sub %r8, %rbx\n"
+	"	cmp $100000000, %rbx\n"
+	"	ja 2f\n"
+	"	mov %rax, %r8\n"
+	"	cmpl $0, sequence_stop(%rip)\n"
+	"	je 1b\n"
+	"	jmp 3f\n"
+	"2:	incl sequence_broken(%rip)\n"
+	"3:	movq $0, (%rdi)\n"
+	"	pop %rbx\n"
+	"	ret\n"
+	"	.long 0x53053053\n"
+	"4:	incl sequence_aborts(%rip)\n"
+	"	jmp 0b\n");
+
+static pthread_t sequencer;
+
+static void *sequence_main(void *arg)
+{
+	sequence_asm((char *)__builtin_thread_pointer() + __rseq_offset + offsetof(struct rseq, rseq_cs));
+	return arg;
+}
+
+static void sequence_start(void)
+{
+	sequence_stop = sequence_broken = 0;
+	if (__rseq_size)
+		check(pthread_create(&sequencer, NULL, sequence_main, NULL) == 0);
+}
+
+static void sequence_verify(void)
+{
+	if (!__rseq_size)
+		return;
+	__atomic_store_n(&sequence_stop, 1, __ATOMIC_SEQ_CST);
+	check(pthread_join(sequencer, NULL) == 0);
+	check(sequence_broken == 0);
+	sequence_start();
 }
 
 /* ---- inside system calls ---- */
@@ -593,6 +661,7 @@ void setup(const char *argument)
 	atexit(remove_semaphore);
 	spin_fill();
 	spin_start();
+	sequence_start();
 	settle();
 }
 
@@ -606,6 +675,7 @@ static _Noreturn void waiter_failed(const struct waiter *w, const char *how)
 void verify(void)
 {
 	spin_verify();
+	sequence_verify();
 	for (int i = 0; i < WAITERS; i++) {
 		struct waiter *w = &waiters[i];
 

@@ -9,15 +9,88 @@ tests/kinds/common.h). How it is compiled, saved and restored: tests/programs/se
 """
 
 import os
+import shutil
 import sys
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "programs"))
+import harness  # noqa: E402
 import selfcheck  # noqa: E402
+from harness import Failure, case  # noqa: E402
+from selfcheck import Program  # noqa: E402
 
-PROGRAMS = """registers threads signals task""".split()
+PROGRAMS = """registers threads signals task memory shared many""".split()
 TICKING = """timers""".split()  # /proc shows other pending signals from one moment to the next
+
+# What refused.c can set up, the exit status of torpor, and what it must say.
+REFUSED = {
+    "sealed": (1, "is sealed (mseal)"),
+    "watched": (1, "is registered with a userfaultfd"),
+    "ring": (1, "is an io_uring instance"),
+    "aio": (1, "asynchronous I/O context"),
+    "nondumpable": (3, "not dumpable"),
+    "own_folder": (1, "has a working folder, root and umask of its own"),
+    "own_files": (1, "has a file descriptor table of its own"),
+    "removed_folder": (1, "has been removed"),
+}
+
+LARGEST_IMAGE = 8 << 20  # of `memory`, which reserves terabytes
+
+
+def refused(t, thing, status, words):
+    program = Program(t, "refused", thing)
+    result = t.torpor("dump", program.root, "-o", t.image(), expect=status)
+    if words not in result.err:
+        raise Failure(f"the refusal does not say {words!r}: {result}")
+    if os.listdir(t.images):
+        raise Failure(f"the refused dump left {os.listdir(t.images)}")
+    t.untraced(program.root)
+    program.verify("after the refusal")
+    program.end()
+
+
+def image_size(t):
+    program = Program(t, "memory")
+    size = os.path.getsize(t.dump(program.root))
+    if size > LARGEST_IMAGE:
+        raise Failure(f"the image has {size} bytes")
+
+
+def without_capability(t):
+    """A dump needs no capability; then shared memory is read through the mappings of its tasks."""
+    program = Program(t, "shared")
+    capable = t.setup.binary
+    t.setup.binary = shutil.copyfile(capable, os.path.join(t.base, "torpor"))
+    os.chmod(t.setup.binary, 0o755)
+    t.dump(program.root)
+    t.setup.binary = capable
+    t.restore(program.root)
+    program.verify("after a dump without capability")
+    program.end()
+
+
+def parent_death(t):
+    """The signal at the end of its parent is for a parent that the program knew, not for `restore --detach`."""
+    program = Program(t, "parent_death")
+    t.cycle(program.root)
+    program.verify("after the restore")
+    program.end()
+
+
+def limits_noted(t):
+    """A hard limit that cannot be raised again is told."""
+    program = Program(t, "task")
+    t.dump(program.root)
+    result = t.restore(program.root)
+    if "RLIMIT" in result.err:
+        raise Failure(f"a limit is said to differ: {result}")
+    program.kill()
+    shell = 'ulimit -Hn 250; exec "$0" restore "$1" --detach'
+    t.wait_exit(t.start(["/bin/bash", "-c", shell, t.setup.binary, t.image()]))
+    told = harness.read(os.path.join(t.logs, "stderr"))
+    if "RLIMIT_NOFILE stays at 250; it was 300" not in told:
+        raise Failure(f"not told that a limit stays lower: {told!r}")
 
 
 def declare():
@@ -25,6 +98,12 @@ def declare():
         selfcheck.declare(program)
     for program in TICKING:
         selfcheck.declare(program, [way for way in selfcheck.WAYS if way is not selfcheck.compared])
+    for thing, (status, words) in REFUSED.items():
+        case(f"refused-{thing}", thing=thing, status=status, words=words)(refused)
+    case("memory-image-size")(image_size)
+    case("shared-without-capability")(without_capability)
+    case("parent-death")(parent_death)
+    case("task-limits-noted")(limits_noted)
 
 
 if __name__ == "__main__":

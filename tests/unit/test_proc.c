@@ -207,10 +207,10 @@ static void maps_flags(void)
 
 	UNIT_CHECK_EQ(maps_parse(sample_smaps, &arena, &list), 0);
 	UNIT_CHECK_EQ(list.n, 3);
-	UNIT_CHECK_EQ(list.areas[0].flags, 0);
+	UNIT_CHECK_EQ(list.areas[0].flags, VM_FLAG_MAYWRITE | VM_FLAG_ACCOUNT);
 	UNIT_CHECK_STR(list.areas[0].name, "/usr/lib/ld.so");
 	UNIT_CHECK_EQ(list.areas[1].flags,
-		      VM_FLAG_SHARED | VM_FLAG_MAYSHARE | VM_FLAG_LOCKED | VM_FLAG_LOCKONFAULT |
+		      VM_FLAG_SHARED | VM_FLAG_MAYSHARE | VM_FLAG_MAYWRITE | VM_FLAG_LOCKED | VM_FLAG_LOCKONFAULT |
 			      VM_FLAG_DONTFORK | VM_FLAG_DONTDUMP | VM_FLAG_WIPEONFORK | VM_FLAG_NOHUGEPAGE |
 			      VM_FLAG_MERGEABLE | VM_FLAG_NORESERVE | VM_FLAG_SEQ_READ | VM_FLAG_RAND_READ |
 			      VM_FLAG_SEALED | VM_FLAG_UFFD | VM_FLAG_IO | VM_FLAG_DROPPABLE);
@@ -319,7 +319,7 @@ static void maps_self(void)
 	p = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, page);
 	UNIT_CHECK(p != MAP_FAILED && madvise(p, size, MADV_DONTFORK) == 0);
 	maps_check_self("/proc/self/maps", &st, p, VM_FLAG_SHARED);
-	maps_check_self("/proc/self/smaps", &st, p, VM_FLAG_SHARED | VM_FLAG_DONTFORK | VM_FLAG_MAYSHARE);
+	maps_check_self("/proc/self/smaps", &st, p, VM_FLAG_SHARED | VM_FLAG_DONTFORK | VM_FLAG_MAYSHARE | VM_FLAG_MAYWRITE);
 	munmap(p, size);
 }
 

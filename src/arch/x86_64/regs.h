@@ -72,6 +72,53 @@ static inline bool arch_eintr_was_ours(const struct user_regs_struct *r)
 	}
 }
 
+enum { ARCH_CALL_CODE = 24 }; /* bytes before the end of a system call instruction that say which call it is */
+
+/*
+ * The thread goes on with an interrupted sleep, or is about to: the kernel's own
+ * restart_syscall stands where the call was, because it was stopped before
+ * (SIGSTOP, a debugger, an earlier dump). *ret_end is the end of the instruction.
+ */
+static inline bool arch_in_restart(const struct user_regs_struct *r, uint64_t *ret_end)
+{
+	bool again = arch_in_syscall(r) && (int64_t)r->rax == -ARCH_ERESTART_RESTARTBLOCK;
+
+	if (!(again && r->orig_rax == SYS_restart_syscall) && r->rax != SYS_restart_syscall)
+		return false;
+	*ret_end = r->rip + (again ? 0 : ARCH_SYSCALL_INSN_SIZE);
+	return true;
+}
+
+/*
+ * Which call it was, by the code before `end`, where nearly every caller sets
+ * its number; else by the arguments of a private futex. -1: cannot be told.
+ */
+static inline int64_t arch_restarted_call(const struct user_regs_struct *r, const unsigned char code[ARCH_CALL_CODE])
+{
+	static const uint32_t calls[] = { SYS_nanosleep, SYS_clock_nanosleep, SYS_poll, SYS_futex };
+	const int end = ARCH_CALL_CODE - ARCH_SYSCALL_INSN_SIZE;
+
+	if (code[end] != 0x0f || code[end + 1] != 0x05)
+		return -1;
+	for (int at = end - 5; at >= 0; at--) {
+		uint32_t nr;
+
+		memcpy(&nr, code + at + 1, sizeof(nr));
+		for (unsigned i = 0; code[at] == 0xb8 /* mov $nr, %eax */ && i < sizeof(calls) / sizeof(calls[0]); i++)
+			if (nr == calls[i])
+				return nr;
+	}
+	return (r->rsi & ~0x109ull) == 0x80 ? SYS_futex : -1; /* FUTEX_WAIT or _BITSET, private, any clock */
+}
+
+/* Stand in that call, as if it had been interrupted for the first time. The kernel goes on with it as before. */
+static inline void arch_name_restarted(struct user_regs_struct *r, uint64_t end, int64_t nr)
+{
+	r->rip = end;
+	r->rax = (uint64_t)-ARCH_ERESTART_RESTARTBLOCK;
+	r->orig_rax = (uint64_t)nr;
+}
+
 /*
  * The registers with which a thread that lost its kernel state (a restored one,
  * or one resumed by a plain jump) goes on as if nothing had happened. A sleep
