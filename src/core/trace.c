@@ -18,6 +18,7 @@
 #include "task/task.h"
 
 enum {
+	ABANDON_ROUNDS = 10, /* without a sign of life, before nobody is left */
 	TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK |
 			PTRACE_O_TRACEVFORK,
 };
@@ -82,6 +83,21 @@ static const struct plan_task *trace_task(const struct build *b, pid_t pid)
 	return NULL;
 }
 
+/* A task or thread of the tree, or a stand-in; else a child that our caller had before it became torpor. */
+static bool trace_knows(const struct build *b, pid_t tid)
+{
+	for (size_t i = 0; i < b->plan->n_tasks; i++) {
+		const Pb__Task *pb = b->plan->tasks[i].pb;
+
+		if (tid == pb->pid || tid == pb->pgid || tid == pb->sid)
+			return true;
+		for (size_t k = 1; k < pb->n_threads; k++)
+			if (tid == pb->threads[k]->tid)
+				return true;
+	}
+	return false;
+}
+
 /* Somebody ended before its time: what did it say? */
 static int trace_lost(struct build *b, pid_t pid, int status, struct err *e)
 {
@@ -129,7 +145,7 @@ static int trace_event(struct build *b, pid_t tid, int status, struct err *e)
 	int signo = 0;
 
 	if (!WIFSTOPPED(status))
-		return trace_may_end(b, tid, status) ? 0 : trace_lost(b, tid, status, e);
+		return !trace_knows(b, tid) || trace_may_end(b, tid, status) ? 0 : trace_lost(b, tid, status, e);
 	if (!(status >> 16)) {
 		if (WSTOPSIG(status) == SIGSTOP && !trace_is_zombie_signal(b, tid))
 			return trace_parked(b, tid, e) < 0 ? -1 : 1;
@@ -369,30 +385,41 @@ int trace_release(struct build *b, struct err *e)
 }
 
 /* Only of our own tracees can we ask this, and nobody else is to be killed. */
-static void trace_kill(pid_t pid)
+static bool trace_kill(pid_t pid)
 {
-	if (pid > 0 && sys_ptrace(PTRACE_INTERRUPT, pid, 0, 0) == 0)
-		kill(pid, SIGKILL);
+	return pid > 0 && sys_ptrace(PTRACE_INTERRUPT, pid, 0, 0) == 0 && kill(pid, SIGKILL) == 0;
+}
+
+/* Returns whether anybody was there. */
+static bool trace_kill_all(const struct build *b)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < b->plan->n_tasks; i++) {
+		const Pb__Task *pb = b->plan->tasks[i].pb;
+
+		any |= trace_kill(pb->pid);
+		any |= trace_kill(pb->pgid); /* it may be a stand-in */
+		any |= trace_kill(pb->sid);
+		for (size_t k = 1; k < pb->n_threads; k++)
+			any |= trace_kill(pb->threads[k]->tid);
+	}
+	return any;
 }
 
 /*
  * We are subreaper and tracer of everything. Who has parked, or waits for the
  * others, will not report any more: kill it at once. Whatever else reports to us
  * belongs to the failed restore; kill it at each report until nobody is left.
+ * Children that our caller had before it became torpor may live on.
  */
 void trace_abandon(const struct build *b)
 {
-	int status;
+	int status, quiet = 0;
 	pid_t tid;
 
-	for (size_t i = 0; i < b->plan->n_tasks; i++) {
-		const Pb__Task *pb = b->plan->tasks[i].pb;
-
-		trace_kill(pb->pid);
-		trace_kill(pb->pgid); /* it may be a stand-in */
-		trace_kill(pb->sid);
-	}
-	for (;;) {
+	trace_kill_all(b);
+	while (quiet < ABANDON_ROUNDS) {
 		tid = waitpid(-1, &status, __WALL | WNOHANG);
 		if (tid < 0 && errno == EINTR)
 			continue;
@@ -402,6 +429,7 @@ void trace_abandon(const struct build *b)
 			kill(tid, SIGKILL);
 			sys_ptrace(SYS_PTRACE_CONT, tid, 0, 0);
 		}
+		quiet = tid == 0 && !trace_kill_all(b) ? quiet + 1 : 0;
 		if (tid == 0)
 			usleep(200);
 	}

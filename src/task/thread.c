@@ -54,8 +54,8 @@ void thread_leave_sequence(const struct target *t, struct target_thread *th)
 }
 
 /* What ptrace tells. */
-static int thread_collect_state(struct task_collect *c, const struct target_thread *t, const struct proc_status *status,
-				Pb__Thread *th, struct err *e)
+static int thread_collect_state(struct task_collect *c, const struct target_thread *t,
+				const struct proc_status *status, Pb__Thread *th, struct err *e)
 {
 	unsigned char xstate[ARCH_XSTATE_MAX];
 	struct ptrace_rseq_configuration rseq;

@@ -71,7 +71,7 @@ static int timers_collect_interval(struct task_collect *c, struct remote *r, uns
 	return 0;
 }
 
-/* /proc shows CPU clocks as the kernel encodes them: with the thread, which is 0 where it is the one that made the timer. */
+/* /proc shows CPU clocks as the kernel encodes them: with the thread's id, or 0 for whoever made the timer. */
 enum { CLOCK_OF_MAKERS_PROCESS = -6, CLOCK_OF_MAKER = -2 };
 
 /*

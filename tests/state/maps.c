@@ -63,8 +63,8 @@ static void scan_row(struct row *r, const char *line)
 	sscanf(line, "%lx-%lx %4s %lx %31s %lu %119[^\n]", &r->start, &r->end, r->perms, &r->offset, dev, &r->ino, r->name);
 	if (strstr(r->name, " (deleted)") || strcmp(r->name, "[stack]") == 0 || strcmp(r->name, "[heap]") == 0)
 		r->ino = 0;
-	if (!r->name[0] || r->name[0] == '[')
-		r->offset = 0;
+	if (!r->name[0] || r->name[0] == '[' || strncmp(r->name, "/anon_hugepage", 14) == 0)
+		r->offset = 0; /* of no file that anybody could have opened */
 }
 
 static bool can_merge(const struct row *a, const struct row *b)
@@ -140,18 +140,4 @@ void maps_verify(void)
 		check_failed("maps.c", (int)i, what, -1);
 	}
 	check(n == n_remembered);
-}
-
-size_t maps_field(const void *at, const char *field)
-{
-	struct row r = { 0 };
-
-	read_smaps();
-	for (char *line = text; line && *line; line = strchr(line, '\n'), line += line != NULL) {
-		if ((*line >= '0' && *line <= '9') || (*line >= 'a' && *line <= 'f'))
-			scan_row(&r, line);
-		else if (r.start <= (uintptr_t)at && (uintptr_t)at < r.end && strncmp(line, field, strlen(field)) == 0)
-			return strtoul(line + strlen(field), NULL, 10) * 1024;
-	}
-	return 0;
 }

@@ -292,9 +292,8 @@ static bool compared; /* then SIGSTOP and SIGCONT, which are not torpor's, inter
  */
 static long held_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
-	static const unsigned char pattern[32] = "these bytes must not be changed";
+	char bytes[64] = "these bytes must not be changed"; /* and what they are afterwards */
 	const long before[] = { a, b, c };
-	unsigned char after[32];
 	register long r10 __asm__("r10") = d;
 	register long r8 __asm__("r8") = e;
 	register long r9 __asm__("r9") = f;
@@ -324,13 +323,14 @@ static long held_syscall(long nr, long a, long b, long c, long d, long e, long f
 			 "mov $1, %%ecx\n"
 			 "1:\n\t"
 			 "mov %%r11, %%rax\n\t"
-			 "mov %%r15, %%rbp\n"
+			 "mov %%r15, %%rbp\n\t"
+			 "movdqu %%xmm15, 32(%%rbx)\n\t"
+			 "movdqu %%xmm7, 48(%%rbx)\n"
 			 : "=a"(result), "=&c"(ok), "+D"(a), "+S"(b), "+d"(c), "+r"(r10), "+r"(r8), "+r"(r9)
-			 : "a"(nr), "b"(pattern)
+			 : "a"(nr), "b"(bytes)
 			 : "r11", "r12", "r13", "r14", "r15", "xmm7", "xmm15", "memory", "cc");
-	__asm__ volatile("movdqu %%xmm15, %0\n\tmovdqu %%xmm7, 16+%0" : "=o"(after) : : "memory");
 	ok = ok && a == before[0] && b == before[1] && c == before[2] && r10 == d && r8 == e && r9 == f;
-	return ok && memcmp(after, pattern, sizeof(after)) == 0 ? result : -LONG;
+	return ok && memcmp(bytes, bytes + 32, 32) == 0 ? result : -LONG;
 }
 
 static long now_ns(void)

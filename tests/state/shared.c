@@ -277,6 +277,7 @@ static void make_unlinked(void)
 	close(fd);
 	check_call(unlink("unlinked"));
 	snprintf(shm_name, sizeof(shm_name), "/torpor-%d", getpid());
+	shm_unlink(shm_name); /* of a program with this PID that was killed */
 	fd = (int)check_call(shm_open(shm_name, O_RDWR | O_CREAT | O_EXCL, 0600));
 	check_call(ftruncate(fd, SIZE));
 	in_shm = map_fd(fd, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
