@@ -68,6 +68,12 @@ static int timers_collect_interval(struct task_collect *c, struct remote *r, uns
 	timer->which = which;
 	timer->value_ns = timeval_ns(&it.it_value);
 	timer->interval_ns = timeval_ns(&it.it_interval);
+	/*
+	 * Expired, with its signal still pending: the kernel would arm it again when the signal is taken.
+	 * To setitimer(2), a value of 0 means to disarm it.
+	 */
+	if (!timer->value_ns)
+		timer->value_ns = timer->interval_ns;
 	return 0;
 }
 
