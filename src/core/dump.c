@@ -22,7 +22,7 @@
 #include "util/fd.h"
 #include "util/interrupt.h"
 
-enum { REAP_PATIENCE_MS = 10, MS = 1000000, PF_EXITING = 0x4 /* kernel: include/linux/sched.h */ };
+enum { REAP_PATIENCE_MS = 10, MS = 1000000 };
 
 struct dump {
 	const struct dump_options *o;
@@ -278,28 +278,6 @@ static int dump_save(struct dump *d, struct err *e)
 	return 0;
 }
 
-/* Has this task ended, or is it about to? Then whatever could not be read of it is no error of ours. */
-static bool dump_task_ended(struct dump *d, const struct target *t)
-{
-	struct proc_stat stat;
-	char *text;
-
-	return fd_read_proc(t->pid, "stat", d->arena, &text, NULL) < 0 || proc_parse_stat(text, &stat) < 0 ||
-	       stat.state == 'Z' || stat.state == 'X' || stat.flags & PF_EXITING;
-}
-
-static void dump_blame_ended(struct dump *d, struct err *e)
-{
-	for (size_t i = 0; i < d->tree.n; i++) {
-		const struct target *t = d->tree.tasks[i];
-
-		if (!t->zombie && dump_task_ended(d, t)) {
-			err_set(e, ERR_STATE, 0, "task %d (%s) was killed while it was being saved", t->pid, t->stat.comm);
-			return;
-		}
-	}
-}
-
 int core_dump(const struct dump_options *o, struct dump_result *result, struct err *e)
 {
 	struct dump d = { .o = o, .result = result, .arena = &result->arena, .begun = now_ns(CLOCK_MONOTONIC) };
@@ -312,8 +290,9 @@ int core_dump(const struct dump_options *o, struct dump_result *result, struct e
 	r = dump_examine(&d, e);
 	if (r == 0 && !o->check_only)
 		r = dump_save(&d, e);
-	if (r < 0)
-		dump_blame_ended(&d, e);
+	for (size_t i = 0; r < 0 && i < d.tree.n; i++)
+		if (target_blame_ended(&d.tree, d.tree.tasks[i], e))
+			break;
 	if (!result->frozen_ns && d.tree.frozen_at)
 		result->frozen_ns = now_ns(CLOCK_MONOTONIC) - d.tree.frozen_at;
 	target_tree_release(&d.tree);

@@ -200,11 +200,22 @@ static int trace_find_gadget(const Pb__AddressSpace *space, pid_t pid, uint64_t 
 	return err_set(e, ERR_STATE, 0, "the vdso has no system call instruction");
 }
 
+/* The next report of this thread. Other threads may end first, or the end of a leader would never be reported. */
+static int trace_wait(pid_t tid, int *ret_status)
+{
+	pid_t got;
+
+	do
+		got = waitpid(-1, ret_status, __WALL);
+	while ((got < 0 && errno == EINTR) || (got > 0 && got != tid));
+	return got < 0 ? -errno : 0;
+}
+
 static int trace_step(pid_t tid, int request, int *ret_status, struct err *e)
 {
 	int r = sys_ptrace(request, tid, 0, 0);
 
-	if (r < 0 || waitpid(tid, ret_status, __WALL) < 0 || !WIFSTOPPED(*ret_status))
+	if (r < 0 || trace_wait(tid, ret_status) < 0 || !WIFSTOPPED(*ret_status))
 		return err_set(e, ERR_SYSTEM, 0, "thread %d was lost", tid);
 	return 0;
 }

@@ -17,8 +17,7 @@
 
 enum {
 	BATCH_IOV = 1024,
-	SLOW_STAGINGS = 3,
-	SLOW_STAGING_NS = 4000000, /* what HUGE_STAGING_SIZE costs in small pages, and a bit */
+	SMALL_PAGE_NS = 4000, /* what loading a page of 4 KiB costs, and a bit */
 };
 
 /* One stretch of the image file into many places of memory. */
@@ -43,7 +42,8 @@ struct fill {
 	size_t mapping, span;    /* the next that may meet the next run */
 	uint64_t staged;         /* bytes in the staging, for ... */
 	uint64_t staged_to;      /* ... this place */
-	unsigned slow;           /* how many stagings in a row took too long */
+	uint64_t staging_size;   /* how much is moved at once */
+	uint64_t moved, moved_ns; /* bytes moved so far, and how long that took */
 	uint64_t done, total;
 };
 
@@ -105,13 +105,16 @@ static uint64_t fill_now_ns(void)
 
 /*
  * Where huge pages are slow to get (a virtual machine whose host must find the
- * memory first, a fragmented one) small ones, which tend to be in use lately, are
- * the better choice: give up after some that took longer than small ones would.
+ * memory first, a fragmented one) small ones, which tend to have been in use
+ * lately, are the better choice: give up as soon as those so far took longer than
+ * small ones would have. The first staging is a small one, to find out.
  */
 static void fill_judge(struct fill *f, uint64_t took_ns)
 {
-	f->slow = took_ns > SLOW_STAGING_NS ? f->slow + 1 : 0;
-	if (f->slow == SLOW_STAGINGS)
+	f->moved_ns += took_ns;
+	f->moved += f->staged;
+	f->staging_size = HUGE_STAGING_SIZE;
+	if (f->moved_ns > f->moved / MEMORY_PAGE * SMALL_PAGE_NS)
 		huge_close(&f->huge);
 }
 
@@ -124,8 +127,8 @@ static int fill_unstage(struct fill *f, struct err *e)
 	if (fill_flush(f, e) < 0)
 		return -1;
 	huge_move(&f->huge, f->staged_to, f->staged);
-	f->staged = 0;
 	fill_judge(f, fill_now_ns() - begun);
+	f->staged = 0;
 	return 0;
 }
 
@@ -135,13 +138,13 @@ static int fill_stage(struct fill *f, uint64_t to, uint64_t from, uint64_t size,
 	while (size) {
 		uint64_t room, n;
 
-		if (f->staged == HUGE_STAGING_SIZE || (f->staged && f->staged_to + f->staged != to)) {
+		if (f->staged == f->staging_size || (f->staged && f->staged_to + f->staged != to)) {
 			if (fill_unstage(f, e) < 0)
 				return -1;
 		}
 		if (!f->staged)
 			f->staged_to = to;
-		room = HUGE_STAGING_SIZE - f->staged;
+		room = f->staging_size - f->staged;
 		n = size < room ? size : room;
 		if (fill_read(f, f->huge.staging + f->staged, from, n, e) < 0)
 			return -1;
@@ -271,7 +274,7 @@ static int fill_pass(struct fill *f, bool huge, const struct image_run *runs, si
 
 int memory_fill(struct memory_load *m, struct err *e)
 {
-	struct fill f = { .m = m };
+	struct fill f = { .m = m, .staging_size = HUGE_PAGE_SIZE };
 	size_t n;
 	const struct image_run *runs = image_runs_of(m->image, m->owner, &n);
 	int r;

@@ -26,7 +26,10 @@
 #include "util/fd.h"
 #include "util/interrupt.h"
 
-enum { SEIZE_OPTIONS = PTRACE_O_TRACESYSGOOD, PF_KTHREAD = 0x00200000, VFORK_PATIENCE_MS = 5, DETACH_PATIENCE = 50 };
+enum { SEIZE_OPTIONS = PTRACE_O_TRACESYSGOOD, VFORK_PATIENCE_MS = 5, DETACH_PATIENCE = 50 };
+
+/* task flags of /proc/PID/stat (kernel: include/linux/sched.h) */
+enum { PF_EXITING = 0x4, PF_KTHREAD = 0x00200000 };
 
 static uint64_t freeze_now_ns(void)
 {
@@ -465,6 +468,17 @@ static void freeze_name_restarted(struct target *t)
 	}
 }
 
+bool target_blame_ended(const struct target_tree *tree, const struct target *t, struct err *e)
+{
+	struct proc_stat stat;
+
+	if (t->zombie || (freeze_read_stat(t->pid, tree->arena, &stat) == 0 && stat.state != 'Z' && stat.state != 'X' &&
+			  !(stat.flags & PF_EXITING)))
+		return false;
+	err_set(e, ERR_STATE, 0, "task %d (%s) was killed while it was being saved", t->pid, t->stat.comm);
+	return true;
+}
+
 /* Everything stands: read again what may have changed while it was being stopped. */
 static int freeze_settle(struct target_tree *tree, struct err *e)
 {
@@ -487,8 +501,10 @@ static int freeze_settle(struct target_tree *tree, struct err *e)
 			r = freeze_open(t, e);
 			if (r == 0)
 				r = remote_rescue(t, e);
-			if (r < 0)
+			if (r < 0) {
+				target_blame_ended(tree, t, e);
 				return r;
+			}
 			freeze_name_restarted(t);
 		}
 		tree->tasks[kept++] = t;

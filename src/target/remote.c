@@ -73,15 +73,32 @@ static int remote_find_room(struct target *t, uint64_t *ret, struct err *e)
 	return 0;
 }
 
+/*
+ * Wait for the next report of the thread. The end of a leader is reported only
+ * when all its threads, which we trace as well, have been waited for: they may
+ * report in its place.
+ */
+static int remote_wait_report(const struct remote *r, int *ret_status)
+{
+	pid_t tid = r->thread->tid, got;
+	bool leader = tid == r->task->pid && r->task->n_threads > 1;
+
+	do
+		got = waitpid(leader ? -1 : tid, ret_status, __WALL);
+	while ((got < 0 && errno == EINTR) || (got > 0 && got != tid));
+	return got < 0 ? -errno : 0;
+}
+
 /* Wait for the next stop of the thread. Signals that come meanwhile are handed on. */
 static int remote_wait(struct remote *r, int resume, int *ret_status, struct err *e)
 {
 	pid_t tid = r->thread->tid;
-	int status;
+	int status, ret;
 
 	for (;;) {
-		if (waitpid(tid, &status, __WALL) < 0)
-			return err_sys(e, errno, "waiting for thread %d", tid);
+		ret = remote_wait_report(r, &status);
+		if (ret < 0)
+			return err_sys(e, ret, "waiting for thread %d", tid);
 		if (!WIFSTOPPED(status)) {
 			r->thread->stopped = false;
 			return err_set(e, ERR_SYSTEM, 0, "thread %d ended while it was examined", tid);

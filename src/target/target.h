@@ -51,6 +51,12 @@ struct target_tree {
  */
 int target_freeze(struct target_tree *tree, pid_t root, struct arena *arena, unsigned timeout_ms, struct err *e);
 
+/*
+ * Something about this task failed. Has it ended, or is it about to? Then that is
+ * the reason, whatever could not be read of it: true, and `e` says so.
+ */
+bool target_blame_ended(const struct target_tree *tree, const struct target *t, struct err *e);
+
 /* Let everything run on. Also for a tree that is half frozen or empty. */
 void target_tree_release(struct target_tree *tree);
 
