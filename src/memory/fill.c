@@ -17,7 +17,7 @@
 
 enum {
 	BATCH_IOV = 1024,
-	SMALL_PAGE_NS = 4000, /* what loading a page of 4 KiB costs, and a bit */
+	SMALL_PAGE_NS = 2000, /* less than loading a page of 4 KiB costs: huge ones must be worth it */
 };
 
 /* One stretch of the image file into many places of memory. */

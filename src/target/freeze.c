@@ -26,7 +26,7 @@
 #include "util/fd.h"
 #include "util/interrupt.h"
 
-enum { SEIZE_OPTIONS = PTRACE_O_TRACESYSGOOD, VFORK_PATIENCE_MS = 5, DETACH_PATIENCE = 50 };
+enum { SEIZE_OPTIONS = PTRACE_O_TRACESYSGOOD, VFORK_PATIENCE_MS = 5, DETACH_PATIENCE = 50, SEIZE_ATTEMPTS = 3 };
 
 /* task flags of /proc/PID/stat (kernel: include/linux/sched.h) */
 enum { PF_EXITING = 0x4, PF_KTHREAD = 0x00200000 };
@@ -61,11 +61,12 @@ static int freeze_seize_denied(struct target *t, pid_t tid, int number, struct e
 {
 	struct arena scratch = ARENA_INIT;
 	struct proc_status status = { .uid = { (uint32_t)-1 } };
-	char *text;
+	char name[64], *text;
 
 	if (number != -EPERM)
 		return err_sys(e, number, "seizing thread %d of task %d (%s)", tid, t->pid, t->stat.comm);
-	if (fd_read_proc(t->pid, "status", &scratch, &text, NULL) == 0)
+	snprintf(name, sizeof(name), "task/%d/status", tid);
+	if (fd_read_proc(t->pid, name, &scratch, &text, NULL) == 0)
 		proc_parse_status(text, &scratch, &status);
 	arena_done(&scratch);
 	if (status.tracer) {
@@ -100,6 +101,11 @@ static int freeze_seize(struct target *t, pid_t tid, struct err *e)
 {
 	int r = sys_ptrace(PTRACE_SEIZE, tid, 0, SEIZE_OPTIONS);
 
+	/* A tracer that is just letting go would be gone before it could be named. */
+	for (int i = 0; r == -EPERM && i < SEIZE_ATTEMPTS && !freeze_has_ended(t->pid, tid); i++) {
+		usleep(1000);
+		r = sys_ptrace(PTRACE_SEIZE, tid, 0, SEIZE_OPTIONS);
+	}
 	if (r == -ESRCH || (r == -EPERM && freeze_has_ended(t->pid, tid)))
 		return 0;
 	if (r < 0)
@@ -363,6 +369,21 @@ static void freeze_indulge_vfork(struct target_tree *tree, size_t index)
 				sys_ptrace(PTRACE_INTERRUPT, tree->tasks[i]->threads[k].tid, 0, 0);
 }
 
+/*
+ * A leader that was killed reports its end only when its threads, those that
+ * stood already as well, have been waited for.
+ */
+static void freeze_bury_threads(struct target *t)
+{
+	for (size_t k = 0; k < t->n_threads; k++) {
+		struct target_thread *th = &t->threads[k];
+		int status;
+
+		if (th->tid && th->stopped && waitpid(th->tid, &status, __WALL | WNOHANG) > 0 && !WIFSTOPPED(status))
+			th->tid = 0;
+	}
+}
+
 static int freeze_timed_out(struct target_tree *tree, size_t index, pid_t tid, unsigned timeout_ms, struct err *e)
 {
 	struct target *t = tree->tasks[index];
@@ -404,8 +425,10 @@ static int freeze_wait(struct target_tree *tree, uint64_t deadline, unsigned tim
 			return 0;
 		if (freeze_now_ns() > deadline)
 			return freeze_timed_out(tree, last_task, last_tid, timeout_ms, e);
-		if (freeze_now_ns() - begun > VFORK_PATIENCE_MS * 1000000ull)
+		if (freeze_now_ns() - begun > VFORK_PATIENCE_MS * 1000000ull) {
+			freeze_bury_threads(tree->tasks[last_task]);
 			freeze_indulge_vfork(tree, last_task);
+		}
 		usleep(++rounds < 20 ? 20 : 500);
 	}
 }

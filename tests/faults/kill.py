@@ -541,7 +541,7 @@ def target_executes(t):
     t.until(lambda: not traced(root), PATIENCE, "it is traced")
 
 
-@case("target-ends", limit=180)
+@case("target-ends", limit=LIMIT)
 def target_ends(t):
     """The target ends, or is killed, while it is being saved."""
     outcomes = {}
@@ -571,7 +571,7 @@ def target_ends(t):
     summary(t, outcomes)
 
 
-@case("steady-target-killed", limit=180)
+@case("steady-target-killed", limit=LIMIT)
 def steady_killed(t):
     """A target with many threads is killed while it is being saved: no hang, no zombie that stays."""
     for number in range(max(20, KILLS // 3)):
@@ -584,7 +584,7 @@ def steady_killed(t):
                 pass
         delay(random.random() * 0.012)
         os.kill(members[number % 3], signal.SIGKILL)
-        status = t.wait_exit(pid, 40)
+        status = t.wait_exit(pid, 10)
         if status not in (0, 1, 5):
             raise Failure(f"status {status}: {t.errors(t.calls)}")
         if status and os.listdir(t.images):
