@@ -8,11 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cmd/cmd.h"
 #include "cmd/text.h"
+#include "util/clock.h"
 
 static const struct cmd *const commands[] = { &cmd_dump, &cmd_restore, &cmd_check, &cmd_inspect, &cmd_verify };
 
@@ -76,18 +76,10 @@ const char *cmd_format_bytes(char buf[32], unsigned long long bytes)
 	return buf;
 }
 
-static unsigned long long now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (unsigned long long)ts.tv_sec * NS + (unsigned long long)ts.tv_nsec;
-}
-
 static void show_progress(void *data, const char *what, uint64_t done, uint64_t total)
 {
 	struct cmd_progress *p = data;
-	unsigned long long now = now_ns();
+	unsigned long long now = clock_now_ns(CLOCK_MONOTONIC);
 	char of[32], rate[32];
 
 	if (now - p->started_ns < NS / 2 || now - p->shown_ns < NS / 10 || !total)
@@ -100,14 +92,14 @@ static void show_progress(void *data, const char *what, uint64_t done, uint64_t 
 
 void cmd_progress_init(struct cmd_progress *p)
 {
-	*p = (struct cmd_progress){ .started_ns = now_ns() };
+	*p = (struct cmd_progress){ .started_ns = clock_now_ns(CLOCK_MONOTONIC) };
 	p->progress = (struct progress){ isatty(STDERR_FILENO) ? show_progress : NULL, p };
 }
 
 void cmd_progress_done(struct cmd_progress *p)
 {
 	/* A restored task shows its own progress: the line may be another process' */
-	if (p->progress.step && now_ns() - p->started_ns >= NS / 2)
+	if (p->progress.step && clock_now_ns(CLOCK_MONOTONIC) - p->started_ns >= NS / 2)
 		fputs("\r\033[K", stderr);
 }
 

@@ -377,12 +377,14 @@ static __attribute__((noinline)) void build_stretch_stack(void)
 static int build_state(struct build *b, size_t index, struct memory_load *m, struct script **ret, struct err *e)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
-	struct task_restore tr = { m->arena, &m->region, pb, m->space };
+	struct task_restore tr = { .arena = m->arena, .region = &m->region, .pb = pb, .space = m->space };
 	struct restore_task rt = {
 		.arena = m->arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
 	};
 
-	if (limits_widen(&tr, e) < 0 || memory_reserve(m, script_bytes(pb, m), e) < 0 || memory_place(m, e) < 0 || memory_fill(m, e) < 0 ||
+	if (creds_prepare(&tr, e) < 0 || limits_widen(&tr, e) < 0)
+		return -1;
+	if (memory_reserve(m, script_bytes(pb, m), e) < 0 || memory_place(m, e) < 0 || memory_fill(m, e) < 0 ||
 	    memory_settle(m, e) < 0)
 		return -1;
 	if (objects_install(&rt, index, b->plan->fd_base, e) < 0 || limits_restore(&tr, e) < 0)

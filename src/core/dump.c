@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "arch/x86_64/regs.h"
@@ -19,6 +18,7 @@
 #include "core/objects.h"
 #include "memory/memory.h"
 #include "task/task.h"
+#include "util/clock.h"
 #include "util/fd.h"
 #include "util/interrupt.h"
 
@@ -36,14 +36,6 @@ struct dump {
 	size_t n_sources;
 	uint64_t begun;
 };
-
-static uint64_t now_ns(clockid_t clock)
-{
-	struct timespec ts;
-
-	clock_gettime(clock, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 /* ---- collect ---- */
 
@@ -69,9 +61,9 @@ static int dump_collect_machine(struct dump *d, struct err *e)
 		return -1;
 	pb_set(m, vdso_hash, hash);
 	pb_set(m, page_size, MEMORY_PAGE);
-	pb_set(m, realtime_ns, (int64_t)now_ns(CLOCK_REALTIME));
-	pb_set(m, monotonic_ns, (int64_t)now_ns(CLOCK_MONOTONIC));
-	pb_set(m, boottime_ns, (int64_t)now_ns(CLOCK_BOOTTIME));
+	pb_set(m, realtime_ns, (int64_t)clock_now_ns(CLOCK_REALTIME));
+	pb_set(m, monotonic_ns, (int64_t)clock_now_ns(CLOCK_MONOTONIC));
+	pb_set(m, boottime_ns, (int64_t)clock_now_ns(CLOCK_BOOTTIME));
 	pb_set(m, uid, getuid());
 	return m->kernel_release && m->hostname ? 0 : err_nomem(e);
 }
@@ -172,7 +164,7 @@ static int dump_store_pages(struct dump *d, struct err *e)
 {
 	Pb__DumpStats *stats = pb_new(d->arena, Pb__DumpStats, pb__dump_stats__init);
 	struct memory_stats stored;
-	uint64_t begun = now_ns(CLOCK_MONOTONIC);
+	uint64_t begun = clock_now_ns(CLOCK_MONOTONIC);
 
 	if (!stats)
 		return err_nomem(e);
@@ -181,9 +173,9 @@ static int dump_store_pages(struct dump *d, struct err *e)
 	pb_set(stats, pages_stored, stored.pages_stored);
 	pb_set(stats, pages_zero, stored.pages_zero);
 	pb_set(stats, collect_ns, begun - d->tree.frozen_at);
-	pb_set(stats, memory_ns, now_ns(CLOCK_MONOTONIC) - begun);
-	pb_set(stats, frozen_ns, now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at);
-	pb_set(stats, total_ns, now_ns(CLOCK_MONOTONIC) - d->begun);
+	pb_set(stats, memory_ns, clock_now_ns(CLOCK_MONOTONIC) - begun);
+	pb_set(stats, frozen_ns, clock_now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at);
+	pb_set(stats, total_ns, clock_now_ns(CLOCK_MONOTONIC) - d->begun);
 	d->image->stats = stats;
 	d->result->bytes = stored.pages_stored * MEMORY_PAGE;
 	return 0;
@@ -256,7 +248,7 @@ static int dump_examine(struct dump *d, struct err *e)
 	if (dump_collect(d, e) < 0 || interrupt_check(e) < 0 || dump_check(d, e) < 0 || dump_find_pages(d, e) < 0)
 		return -1;
 	log_say(d->o->log, LOG_INFO, "collected %zu object(s) and %zu file(s) in %.1f ms; up to %lu bytes of memory to store",
-		d->image->n_objects, d->image->n_inodes, (double)(now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at) / MS,
+		d->image->n_objects, d->image->n_inodes, (double)(clock_now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at) / MS,
 		d->result->bytes);
 	return 0;
 }
@@ -269,7 +261,7 @@ static int dump_save(struct dump *d, struct err *e)
 	if (d->o->keep_running) {
 		/* All that belongs to the image has been read: the program need not wait for the disk. */
 		target_tree_release(&d->tree);
-		d->result->frozen_ns = now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at;
+		d->result->frozen_ns = clock_now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at;
 	}
 	if (interrupt_check(e) < 0 || dump_commit(d, e) < 0)
 		return -1;
@@ -280,7 +272,7 @@ static int dump_save(struct dump *d, struct err *e)
 
 int core_dump(const struct dump_options *o, struct dump_result *result, struct err *e)
 {
-	struct dump d = { .o = o, .result = result, .arena = &result->arena, .begun = now_ns(CLOCK_MONOTONIC) };
+	struct dump d = { .o = o, .result = result, .arena = &result->arena, .begun = clock_now_ns(CLOCK_MONOTONIC) };
 	int r;
 
 	*result = (struct dump_result){ .obstacles.arena = &result->arena };
@@ -294,7 +286,7 @@ int core_dump(const struct dump_options *o, struct dump_result *result, struct e
 		if (target_blame_ended(&d.tree, d.tree.tasks[i], e))
 			break;
 	if (!result->frozen_ns && d.tree.frozen_at)
-		result->frozen_ns = now_ns(CLOCK_MONOTONIC) - d.tree.frozen_at;
+		result->frozen_ns = clock_now_ns(CLOCK_MONOTONIC) - d.tree.frozen_at;
 	target_tree_release(&d.tree);
 	image_writer_free(d.writer);
 	inode_table_done(&d.inodes);

@@ -8,12 +8,12 @@
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "memory/huge.h"
 #include "memory/memory.h"
 #include "proc/maps.h"
+#include "util/clock.h"
 
 enum {
 	BATCH_IOV = 1024,
@@ -95,14 +95,6 @@ static int fill_read(struct fill *f, uint64_t to, uint64_t from, uint64_t size, 
 
 /* ---- huge pages ---- */
 
-static uint64_t fill_now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 /*
  * Where huge pages are slow to get (a virtual machine whose host must find the
  * memory first, a fragmented one) small ones, which tend to have been in use
@@ -120,14 +112,14 @@ static void fill_judge(struct fill *f, uint64_t took_ns)
 
 static int fill_unstage(struct fill *f, struct err *e)
 {
-	uint64_t begun = fill_now_ns();
+	uint64_t begun = clock_now_ns(CLOCK_MONOTONIC);
 
 	if (!f->staged)
 		return 0;
 	if (fill_flush(f, e) < 0)
 		return -1;
 	huge_move(&f->huge, f->staged_to, f->staged);
-	fill_judge(f, fill_now_ns() - begun);
+	fill_judge(f, clock_now_ns(CLOCK_MONOTONIC) - begun);
 	f->staged = 0;
 	return 0;
 }

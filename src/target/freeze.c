@@ -18,11 +18,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #include "arch/x86_64/regs.h"
 #include "sys/ptrace.h"
 #include "target/target.h"
+#include "util/clock.h"
 #include "util/fd.h"
 #include "util/interrupt.h"
 
@@ -30,14 +30,6 @@ enum { SEIZE_OPTIONS = PTRACE_O_TRACESYSGOOD, VFORK_PATIENCE_MS = 5, DETACH_PATI
 
 /* task flags of /proc/PID/stat (kernel: include/linux/sched.h) */
 enum { PF_EXITING = 0x4, PF_KTHREAD = 0x00200000 };
-
-static uint64_t freeze_now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 struct target *target_find(const struct target_tree *tree, pid_t pid)
 {
@@ -401,7 +393,7 @@ static int freeze_timed_out(struct target_tree *tree, size_t index, pid_t tid, u
 /* Wait until every thread known so far stands or is gone. */
 static int freeze_wait(struct target_tree *tree, uint64_t deadline, unsigned timeout_ms, struct err *e)
 {
-	uint64_t begun = freeze_now_ns();
+	uint64_t begun = clock_now_ns(CLOCK_MONOTONIC);
 	unsigned rounds = 0;
 
 	for (;;) {
@@ -423,9 +415,9 @@ static int freeze_wait(struct target_tree *tree, uint64_t deadline, unsigned tim
 			return -1;
 		if (!missing)
 			return 0;
-		if (freeze_now_ns() > deadline)
+		if (clock_now_ns(CLOCK_MONOTONIC) > deadline)
 			return freeze_timed_out(tree, last_task, last_tid, timeout_ms, e);
-		if (freeze_now_ns() - begun > VFORK_PATIENCE_MS * 1000000ull) {
+		if (clock_now_ns(CLOCK_MONOTONIC) - begun > VFORK_PATIENCE_MS * 1000000ull) {
 			freeze_bury_threads(tree->tasks[last_task]);
 			freeze_indulge_vfork(tree, last_task);
 		}
@@ -543,13 +535,13 @@ static int freeze_settle(struct target_tree *tree, struct err *e)
 	}
 	if (!tree->n || tree->tasks[0]->zombie)
 		return err_set(e, ERR_STATE, 0, "the process ended while it was being stopped");
-	tree->frozen_at = freeze_now_ns();
+	tree->frozen_at = clock_now_ns(CLOCK_MONOTONIC);
 	return 0;
 }
 
 int target_freeze(struct target_tree *tree, pid_t root, struct arena *arena, unsigned timeout_ms, struct err *e)
 {
-	uint64_t deadline = freeze_now_ns() + timeout_ms * 1000000ull;
+	uint64_t deadline = clock_now_ns(CLOCK_MONOTONIC) + timeout_ms * 1000000ull;
 	int r;
 
 	*tree = (struct target_tree){ .arena = arena };

@@ -141,16 +141,21 @@ static int creds_restore_caps(const struct task_restore *r, struct script_builde
 	return 0;
 }
 
+int creds_prepare(struct task_restore *r, struct err *e)
+{
+	return creds_read_own(r->arena, &r->own, e);
+}
+
 int creds_restore(const struct task_restore *r, struct script_builder *b, struct err *e)
 {
 	const Pb__Credentials *cr = r->pb->creds;
-	struct proc_status own = { 0 };
-	int ret = creds_read_own(r->arena, &own, e);
+	const struct proc_status *own = &r->own;
+	int ret = 0;
 
-	if (ret == 0 && !creds_same_ids(cr, &own))
+	if (!creds_same_ids(cr, own))
 		ret = creds_restore_ids(r, b, e);
 	for (unsigned cap = 0; ret == 0 && cap < 64; cap++)
-		if ((own.cap_bnd & ~cr->cap_bounding) >> cap & 1 && has_cap(&own, CAP_SETPCAP))
+		if ((own->cap_bnd & ~cr->cap_bounding) >> cap & 1 && has_cap(own, CAP_SETPCAP))
 			script_call(b, SCRIPT_MUST, "PR_CAPBSET_DROP", SYS_prctl, PR_CAPBSET_DROP, cap);
 	if (ret == 0)
 		ret = creds_restore_caps(r, b, e);

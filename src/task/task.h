@@ -70,6 +70,7 @@ struct task_restore {
 	struct region *region;
 	const Pb__Task *pb;
 	const Pb__AddressSpace *space;
+	struct proc_status own; /* of this process, before it changes: by creds_prepare() */
 };
 
 /* In ordinary C, before anything is mapped: as much room as we may have. */
@@ -92,6 +93,8 @@ size_t task_script_ops(const Pb__Task *pb);
 
 /* Append the steps of one thread, the leader included: the last of its script. */
 int thread_restore(const struct task_restore *r, const Pb__Thread *th, struct script_builder *b, struct err *e);
+/* Read, once for all threads, what this process has by itself. */
+int creds_prepare(struct task_restore *r, struct err *e);
 int creds_restore(const struct task_restore *r, struct script_builder *b, struct err *e);
 size_t thread_script_ops(const Pb__Task *pb, const Pb__Thread *th);
 

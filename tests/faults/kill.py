@@ -676,13 +676,7 @@ def main():
     subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-o",
                     os.path.join(harness.TARGETS, "steady"), os.path.join(HERE, "steady.c")], check=True)
     counts = run.run(setup, cases, 1)
-    if counts["failed"]:
-        print(f"logs are kept in {setup.folder}")
-    else:
-        shutil.rmtree(setup.folder, ignore_errors=True)
-    skipped = f", {counts['skip']} skipped" if counts["skip"] else ""
-    print(f"{counts['ok']} passed, {counts['failed']} failed{skipped}")
-    return 1 if counts["failed"] else 0
+    return run.close(setup, counts)
 
 
 if __name__ == "__main__":

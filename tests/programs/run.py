@@ -152,6 +152,17 @@ def run(setup, chosen, jobs):
     return counts
 
 
+def close(setup, counts):
+    """Clean up, say how it went, and return the exit status: the end of every runner."""
+    if counts["failed"]:
+        print(f"logs are kept in {setup.folder}")
+    else:
+        shutil.rmtree(setup.folder, ignore_errors=True)
+    skipped = f", {counts['skip']} skipped" if counts["skip"] else ""
+    print(f"{counts['ok']} passed, {counts['failed']} failed{skipped}")
+    return 1 if counts["failed"] else 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = os.path.join(harness.HERE, "..", "..", "build", "torpor")
@@ -177,13 +188,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     setup = make_setup(os.path.abspath(options.torpor))
     counts = run(setup, cases, options.jobs)
-    if counts["failed"]:
-        print(f"logs are kept in {setup.folder}")
-    else:
-        shutil.rmtree(setup.folder, ignore_errors=True)
-    skipped = f", {counts['skip']} skipped" if counts["skip"] else ""
-    print(f"{counts['ok']} passed, {counts['failed']} failed{skipped}")
-    return 1 if counts["failed"] else 0
+    return close(setup, counts)
 
 
 if __name__ == "__main__":

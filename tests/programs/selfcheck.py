@@ -12,7 +12,6 @@ import fnmatch
 import glob
 import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -183,11 +182,5 @@ def main(folder, description):
     setup = runner.make_setup(os.path.abspath(options.torpor))
     BINARIES = build(folder, os.path.join(setup.folder, "self"))
     counts = runner.run(setup, cases, options.jobs)
-    if counts["failed"]:
-        print(f"logs are kept in {setup.folder}")
-    else:
-        shutil.rmtree(setup.folder, ignore_errors=True)
-    skipped = f", {counts['skip']} skipped" if counts["skip"] else ""
-    print(f"{counts['ok']} passed, {counts['failed']} failed{skipped}")
-    return 1 if counts["failed"] else 0
+    return runner.close(setup, counts)
 

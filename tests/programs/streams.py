@@ -169,21 +169,26 @@ class Terminal(Dialogue):
         os.close(self.read_fd)
 
 
-@case("terminal")
-def terminal(t):
-    """Started from a shell on one terminal, restored from a shell on another: it reads a line typed there."""
+def move_to_another_terminal(t, target, typed, answer):
+    """Start a program from a shell on one terminal, talk to it, save it, and restore it from a shell on another."""
     first = Terminal(t)
-    first.send(f"{PYTHON} {t.target('dialogue.py')}; echo it is over\n")
+    first.send(f"{PYTHON} {t.target(target)}; echo it is over\n")
     first.expect("ready\r\n")
-    first.send("one\n")
-    first.expect("1:one\r\n")
+    first.send(typed)
+    first.expect(answer)
     root = t.until(lambda: [p for p in t.shape(first.shell) if p != first.shell], 5, "the program")[0]
     t.torpor("dump", root, "-o", t.image())
     first.expect("it is over\r\n")
     t.until(lambda: not stat_of(root), 5, "the end of the program")
-
     second = Terminal(t)
     second.send(f"{t.setup.binary} restore {t.image()}; echo status=$?\n")
+    return first, second, root
+
+
+@case("terminal")
+def terminal(t):
+    """Started from a shell on one terminal, restored from a shell on another: it reads a line typed there."""
+    first, second, root = move_to_another_terminal(t, "dialogue.py", "one\n", "1:one\r\n")
     t.until(lambda: stat_of(root), 20, "the restored program")
     second.send("two\n")
     second.expect("2:two\r\n")
@@ -207,18 +212,7 @@ def terminal(t):
 @case("terminal-modes")
 def terminal_modes(t):
     """A program that reads single keys finds the terminal in that mode again, and is told to draw anew."""
-    first = Terminal(t)
-    first.send(f"{PYTHON} {t.target('keys.py')}; echo it is over\n")
-    first.expect("ready\r\n")
-    first.send("a")
-    first.expect("key a\r\n")
-    root = t.until(lambda: [p for p in t.shape(first.shell) if p != first.shell], 5, "the program")[0]
-    t.torpor("dump", root, "-o", t.image())
-    first.expect("it is over\r\n")
-    t.until(lambda: not stat_of(root), 5, "the end of the program")
-
-    second = Terminal(t)
-    second.send(f"{t.setup.binary} restore {t.image()}; echo status=$?\n")
+    first, second, _ = move_to_another_terminal(t, "keys.py", "a", "key a\r\n")
     second.expect("drawn\r\n")
     second.send("b")
     second.expect("key b\r\n")
