@@ -48,7 +48,7 @@ static struct inode_entry *inode_add(struct inode_table *t, const struct stat *s
 	pb_set(pb, gid, st->st_gid);
 	pb_set(pb, mtime_ns, st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec);
 	*ret_index = (uint32_t)t->n;
-	v[t->n] = (struct inode_entry){ .pb = pb, .fd = -1 };
+	v[t->n] = (struct inode_entry){ .pb = pb, .fd = -1, .aside = -1 };
 	return &v[t->n++];
 }
 
@@ -153,9 +153,9 @@ static int inode_add_window(struct inode_table *t, struct inode_entry *n, const 
 	if (!w)
 		return err_nomem(e);
 	n->windows = w;
-	w[n->n_windows++] = (struct inode_window){ task, a->start, a->end - a->start, a->offset };
-	/* Without a look at the file itself, its mappings are all that tells its size. */
-	if (n->fd < 0 && n->pb->size < a->offset + a->end - a->start)
+	w[n->n_windows++] = (struct inode_window){ task, a->start, a->end - a->start, a->offset, a->flags & VM_FLAG_SHARED };
+	/* Without a look at the file itself, its mappings are all that tells its size so far. */
+	if (n->fd < 0 && n->pb->kind != PB__INODE_KIND__PATH && n->pb->size < a->offset + a->end - a->start)
 		n->pb->size = a->offset + a->end - a->start;
 	return 0;
 }
@@ -221,7 +221,9 @@ int inode_collect_mapping(struct inode_table *t, const struct target *task, cons
 
 void inode_table_done(struct inode_table *t)
 {
-	for (size_t i = 0; i < t->n; i++)
+	for (size_t i = 0; i < t->n; i++) {
 		fd_closep(&t->v[i].fd);
+		fd_closep(&t->v[i].aside);
+	}
 	t->n = 0;
 }

@@ -30,11 +30,13 @@ enum inode_use { INODE_READS, INODE_APPENDS, INODE_WRITES };
 struct inode_window {
 	const struct target *task;
 	uint64_t addr, size, offset;
+	bool shared; /* what is seen is the file itself; else pages that were written are the task's own */
 };
 
 struct inode_entry {
 	Pb__Inode *pb;
 	int fd; /* for reading the content; -1: not needed or not to be had */
+	int aside; /* what was read of the content already, at its offsets: a memfd of ours; -1: nothing */
 	struct inode_window *windows;
 	size_t n_windows;
 };

@@ -47,7 +47,7 @@ struct page_range {
 /* The pages of one owner, and where they are read from. */
 struct page_source {
 	uint32_t owner; /* IMAGE_OWNER_* */
-	int fd;         /* read from this file when >= 0, else from the ranges' tasks */
+	int fd;         /* what the ranges without a task are read from; -1: there are none */
 	struct page_range *ranges;
 	size_t n;
 };
@@ -57,8 +57,11 @@ int memory_find_pages(struct arena *arena, const struct target *task, Pb__Addres
 		      struct page_source *ret, struct err *e);
 
 /* The content of an inode that must be stored. */
-int memory_find_inode_pages(struct arena *arena, const struct inode_entry *inode, uint32_t owner,
-			    struct page_source *ret, struct err *e);
+int memory_find_inode_pages(struct arena *arena, struct inode_entry *inode, uint32_t owner, struct page_source *ret,
+			    struct err *e);
+
+/* As above, for an inode that cannot be opened: through the mappings of it (windows.c). Also finds its size. */
+int memory_find_window_pages(struct arena *arena, struct inode_entry *inode, struct page_source *s, struct err *e);
 
 struct memory_stats {
 	uint64_t pages_stored, pages_zero;

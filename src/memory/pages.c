@@ -206,56 +206,13 @@ static int inode_pages_of_file(struct page_finder *f, const struct inode_entry *
 	return 0;
 }
 
-/* The window that shows the first byte at or after `done`; NULL when there is none. */
-static const struct inode_window *inode_next_window(const struct inode_entry *inode, uint64_t done)
-{
-	const struct inode_window *best = NULL;
-
-	for (size_t i = 0; i < inode->n_windows; i++) {
-		const struct inode_window *w = &inode->windows[i];
-
-		if (w->offset + w->size > done && (!best || w->offset < best->offset))
-			best = w;
-	}
-	return best;
-}
-
-/*
- * Through the mappings of it, where the file itself cannot be opened. Windows may
- * overlap: each page is taken once. What nobody maps, nobody can see.
- */
-static int inode_pages_of_windows(struct page_finder *f, const struct inode_entry *inode)
-{
-	uint64_t done = 0, size = (inode->pb->size + MEMORY_PAGE - 1) & ~(uint64_t)(MEMORY_PAGE - 1);
-	const struct inode_window *w;
-
-	while (done < size && (w = inode_next_window(inode, done))) {
-		uint64_t from = done > w->offset ? done : w->offset;
-		uint64_t to = w->offset + w->size < size ? w->offset + w->size : size;
-		struct page_range *v;
-
-		if (from >= to)
-			return 0;
-		v = arena_grow(f->arena, f->source->ranges, f->source->n, sizeof(*v));
-		if (!v)
-			return err_nomem(f->e);
-		f->source->ranges = v;
-		v[f->source->n++] = (struct page_range){
-			.addr = from, .from = w->addr + (from - w->offset), .pages = (to - from) / MEMORY_PAGE,
-			.task = w->task
-		};
-		done = to;
-	}
-	return 0;
-}
-
-int memory_find_inode_pages(struct arena *arena, const struct inode_entry *inode, uint32_t owner,
-			    struct page_source *ret, struct err *e)
+int memory_find_inode_pages(struct arena *arena, struct inode_entry *inode, uint32_t owner, struct page_source *ret,
+			    struct err *e)
 {
 	struct page_finder f = { .arena = arena, .source = ret, .e = e };
 
 	*ret = (struct page_source){ .owner = owner, .fd = inode->fd };
 	if (!inode->pb->size)
 		return 0;
-	return inode->fd >= 0 ? inode_pages_of_file(&f, inode) : inode_pages_of_windows(&f, inode);
+	return inode->fd >= 0 ? inode_pages_of_file(&f, inode) : memory_find_window_pages(arena, inode, ret, e);
 }

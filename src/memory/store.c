@@ -133,7 +133,7 @@ static int store_read(const struct store_chunk *c, char *buf, struct err *e)
 	struct iovec local = { buf, size }, remote[CHUNK_PAGES];
 	ssize_t got;
 
-	if (c->source->fd >= 0)
+	if (!c->pieces[0].task)
 		return store_read_file(c, buf, e);
 	for (size_t i = 0; i < c->n; i++)
 		remote[i] = (struct iovec){ (void *)c->pieces[i].from, c->pieces[i].pages * MEMORY_PAGE };

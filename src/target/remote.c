@@ -187,8 +187,8 @@ static int remote_exchange(struct remote *r, int64_t nr, const uint64_t args[6],
 
 static int remote_map_scratch(struct remote *r, struct err *e)
 {
-	const uint64_t args[6] = { 0, REMOTE_SCRATCH_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-				   (uint64_t)-1, 0 };
+	const uint64_t args[6] = { 0, r->scratch_size, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, (uint64_t)-1, 0 };
 	int64_t addr;
 	int ret = remote_exchange(r, SYS_mmap, args, SCRATCH_COMES, &addr, e);
 
@@ -213,7 +213,7 @@ static int remote_enter(struct remote *r, struct err *e)
 	ret = fd_pwrite_full(r->task->mem_fd, code, stage_size(), (off_t)r->stage);
 	if (ret < 0)
 		return err_sys(e, ret, "writing the stage into its [vdso]");
-	stage_enter(&regs, r->stage, REMOTE_SCRATCH_SIZE);
+	stage_enter(&regs, r->stage, r->scratch_size);
 	ret = remote_setregs(r, &regs, e);
 	if (ret < 0)
 		return ret;
@@ -224,23 +224,24 @@ static int remote_enter(struct remote *r, struct err *e)
 	return remote_run_to(r, PTRACE_SYSCALL_INFO_ENTRY, e);
 }
 
-int remote_open(struct remote *r, struct target *task, size_t thread, const struct remote *leader, struct err *e)
+int remote_open_with_room(struct remote *r, struct target *task, uint64_t room, struct err *e)
 {
-	uint64_t room;
 	int ret;
 
-	*r = (struct remote){ .task = task, .thread = &task->threads[thread] };
-	if (leader) {
-		r->stage = leader->stage + STAGE_ROOM;
-		r->scratch = leader->scratch;
-		return remote_enter(r, e);
-	}
-	ret = remote_find_room(task, &room, e);
-	if (ret < 0)
-		return ret;
-	r->stage = room;
-	ret = remote_enter(r, e);
+	*r = (struct remote){ .task = task, .thread = &task->threads[0], .scratch_size = REMOTE_SCRATCH_SIZE + room };
+	ret = remote_find_room(task, &r->stage, e);
+	if (ret == 0)
+		ret = remote_enter(r, e);
 	return ret < 0 ? ret : remote_map_scratch(r, e);
+}
+
+int remote_open(struct remote *r, struct target *task, size_t thread, const struct remote *leader, struct err *e)
+{
+	if (!leader)
+		return remote_open_with_room(r, task, 0, e);
+	*r = (struct remote){ .task = task, .thread = &task->threads[thread], .stage = leader->stage + STAGE_ROOM,
+			      .scratch = leader->scratch };
+	return remote_enter(r, e);
 }
 
 int remote_syscall(struct remote *r, int64_t nr, const uint64_t args[6], int64_t *ret_result, struct err *e)
@@ -300,7 +301,7 @@ int remote_close(struct remote *r, struct err *e)
 	int ret = 0;
 
 	if (r->owns_scratch) {
-		const uint64_t args[6] = { r->scratch, REMOTE_SCRATCH_SIZE };
+		const uint64_t args[6] = { r->scratch, r->scratch_size };
 		int64_t result;
 
 		ret = remote_exchange(r, SYS_munmap, args, SCRATCH_GOES, &result, e);

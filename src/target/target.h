@@ -74,7 +74,8 @@ struct remote {
 	struct target *task;
 	struct target_thread *thread;
 	uint64_t stage;   /* where the stage stands in the target */
-	uint64_t scratch; /* REMOTE_SCRATCH_SIZE bytes in the target; 0: none */
+	uint64_t scratch; /* REMOTE_SCRATCH_SIZE bytes in the target, and the room that was asked for; 0: none */
+	uint64_t scratch_size;
 	bool owns_scratch;
 	bool entered;
 };
@@ -85,6 +86,12 @@ struct remote {
  * Undone by remote_close(), or by the stage itself if torpor dies.
  */
 int remote_open(struct remote *r, struct target *task, size_t thread, const struct remote *leader, struct err *e);
+
+/*
+ * As above for the leader, with `room` more bytes of addresses behind the scratch
+ * page. Whatever is mapped over them goes with the scratch page.
+ */
+int remote_open_with_room(struct remote *r, struct target *task, uint64_t room, struct err *e);
 
 /* Execute one system call in the thread. Returns its raw result (-errno included) in *ret_result. */
 int remote_syscall(struct remote *r, int64_t nr, const uint64_t args[6], int64_t *ret_result, struct err *e);

@@ -342,6 +342,7 @@ class Setup:
 
     def __init__(self, folder, binary, account):
         self.folder, self.binary, self.account = folder, binary, account
+        self.dumper = binary  # may be a copy without any capability
 
     def user_arguments(self):
         if self.account is None:
@@ -461,7 +462,8 @@ class Context:
 
     def torpor_start(self, arguments, stdin=subprocess.DEVNULL, stdout=None, stderr=None, **more):
         self.calls += 1
-        argv = [*self.launcher, self.setup.binary, *map(str, arguments)]
+        binary = self.setup.dumper if arguments[0] == "dump" else self.setup.binary
+        argv = [*self.launcher, binary, *map(str, arguments)]
         if self.launcher:
             more["user"] = False  # it becomes the user itself
         with self.output(f"{self.calls}.out") as out, self.output(f"{self.calls}.err") as err:

@@ -9,8 +9,10 @@ tests/kinds/common.h). How it is compiled, saved and restored: tests/programs/se
 """
 
 import os
+import random
 import shutil
 import sys
+import time
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -20,7 +22,7 @@ import selfcheck  # noqa: E402
 from harness import Failure, case  # noqa: E402
 from selfcheck import Program  # noqa: E402
 
-PROGRAMS = """registers threads signals task memory shared many""".split()
+PROGRAMS = """registers threads signals task memory shared unseen many""".split()
 TICKING = """timers""".split()  # /proc shows other pending signals from one moment to the next
 
 # What refused.c can set up, the exit status of torpor, and what it must say.
@@ -75,16 +77,38 @@ def image_size(t):
         raise Failure(f"the image has {size} bytes")
 
 
-def without_capability(t):
-    """A dump needs no capability; then shared memory is read through the mappings of its tasks."""
-    program = Program(t, "shared")
-    capable = t.setup.binary
-    t.setup.binary = shutil.copyfile(capable, os.path.join(t.base, "torpor"))
-    os.chmod(t.setup.binary, 0o755)
-    t.dump(program.root)
-    t.setup.binary = capable
+def unseen_running(t):
+    """The program that runs on finds its memory as it was: no page more."""
+    program = Program(t, "unseen")
+    t.dump(program.root, keep=True)
+    program.verify("after a dump with --keep-running")
+    program.kill()
+    os.unlink(t.path("named"))
     t.restore(program.root)
-    program.verify("after a dump without capability")
+    program.verify("after the restore")
+    program.end()
+
+
+KILLS = 60
+
+
+def maps_of(pid):
+    return [line.split()[:5] for line in harness.read(f"/proc/{pid}/maps").splitlines()]
+
+
+def unseen_killed(t):
+    """A dump without capability makes mappings in the program; killed at any moment, it leaves none."""
+    program = Program(t, "unseen")
+    before = maps_of(program.root)
+    t.setup.dumper = shutil.copyfile(t.setup.binary, os.path.join(t.base, "torpor"))
+    os.chmod(t.setup.dumper, 0o755)
+    for number in range(KILLS):
+        pid, _ = t.torpor_start(["dump", program.root, "--keep-running", "--no-sync", "-o", t.image()])
+        time.sleep(random.uniform(0.005, 0.08))
+        t.end(pid)
+        program.verify(f"after kill {number + 1}")
+        if maps_of(program.root) != before:
+            raise Failure(f"other mappings after kill {number + 1}: {before} became {maps_of(program.root)}")
     program.end()
 
 
@@ -121,7 +145,8 @@ def declare():
     for way in (selfcheck.alone, selfcheck.plain, selfcheck.twice, selfcheck.rounds):
         case(f"hugetlb-{way.__name__}", way=way)(huge_pages)
     case("memory-image-size")(image_size)
-    case("shared-without-capability")(without_capability)
+    case("unseen-running")(unseen_running)
+    case("unseen-killed")(unseen_killed)
     case("parent-death")(parent_death)
     case("task-limits-noted")(limits_noted)
 
