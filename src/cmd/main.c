@@ -13,6 +13,7 @@
 #include "cmd/cmd.h"
 #include "cmd/text.h"
 #include "util/clock.h"
+#include "util/privilege.h"
 
 static const struct cmd *const commands[] = { &cmd_dump, &cmd_restore, &cmd_check, &cmd_inspect, &cmd_verify };
 
@@ -177,11 +178,17 @@ static void fill_standard_fds(void)
 int main(int argc, char **argv)
 {
 	struct cmd_globals g = { 0 };
+	bool plain = privilege_begin();
 
 	fill_standard_fds();
 	signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error, not our end */
 	/* A program with a file capability is born undumpable and does not own its /proc files. */
 	prctl(PR_SET_DUMPABLE, 1);
+	if (!plain) {
+		fputs("torpor: it must not be set-user-ID or set-group-ID\n"
+		      "torpor: what would help: give it the capability instead: setcap cap_checkpoint_restore=ep torpor\n", stderr);
+		return ERR_PERMISSION;
+	}
 	g.log = (struct log){ say, &g };
 	argc = take_globals(&g, argc, argv);
 	if (argc < 0)

@@ -22,6 +22,7 @@
 #include "cmd/cmd.h"
 #include "core/core.h"
 #include "util/fd.h"
+#include "util/privilege.h"
 
 enum { PID_WAIT_MS = 10000, STREAMS = 3 };
 
@@ -65,6 +66,7 @@ static int restore_parse(struct restore_options *o, struct foreground *f, int ar
 		{ "pidfile", required_argument, NULL, 'p' },
 		{ "fd", required_argument, NULL, 'f' },
 		{ "allow-changed-files", no_argument, NULL, 'a' },
+		{ "allow-foreign-image", no_argument, NULL, 'o' },
 		{ 0 },
 	};
 	int c, status;
@@ -77,6 +79,8 @@ static int restore_parse(struct restore_options *o, struct foreground *f, int ar
 			f->pidfile = optarg;
 		else if (c == 'a')
 			o->allow_changed = true;
+		else if (c == 'o')
+			o->allow_foreign = true;
 		else if (c == 'f' && (status = restore_parse_fd(o, optarg)))
 			return status;
 		else if (c == 1 && o->path)
@@ -233,6 +237,7 @@ static int restore_run(const struct cmd_globals *g, int argc, char **argv)
 	o.progress = &progress.progress;
 	root = core_restore(&o, &e);
 	cmd_progress_done(&progress);
+	privilege_end();
 	if (root < 0)
 		return cmd_fail(&e);
 	if (f.detach) {
@@ -255,6 +260,7 @@ const struct cmd cmd_restore = {
 		"  -d, --detach        return when the processes run again, and print the root's PID\n"
 		"      --pidfile FILE  write the root's PID to FILE\n"
 		"      --fd N=WHAT     join stream N (0 to 2) to torpor's own (inherit), /dev/null (null) or a file\n"
-		"      --allow-changed-files  accept files that changed since the dump\n",
+		"      --allow-changed-files  accept files that changed since the dump\n"
+		"      --allow-foreign-image  accept an image that another user could have written\n",
 	.run = restore_run,
 };

@@ -37,6 +37,7 @@
 #include "sys/memory.h"
 #include "sys/process.h"
 #include "task/task.h"
+#include "util/privilege.h"
 
 enum {
 	STACK_ROOM = 512 * 1024,   /* of our own stack that must stay usable among the saved mappings */
@@ -99,6 +100,7 @@ static pid_t build_clone(pid_t pid, uint64_t flags, int exit_signal)
 		.set_tid = (uint64_t)&pid,
 		.set_tid_size = 1,
 	};
+	cleanup_privilege struct privilege p = privilege_raise(PRIVILEGE_CHECKPOINT);
 
 	return sys_clone3(&args);
 }
@@ -111,7 +113,7 @@ static int build_clone_failed(pid_t pid, int number, struct err *e)
 	}
 	err_sys(e, number, "making a process with the PID %d", pid);
 	if (number == -EPERM)
-		err_help(e, "give torpor the capability: setcap cap_checkpoint_restore=ep torpor");
+		err_help(e, "%s", privilege_why_not() ?: "give torpor the capability: setcap cap_checkpoint_restore=ep torpor");
 	return number;
 }
 
@@ -412,6 +414,7 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	if (build_state(b, index, &m, &script, &e) < 0)
 		build_fail(b, pb, &e);
 	b->regions[index] = (struct build_region){ m.region.start, m.region.size, (uint64_t)script };
+	privilege_raise(PRIVILEGE_CHECKPOINT); /* for the script, which ends with the capabilities that were saved */
 	script_enter(&m.region, script);
 }
 

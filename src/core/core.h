@@ -53,6 +53,7 @@ struct restore_options {
 	const char *path;
 	int streams[3];      /* what the saved standard streams are joined to; -1: nothing */
 	bool allow_changed;  /* accept files that changed since the dump */
+	bool allow_foreign;  /* accept an image that another user could have written */
 	unsigned pid_wait_ms; /* how long to wait for PIDs that only zombies hold */
 	/* Called when the tree is complete and about to run; negative (with `e` set) calls it off. NULL: nothing. */
 	int (*ready)(void *data, pid_t root, const Pb__Image *image, struct err *e);

@@ -21,6 +21,7 @@
 #include "util/clock.h"
 #include "util/fd.h"
 #include "util/interrupt.h"
+#include "util/privilege.h"
 
 enum { REAP_PATIENCE_MS = 10, MS = 1000000 };
 
@@ -270,15 +271,28 @@ static int dump_save(struct dump *d, struct err *e)
 	return 0;
 }
 
+/* A program that holds capabilities can only be looked at by one who holds them, too. */
+static uint64_t dump_capabilities(const struct dump_options *o, struct arena *arena)
+{
+	struct proc_status status;
+	char *text;
+
+	if (fd_read_proc(o->pid, "status", arena, &text, NULL) < 0 || proc_parse_status(text, arena, &status) < 0)
+		return 0;
+	return status.cap_prm;
+}
+
 int core_dump(const struct dump_options *o, struct dump_result *result, struct err *e)
 {
 	struct dump d = { .o = o, .result = result, .arena = &result->arena, .begun = clock_now_ns(CLOCK_MONOTONIC) };
+	cleanup_privilege struct privilege p = { 0 };
 	int r;
 
 	*result = (struct dump_result){ .obstacles.arena = &result->arena };
 	d.inodes = (struct inode_table){ .arena = d.arena, .obstacles = &result->obstacles };
 	if (o->pid == getpid() || o->pid == 1)
 		return err_set(e, ERR_USAGE, 0, "process %d is %s", o->pid, o->pid == 1 ? "init" : "torpor itself");
+	p = privilege_raise(privilege_extra() | dump_capabilities(o, d.arena));
 	r = dump_examine(&d, e);
 	if (r == 0 && !o->check_only)
 		r = dump_save(&d, e);

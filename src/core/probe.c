@@ -39,6 +39,7 @@
 #include "sys/ptrace.h"
 #include "util/arena.h"
 #include "util/fd.h"
+#include "util/privilege.h"
 
 enum { PROBE_SECONDS = 5, TRIES = 5, PAGE = 4096 };
 
@@ -714,6 +715,7 @@ static _Noreturn void probe_keep(const struct probe *p, struct probe_outcome *re
 	pid = run.subject < 0 ? -1 : probe_fork(getpid());
 	if (pid == 0) {
 		probe_set_alarm();
+		privilege_raise(~0ull);
 		ret->number = -p->run(&run);
 		_exit(0);
 	}

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +28,7 @@
 #include "memory/memory.h"
 #include "task/task.h"
 #include "util/fd.h"
+#include "util/privilege.h"
 
 enum { OBJECT_FDS_SPARE = 256, PID_POLL_US = 20000, META_MAX = 1 << 30 };
 
@@ -58,10 +60,12 @@ int core_open(const char *path, bool verify, struct arena *arena, struct image *
 {
 	struct image *img;
 	struct plan plan;
+	cleanup_privilege struct privilege none = { 0 };
 	int r = image_open(&img, path, e);
 
 	if (r < 0)
 		return r;
+	none = privilege_none();
 	if (verify)
 		r = image_verify_extents(img, cpu_count(), e);
 	/* Unpacked, metadata is a few times its packed size; a hostile one must not grow without bounds. */
@@ -81,6 +85,24 @@ int core_open(const char *path, bool verify, struct arena *arena, struct image *
 }
 
 /* ---- plan: can it be done here? ---- */
+
+/* An image is a program. With more privilege than its own, torpor runs none that another user has written. */
+static int restore_check_owner(const struct restore *r, struct err *e)
+{
+	struct stat st;
+
+	if (r->o->allow_foreign || !privilege_exceeds_caller())
+		return 0;
+	if (fstat(r->image->fd, &st) < 0)
+		return err_sys(e, errno, "examining %s", r->o->path);
+	if (st.st_uid == getuid() && !(st.st_mode & (S_IWGRP | S_IWOTH)))
+		return 0;
+	if (st.st_uid != getuid())
+		err_set(e, ERR_PERMISSION, 0, "%s belongs to user %u, and you are user %u", r->o->path, st.st_uid, getuid());
+	else
+		err_set(e, ERR_PERMISSION, 0, "%s can be written to by others than you", r->o->path);
+	return err_help(e, "if you trust whoever could write it as much as a program you run: --allow-foreign-image");
+}
 
 static int restore_check_kernel(struct restore *r, struct err *e)
 {
@@ -292,12 +314,16 @@ static pid_t restore_run(struct restore *r, struct err *e)
 pid_t core_restore(const struct restore_options *o, struct err *e)
 {
 	struct restore r = { .o = o };
+	cleanup_privilege struct privilege p = { 0 };
 	struct rlimit files;
 	pid_t root;
 
 	getrlimit(RLIMIT_NOFILE, &files);
 	r.notes.arena = &r.arena;
-	root = core_open(o->path, true, &r.arena, &r.image, &r.meta, e) < 0 ? -1 : restore_run(&r, e);
+	root = core_open(o->path, true, &r.arena, &r.image, &r.meta, e);
+	p = privilege_raise(privilege_extra());
+	if (root == 0)
+		root = restore_check_owner(&r, e) < 0 ? -1 : restore_run(&r, e);
 	restore_close_objects(&r);
 	inode_restore_done(&r.inodes, root < 0);
 	setrlimit(RLIMIT_NOFILE, &files);

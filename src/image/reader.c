@@ -26,6 +26,7 @@
 #include "image/layout.h"
 #include "util/err.h"
 #include "util/fd.h"
+#include "util/privilege.h"
 
 enum {
 	VERIFY_THREADS_MAX = 64,
@@ -296,9 +297,11 @@ static int reader_load(struct image *img, struct err *e)
 {
 	struct image_header header;
 	struct image_trailer trailer;
+	cleanup_privilege struct privilege none = { 0 };
 	int r;
 
 	r = reader_open_file(img, e);
+	none = privilege_none(); /* anybody may have written what is read now */
 	if (!r)
 		r = reader_check_magic(img, e);
 	if (!r)

@@ -12,6 +12,7 @@
 #include "inode/inode.h"
 #include "target/target.h"
 #include "util/fd.h"
+#include "util/privilege.h"
 
 /*
  * A small file that is mapped shared and written to (a JVM's performance data,
@@ -172,6 +173,7 @@ static void inode_stat_mapping(const struct vm_area *a, int fd, struct stat *ret
 
 static int inode_open_mapping(const struct target *task, const struct vm_area *a)
 {
+	cleanup_privilege struct privilege p = privilege_raise(PRIVILEGE_CHECKPOINT);
 	char name[64];
 
 	snprintf(name, sizeof(name), "map_files/%lx-%lx", a->start, a->end);

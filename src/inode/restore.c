@@ -55,6 +55,19 @@ static int inode_fill(struct inode_restore *r, size_t index, int fd, void *addr,
 	return 0;
 }
 
+/* Mode, owner and size as they were; the owner as far as we may (root may). */
+static int inode_set_attributes(const Pb__Inode *pb, int fd, struct err *e)
+{
+	struct stat st;
+	bool same = fstat(fd, &st) == 0 && st.st_uid == pb->uid && st.st_gid == pb->gid;
+
+	if (!same && fchown(fd, pb->uid, pb->gid) < 0 && errno != EPERM && errno != EINVAL)
+		return err_sys(e, errno, "setting the owner of %s", pb->path);
+	if (fchmod(fd, pb->mode & 07777) < 0 || ftruncate(fd, (off_t)pb->size) < 0)
+		return err_sys(e, errno, "setting mode and size of %s", pb->path);
+	return 0;
+}
+
 /* ---- files with a name ---- */
 
 static int inode_changed(const Pb__Inode *pb, const char *how, struct err *e)
@@ -149,9 +162,7 @@ static int inode_make_unlinked(struct inode_restore *r, size_t index, struct err
 	if (fd < 0)
 		return err_sys(e, errno, "making the unlinked file %s again", pb->path);
 	unlink(path);
-	if (fchmod(fd, pb->mode & 07777) < 0 || ftruncate(fd, (off_t)pb->size) < 0)
-		return err_sys(e, errno, "setting mode and size of the unlinked file %s", pb->path);
-	if (inode_fill(r, index, fd, NULL, e) < 0)
+	if (inode_set_attributes(pb, fd, e) < 0 || inode_fill(r, index, fd, NULL, e) < 0)
 		return -1;
 	return fd_raise(fd_take(&fd), r->fd_base, e);
 }
@@ -163,9 +174,7 @@ static int inode_make_memfd(struct inode_restore *r, size_t index, struct err *e
 
 	if (fd < 0)
 		return err_sys(e, errno, "memfd_create(%s)", pb->path);
-	if (ftruncate(fd, (off_t)pb->size) < 0 || fchmod(fd, pb->mode & 07777) < 0)
-		return err_sys(e, errno, "setting mode and size of the memfd %s", pb->path);
-	if (inode_fill(r, index, fd, NULL, e) < 0)
+	if (inode_set_attributes(pb, fd, e) < 0 || inode_fill(r, index, fd, NULL, e) < 0)
 		return -1;
 	return fd_raise(fd_take(&fd), r->fd_base, e);
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "proc/scan.h"
 #include "util/arena.h"
@@ -131,6 +132,32 @@ static void pids_skip_space(const char **s)
 {
 	while (**s == ' ' || **s == '\t' || **s == '\n')
 		(*s)++;
+}
+
+static bool limits_scan_value(const char **s, uint64_t *ret)
+{
+	scan_blanks(s);
+	*ret = RLIM_INFINITY;
+	return scan_word(s, "unlimited") || scan_u64(s, 10, ret);
+}
+
+/* One line per limit, in the order of their numbers; the values start in a fixed column. */
+int proc_parse_limits(char *text, struct proc_limits *ret)
+{
+	enum { NAME_WIDTH = 26 };
+	const char *line = scan_line(&text);
+
+	if (!line || !scan_word(&line, "Limit "))
+		return -EINVAL;
+	for (int i = 0; i < PROC_LIMITS; i++) {
+		line = scan_line(&text);
+		if (!line || strlen(line) < NAME_WIDTH)
+			return -EINVAL;
+		line += NAME_WIDTH;
+		if (!limits_scan_value(&line, &ret->soft[i]) || !limits_scan_value(&line, &ret->hard[i]))
+			return -EINVAL;
+	}
+	return 0;
 }
 
 int proc_parse_pids(const char *text, struct arena *arena, pid_t **ret, size_t *ret_n)

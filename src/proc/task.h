@@ -61,6 +61,16 @@ struct proc_timer {
 /* `text` is changed. Returns 0, -ENOMEM or -EINVAL. */
 int proc_parse_timers(char *text, struct arena *arena, struct proc_timer **ret, size_t *ret_n);
 
+/* /proc/PID/limits: unlike prlimit(2), it needs no privilege for another user's process. */
+enum { PROC_LIMITS = 16 };
+
+struct proc_limits {
+	uint64_t soft[PROC_LIMITS], hard[PROC_LIMITS]; /* by RLIMIT_*; RLIM_INFINITY for "unlimited" */
+};
+
+/* `text` is changed. Returns 0 or -EINVAL. */
+int proc_parse_limits(char *text, struct proc_limits *ret);
+
 /* A list of numbers separated by white space, as in /proc/PID/task/TID/children. */
 int proc_parse_pids(const char *text, struct arena *arena, pid_t **ret, size_t *ret_n);
 

@@ -17,6 +17,7 @@
 
 #include "task/task.h"
 #include "util/fd.h"
+#include "util/privilege.h"
 
 enum { IDS = 4, CAP_WORDS = 2 };
 
@@ -93,9 +94,13 @@ int creds_check(const Pb__Task *pb, struct err *e)
 			cr->uids[0] == own.uid[0] && cr->gids[0] == own.gid[0] ? " (supplementary groups or effective ids differ)"
 									       : "");
 		r = err_help(e, "restore as that user, from a login with the same groups, or as root");
-	} else if (cr->cap_permitted & ~own.cap_prm) {
-		err_set(e, ERR_PERMISSION, 0, "cannot restore task %d (%s): it held capabilities (%#lx) that torpor does not have",
-			pb->pid, pb->comm, cr->cap_permitted & ~own.cap_prm);
+	} else if (cr->cap_permitted & ~privilege_grantable()) {
+		err_set(e, ERR_PERMISSION, 0, "cannot restore task %d (%s): it held capabilities (%#lx) that you do not have",
+			pb->pid, pb->comm, cr->cap_permitted & ~privilege_grantable());
+		r = err_help(e, "restore as root, or where they are ambient capabilities of yours");
+	} else if (cr->cap_inheritable & ~(privilege_grantable() | own.cap_inh)) {
+		err_set(e, ERR_PERMISSION, 0, "cannot restore task %d (%s): its inheritable capabilities (%#lx) are not yours to give",
+			pb->pid, pb->comm, cr->cap_inheritable);
 		r = err_help(e, "restore as root");
 	}
 out:
@@ -152,11 +157,12 @@ int creds_restore(const struct task_restore *r, struct script_builder *b, struct
 	const struct proc_status *own = &r->own;
 	int ret = 0;
 
-	if (!creds_same_ids(cr, own))
-		ret = creds_restore_ids(r, b, e);
-	for (unsigned cap = 0; ret == 0 && cap < 64; cap++)
+	/* First what needs capabilities: a change of user takes the effective ones away. */
+	for (unsigned cap = 0; cap < 64; cap++)
 		if ((own->cap_bnd & ~cr->cap_bounding) >> cap & 1 && has_cap(own, CAP_SETPCAP))
 			script_call(b, SCRIPT_MUST, "PR_CAPBSET_DROP", SYS_prctl, PR_CAPBSET_DROP, cap);
+	if (!creds_same_ids(cr, own))
+		ret = creds_restore_ids(r, b, e);
 	if (ret == 0)
 		ret = creds_restore_caps(r, b, e);
 	for (unsigned cap = 0; ret == 0 && cap < 64; cap++)

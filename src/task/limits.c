@@ -37,23 +37,34 @@ static const char *limits_name(uint32_t resource)
 	return resource < RLIM_NLIMITS && names[resource] ? names[resource] : "of an unknown name";
 }
 
+_Static_assert(PROC_LIMITS == (int)RLIM_NLIMITS, "the limits that libc knows of");
+
+static int limits_read(pid_t pid, struct arena *arena, struct proc_limits *ret)
+{
+	char *text;
+	int r = fd_read_proc(pid, "limits", arena, &text, NULL);
+
+	return r < 0 ? r : proc_parse_limits(text, ret);
+}
+
 /* ---- dump ---- */
 
 int limits_collect(struct task_collect *c, struct target *t, Pb__Task *pb, struct err *e)
 {
+	struct proc_limits limits;
+	int r = limits_read(t->pid, c->arena, &limits);
 	char *text;
 
-	for (int i = 0; i < RLIM_NLIMITS; i++) {
+	if (r < 0)
+		return err_sys(e, r, "reading the resource limits of task %d", t->pid);
+	for (uint32_t i = 0; i < PROC_LIMITS; i++) {
 		Pb__Limit *limit = pb_new(c->arena, Pb__Limit, pb__limit__init);
-		struct rlimit rl;
 
-		if (prlimit(t->pid, (__rlimit_resource_t)i, NULL, &rl) < 0)
-			return err_sys(e, errno, "reading the resource limits of task %d", t->pid);
 		if (!limit || !pb_add(c->arena, pb, limits, limit))
 			return err_nomem(e);
-		limit->resource = (uint32_t)i;
-		limit->soft = rl.rlim_cur;
-		limit->hard = rl.rlim_max;
+		limit->resource = i;
+		limit->soft = limits.soft[i];
+		limit->hard = limits.hard[i];
 	}
 	if (fd_read_proc(t->pid, "oom_score_adj", c->arena, &text, NULL) == 0)
 		pb_set(pb, oom_score_adj, atoi(text));
@@ -117,24 +128,23 @@ int limits_restore_script(const struct task_restore *r, struct script_builder *b
 	return 0;
 }
 
-static int limits_note_one(const Pb__Task *pb, const Pb__Limit *saved, struct obstacle_list *notes)
+static int limits_note_one(const Pb__Task *pb, const Pb__Limit *saved, const struct proc_limits *now, struct obstacle_list *notes)
 {
-	struct rlimit now;
-
-	if (prlimit(pb->pid, (__rlimit_resource_t)saved->resource, NULL, &now) < 0 || now.rlim_max >= saved->hard)
+	if (saved->resource >= PROC_LIMITS || now->hard[saved->resource] >= saved->hard)
 		return 0;
 	return obstacle_add(notes, "N-LIMIT", pb->pid, pb->comm, "restore where the hard limit is as high, or as root",
-			    "its resource limit %s stays at %lu; it was %lu", limits_name(saved->resource), now.rlim_max,
-			    saved->hard);
+			    "its resource limit %s stays at %lu; it was %lu", limits_name(saved->resource),
+			    now->hard[saved->resource], saved->hard);
 }
 
 int limits_note(struct arena *arena, const Pb__Task *pb, struct obstacle_list *notes)
 {
+	struct proc_limits now;
 	char *text;
-	int r = 0;
+	int r = 0, known = limits_read(pb->pid, arena, &now);
 
-	for (size_t i = 0; r == 0 && i < pb->n_limits; i++)
-		r = limits_note_one(pb, pb->limits[i], notes);
+	for (size_t i = 0; r == 0 && known == 0 && i < pb->n_limits; i++)
+		r = limits_note_one(pb, pb->limits[i], &now, notes);
 	if (r == 0 && fd_read_proc(pb->pid, "oom_score_adj", arena, &text, NULL) == 0 && atoi(text) != pb->oom_score_adj)
 		r = obstacle_add(notes, "N-OOM", pb->pid, pb->comm, "restore as root",
 				 "its oom_score_adj stays at %d; it was %d, and only root may lower it", atoi(text),

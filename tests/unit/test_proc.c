@@ -14,6 +14,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -884,6 +885,38 @@ static void pids_self(void)
 	UNIT_CHECK_EQ(pids[0], child);
 }
 
+static void limits_self(void)
+{
+	cleanup_arena struct arena arena = ARENA_INIT;
+	struct proc_limits limits;
+	struct rlimit rl = { 100, 200 };
+	char *text;
+
+	UNIT_CHECK_EQ(setrlimit(RLIMIT_SIGPENDING, &rl), 0);
+	UNIT_CHECK_EQ(text_read("/proc/self/limits", &arena, &text, NULL), 0);
+	UNIT_CHECK_EQ(proc_parse_limits(text, &limits), 0);
+	for (int i = 0; i < PROC_LIMITS; i++) {
+		UNIT_CHECK_EQ(getrlimit((__rlimit_resource_t)i, &rl), 0);
+		UNIT_CHECK_EQ(limits.soft[i], rl.rlim_cur);
+		UNIT_CHECK_EQ(limits.hard[i], rl.rlim_max);
+	}
+}
+
+static void limits_refused(void)
+{
+	static const char *const refused[] = {
+		"", "Limit", "Limit \n", "Limit \nMax cpu time              unlimited",
+		"Limit \nMax cpu time              x unlimited",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
+		cleanup_free char *text = text_copy(refused[i], strlen(refused[i]));
+		struct proc_limits limits;
+
+		UNIT_CHECK_EQ(proc_parse_limits(text, &limits), -EINVAL);
+	}
+}
+
 static void auxv_self(void)
 {
 	static const unsigned long types[] = { AT_PHDR, AT_SYSINFO_EHDR, AT_PAGESZ, AT_RANDOM, AT_EXECFN, 12345 };
@@ -1047,5 +1080,5 @@ UNIT_MAIN(UNIT_CASE(maps_sample), UNIT_CASE(maps_names), UNIT_CASE(maps_flags), 
 	  UNIT_CASE(status_refused), UNIT_CASE(status_self), UNIT_CASE(timers_sample), UNIT_CASE(timers_refused),
 	  UNIT_CASE(timers_self), UNIT_CASE(fdinfo_samples), UNIT_CASE(fdinfo_kinds), UNIT_CASE(fdinfo_locks), UNIT_CASE(fdinfo_epoll), UNIT_CASE(fdinfo_refused),
 	  UNIT_CASE(fdinfo_self_anon), UNIT_CASE(fdinfo_self_file), UNIT_CASE(pids_samples), UNIT_CASE(pids_self),
-	  UNIT_CASE(auxv_self), UNIT_CASE(auxv_bounds), UNIT_CASE(hostile_truncated), UNIT_CASE(hostile_mutated),
+	  UNIT_CASE(limits_self), UNIT_CASE(limits_refused), UNIT_CASE(auxv_self), UNIT_CASE(auxv_bounds), UNIT_CASE(hostile_truncated), UNIT_CASE(hostile_mutated),
 	  UNIT_CASE(hostile_random_bytes))
