@@ -39,7 +39,7 @@ struct privilege privilege_raise(uint64_t capabilities);
 struct privilege privilege_none(void);
 void privilege_lower(struct privilege *p);
 
-#define cleanup_privilege __attribute__((cleanup(privilege_lower)))
+#define cleanup_privilege __attribute__((cleanup(privilege_lower), unused))
 
 /* All is done but waiting for a child and passing signals on to it. */
 void privilege_end(void);
