@@ -165,8 +165,18 @@ static void build_session_standin(struct build *b, size_t first)
 	_exit(0);
 }
 
+/* A session of its own, with its controlling terminal: who is born into the session has it as well. */
+static void build_session(struct build *b, struct restore_task *rt)
+{
+	struct err e = ERR_INIT;
+
+	setsid();
+	if (objects_lead(rt, &e) < 0)
+		build_fail(b, rt->task, &e);
+}
+
 /* All that this task makes, in the order that puts each into its session. */
-static void build_children(struct build *b, size_t index)
+static void build_children(struct build *b, size_t index, struct restore_task *rt)
 {
 	const struct plan *p = b->plan;
 	const Pb__Task *pb = p->tasks[index].pb;
@@ -175,7 +185,7 @@ static void build_children(struct build *b, size_t index)
 		if (p->tasks[i].parent == index && p->tasks[i].birth == BIRTH_BEFORE_SESSION)
 			build_birth(b, i, 0);
 	if (pb->sid == pb->pid)
-		setsid();
+		build_session(b, rt);
 	for (size_t i = index + 1; i < p->n_tasks; i++)
 		if (p->tasks[i].parent == index && p->tasks[i].birth == BIRTH_BY_STANDIN && plan_first_of_session(p, i))
 			build_session_standin(b, i);
@@ -226,9 +236,10 @@ static void build_join(struct build *b, const Pb__Task *pb)
 	build_fail(b, pb, &e);
 }
 
-static void build_groups(struct build *b, size_t index)
+static void build_groups(struct build *b, size_t index, struct restore_task *rt)
 {
 	const struct plan_task *t = &b->plan->tasks[index];
+	struct err e = ERR_INIT;
 	pid_t standin;
 
 	meeting_arrive(b, 1);
@@ -238,6 +249,8 @@ static void build_groups(struct build *b, size_t index)
 	meeting_arrive(b, 2);
 	build_join(b, t->pb);
 	meeting_arrive(b, 3);
+	if (t->pb->sid == t->pb->pid && objects_group(rt, &e) < 0)
+		build_fail(b, t->pb, &e);
 	if (standin)
 		build_reap(standin);
 }
@@ -376,20 +389,18 @@ static __attribute__((noinline)) void build_stretch_stack(void)
 		room[i] = 0;
 }
 
-static int build_state(struct build *b, size_t index, struct memory_load *m, struct script **ret, struct err *e)
+static int build_state(struct build *b, size_t index, struct memory_load *m, struct restore_task *rt,
+		       struct script **ret, struct err *e)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 	struct task_restore tr = { .arena = m->arena, .region = &m->region, .pb = pb, .space = m->space };
-	struct restore_task rt = {
-		.arena = m->arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
-	};
 
 	if (creds_prepare(&tr, e) < 0 || limits_widen(&tr, e) < 0)
 		return -1;
 	if (memory_reserve(m, script_bytes(pb, m), e) < 0 || memory_place(m, e) < 0 || memory_fill(m, e) < 0 ||
 	    memory_settle(m, e) < 0)
 		return -1;
-	if (objects_install(&rt, index, b->plan->fd_base, e) < 0 || limits_restore(&tr, e) < 0)
+	if (objects_install(rt, index, b->plan->fd_base, e) < 0 || limits_restore(&tr, e) < 0)
 		return -1;
 	build_discard_signals();
 	build_reset_actions();
@@ -402,16 +413,19 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	struct arena arena = ARENA_INIT;
 	struct err e = ERR_INIT;
 	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .progress = b->progress };
+	struct restore_task rt = {
+		.arena = &arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
+	};
 	struct script *script;
 
-	build_children(b, index);
-	build_groups(b, index);
+	build_children(b, index, &rt);
+	build_groups(b, index, &rt);
 	if (pb->state == PB__TASK_STATE__ZOMBIE)
 		build_zombie(pb);
 	build_stretch_stack();
 	m.space = b->plan->image->spaces[pb->space];
 	m.owner = IMAGE_OWNER_SPACE(pb->space);
-	if (build_state(b, index, &m, &script, &e) < 0)
+	if (build_state(b, index, &m, &rt, &script, &e) < 0)
 		build_fail(b, pb, &e);
 	b->regions[index] = (struct build_region){ m.region.start, m.region.size, (uint64_t)script };
 	privilege_raise(PRIVILEGE_CHECKPOINT); /* for the script, which ends with the capabilities that were saved */

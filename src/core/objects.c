@@ -147,6 +147,7 @@ int objects_restore(struct restore_objects *r, const Pb__Image *img, int **ret_f
 			return -1;
 		if (!kind->restore)
 			return err_set(e, ERR_IMAGE, 0, "an object of kind %s cannot be made", kind->name);
+		r->object = (uint32_t)i;
 		fds[i] = kind->restore(r, m, e);
 		if (fds[i] < 0)
 			return err_wrap(e, "fd %u of task %d", img->objects[i]->home_fd,
@@ -201,6 +202,37 @@ bool core_terminal_modes(const Pb__Image *image, struct termios *ret)
 }
 
 /* ---- restore: in a task ---- */
+
+typedef int object_step(struct restore_task *r, int fd, const ProtobufCMessage *m, struct err *e);
+
+static int object_take_step(struct restore_task *r, size_t i, object_step *step, struct err *e)
+{
+	ProtobufCMessage *m;
+
+	if (!step)
+		return 0;
+	m = object_unpack(r->arena, r->image->objects[i], e);
+	if (!m || step(r, r->object_fds[i], m, e) < 0)
+		return err_wrap(e, "fd %u of task %d", r->image->objects[i]->home_fd,
+				r->image->tasks[r->image->objects[i]->home_task]->pid);
+	return 0;
+}
+
+int objects_lead(struct restore_task *r, struct err *e)
+{
+	for (size_t i = 0; i < r->image->n_objects; i++)
+		if (object_take_step(r, i, kind_by_tag(r->image->objects[i]->kind)->lead, e) < 0)
+			return -1;
+	return 0;
+}
+
+int objects_group(struct restore_task *r, struct err *e)
+{
+	for (size_t i = 0; i < r->image->n_objects; i++)
+		if (object_take_step(r, i, kind_by_tag(r->image->objects[i]->kind)->group, e) < 0)
+			return -1;
+	return 0;
+}
 
 /* What could only be made now takes the place of its placeholder. */
 static int objects_remake(struct restore_task *r, struct err *e)

@@ -17,5 +17,9 @@ int objects_restore(struct restore_objects *r, const Pb__Image *img, int **ret_f
 /* In the coordinator, when every task stands complete: what must come last. */
 int objects_complete(struct restore_objects *r, const Pb__Image *img, const int *fds, struct err *e);
 
+/* In a task that leads a session: before that has other members, and when all process groups stand. */
+int objects_lead(struct restore_task *r, struct err *e);
+int objects_group(struct restore_task *r, struct err *e);
+
 /* In a task: give every slot its object, complete what is at home here, close all else below `fd_base`. */
 int objects_install(struct restore_task *r, size_t task_index, int fd_base, struct err *e);

@@ -213,6 +213,7 @@ static int restore_make_objects(struct restore *r, struct err *e)
 	if (r->image->fd < 0)
 		return -1;
 	r->objects = (struct restore_objects){ .arena = &r->arena,
+					       .image = r->meta,
 					       .inodes = &r->inodes,
 					       .fd_base = r->plan.fd_base,
 					       .allow_changed = r->o->allow_changed };

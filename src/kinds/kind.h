@@ -17,6 +17,7 @@
 
 #include "image/pb.h"
 #include "inode/inode.h"
+#include "kinds/terminal_view.h"
 #include "kinds/unix_view.h"
 #include "proc/fdinfo.h"
 #include "target/target.h"
@@ -42,6 +43,7 @@ struct fd_view {
 	bool first_end;    /* pipe: no earlier view is an end of it */
 	bool terminal;     /* a terminal, but not the master of one */
 	bool peer_outside; /* pipe, socket, terminal: something outside the tree holds the other side */
+	const struct pty_view *pty; /* pseudo-terminal of the tree: which; NULL: none, or its master is outside */
 	int stream;        /* peer_outside: the standard stream (0, 1, 2) it can be joined to; -1: none */
 	const struct unix_view *socket; /* unix socket: itself */
 	const struct unix_view *peer;   /* ... and what it is connected to; NULL: nothing, or it is closed */
@@ -80,6 +82,8 @@ const struct fd_view *views_find_fd(const struct fd_views *views, size_t task_in
 /* What a kind may use while the coordinator makes the objects. */
 struct restore_objects {
 	struct arena *arena;
+	const Pb__Image *image;
+	uint32_t object;      /* index of the one that is being made */
 	const struct inode_restore *inodes;
 	int fd_base;          /* objects live at fds at or above this number */
 	int streams[3];       /* what the saved standard streams are joined to */
@@ -130,6 +134,15 @@ struct kind {
 	 * KIND_AS_IT_IS, or negative. NULL: restore() has made it.
 	 */
 	int (*remake)(struct restore_task *r, const ProtobufCMessage *m, struct err *e);
+
+	/*
+	 * In every task that has just become the leader of its session, which has no
+	 * other members yet. NULL: nothing.
+	 */
+	int (*lead)(struct restore_task *r, int fd, const ProtobufCMessage *m, struct err *e);
+
+	/* In every leader of a session, when everybody is in their process group. NULL: nothing. */
+	int (*group)(struct restore_task *r, int fd, const ProtobufCMessage *m, struct err *e);
 
 	/* Complete it inside its home task, where fd numbers mean what they did. NULL: it is complete. */
 	int (*finish)(struct restore_task *r, int fd, const ProtobufCMessage *m, struct err *e);

@@ -244,12 +244,6 @@ static int unsupported_device(struct collect *c, const struct fd_view *v)
 {
 	bool block = S_ISBLK(v->st.st_mode);
 
-	if (v->st.st_rdev == makedev(5, 2) && !block)
-		return kind_refuse(c, v, "E-FD-PTMX", "save only what runs inside this terminal",
-				   "is the master of a terminal");
-	if (v->terminal)
-		return kind_refuse(c, v, "E-FD-TTY", "save only what runs inside this terminal",
-				   "is a terminal whose master is in the tree as well");
 	return kind_refuse(c, v, "E-FD-DEVICE", help_close, "is a device (%s %u:%u) whose state torpor cannot read",
 			   block ? "block" : "character", major(v->st.st_rdev), minor(v->st.st_rdev));
 }

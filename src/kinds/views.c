@@ -12,17 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <termios.h>
 
 #include "kinds/kind.h"
 #include "sys/process.h"
 #include "util/fd.h"
-
-enum { MAJOR_MEM = 1, MAJOR_TTY_AUX = 5, MINOR_PTMX = 2, MAJOR_PTS_FIRST = 136, MAJOR_PTS_LAST = 143 };
 
 /*
  * What two fds must agree in to be looked at as one open file description. Not
@@ -450,77 +445,6 @@ static int views_sockets(struct collect *c, struct err *e)
 	return 0;
 }
 
-/* ---- terminals ---- */
-
-static bool view_is_device(const struct fd_view *v)
-{
-	return S_ISCHR(v->st.st_mode) && major(v->st.st_rdev) != MAJOR_MEM && !view_is_handle(v);
-}
-
-static bool view_is_master(const struct fd_view *v)
-{
-	return v->st.st_rdev == makedev(MAJOR_TTY_AUX, MINOR_PTMX);
-}
-
-static bool view_is_pts(const struct fd_view *v)
-{
-	unsigned number = major(v->st.st_rdev);
-
-	return number >= MAJOR_PTS_FIRST && number <= MAJOR_PTS_LAST;
-}
-
-static unsigned view_pts_index(const struct fd_view *v)
-{
-	return (major(v->st.st_rdev) - MAJOR_PTS_FIRST) * 256 + minor(v->st.st_rdev);
-}
-
-/* A slave whose master is gone answers no ioctl: its number tells enough. */
-static int view_is_terminal(const struct fd_view *v, struct err *e)
-{
-	if (view_is_master(v))
-		return false;
-	if (view_is_pts(v))
-		return true;
-	cleanup_close int fd = kind_steal(v, e);
-
-	return fd < 0 ? fd : isatty(fd);
-}
-
-/* Is the other side of this slave in the tree? */
-static bool views_hold_master(const struct collect *c, const size_t *devices, size_t n, const struct fd_view *slave)
-{
-	for (size_t i = 0; i < n && view_is_pts(slave); i++) {
-		const struct fd_view *v = &c->views.v[devices[i]];
-		unsigned index;
-
-		if (!view_is_master(v))
-			continue;
-		cleanup_close int fd = kind_steal(v, &ERR_INIT);
-
-		if (fd >= 0 && ioctl(fd, TIOCGPTN, &index) == 0 && index == view_pts_index(slave))
-			return true;
-	}
-	return false;
-}
-
-static int views_terminals(struct collect *c, struct err *e)
-{
-	size_t n, *devices = views_by_inode(c, view_is_device, &n);
-
-	if (!devices)
-		return err_nomem(e);
-	for (size_t i = 0; i < n; i++) {
-		struct fd_view *v = &c->views.v[devices[i]];
-		int r = view_is_terminal(v, e);
-
-		if (r < 0)
-			return r;
-		v->terminal = r;
-		v->peer_outside = r && !views_hold_master(c, devices, n, v);
-	}
-	return 0;
-}
-
 /* ---- standard streams ---- */
 
 /* The views on 0, 1 and 2 that lead outside, one of each description and number. */
@@ -608,7 +532,7 @@ int views_collect(struct collect *c, struct err *e)
 			return -1;
 	if (!c->views.n)
 		return 0;
-	if (views_group(&w, e) < 0 || views_pipes(c, e) < 0 || views_sockets(c, e) < 0 || views_terminals(c, e) < 0)
+	if (views_group(&w, e) < 0 || views_pipes(c, e) < 0 || views_sockets(c, e) < 0 || terminal_views(c, e) < 0)
 		return -1;
 	return views_join(c, e);
 }

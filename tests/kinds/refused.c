@@ -175,11 +175,6 @@ static void put_in_flight(void)
 	put(ends[0]);
 }
 
-static void put_terminal_master(void)
-{
-	put(posix_openpt(O_RDWR | O_NOCTTY));
-}
-
 static void put_message_queue(void)
 {
 	mqd_t queue = mq_open("/torpor-test", O_RDWR | O_CREAT, 0600, NULL);
@@ -278,7 +273,7 @@ static const struct {
 	{ "io_uring", put_io_uring }, { "userfaultfd", put_userfaultfd }, { "secretmem", put_secretmem },
 	{ "tcp_listening", put_tcp_listening }, { "tcp_connected", put_tcp_connected }, { "udp", put_udp },
 	{ "netlink", put_netlink }, { "unix_listening", put_unix_listening }, { "unix_abstract", put_unix_abstract },
-	{ "in_flight", put_in_flight }, { "terminal_master", put_terminal_master },
+	{ "in_flight", put_in_flight }, 
 	{ "message_queue", put_message_queue }, { "gone_directory", put_gone_directory },
 	{ "gone_handle", put_gone_handle }, { "gone_fifo", put_gone_fifo }, { "foreign_proc", put_foreign_proc },
 	{ "epoll", put_epoll }, { "outside_pipe", put_outside_pipe }, { "lease_breaking", put_lease_breaking },

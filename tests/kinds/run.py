@@ -23,7 +23,7 @@ from harness import Failure, case  # noqa: E402
 from selfcheck import Program  # noqa: E402
 
 # Of those that stand for themselves, the name is that of the kind. lock and owner are what any kind may have.
-KINDS = """device directory epoll eventfd inotify lock owner path_handle pidfd pipe proc_file regular_file signalfd
+KINDS = """device directory epoll eventfd inotify lock owner path_handle pidfd pipe proc_file pty regular_file signalfd
 timerfd unix_pair""".split()
 
 # What refused.c can put at fd 42, and what torpor must say of it.
@@ -43,7 +43,6 @@ REFUSED = {
     "unix_listening": "is a unix socket with a name or a named peer, listening, a socket",
     "unix_abstract": "is a unix socket with a name or a named peer, @torpor test",
     "in_flight": "is a unix socket with file descriptors or credentials in its queue",
-    "terminal_master": "is the master of a terminal",
     "message_queue": "is a POSIX message queue",
     "gone_directory": "is a directory that is no longer found by this path",
     "gone_handle": "is a handle (O_PATH) of a file that is no longer found by this path",
