@@ -16,6 +16,7 @@
 #include "core/core.h"
 #include "core/probe.h"
 #include "util/fd.h"
+#include "util/privilege.h"
 
 enum { TIMEOUT_MS = 30000, COMM_MAX = 64, BYTES_PER_SECOND = 1 << 30 };
 
@@ -25,61 +26,29 @@ struct check_machine {
 	struct utsname uname;
 	unsigned uid;
 	struct probe_outcome outcomes[PROBES_MAX];
-	bool dump, restore;
+	struct probe_tier tiers[PROBE_TIERS];
+	bool dump;
+	const char *restore; /* the best tier that works; NULL: none */
 };
-
-enum { TIERS = 4 };
-
-struct check_tier {
-	const char *name, *about;
-	bool implemented, works;
-	const char *why; /* when it does not work */
-};
-
-static bool check_works(const struct check_machine *m, const char *id)
-{
-	for (size_t i = 0; i < n_probes; i++)
-		if (strcmp(probes[i].id, id) == 0)
-			return !m->outcomes[i].number;
-	return false;
-}
 
 static int check_try_all(struct check_machine *m, struct err *e)
 {
 	m->uid = geteuid();
-	m->dump = m->restore = true;
 	uname(&m->uname);
-	for (size_t i = 0; i < n_probes; i++) {
+	for (size_t i = 0; i < n_probes; i++)
 		if (probe_try(&probes[i], &m->outcomes[i], e) < 0)
 			return -1;
-		if (m->outcomes[i].number && probes[i].use == PROBE_DUMP)
-			m->dump = false;
-		if (m->outcomes[i].number && probes[i].use == PROBE_RESTORE)
-			m->restore = false;
-	}
-	/* Restore drives what it makes by ptrace, too, and reads their scripts. */
-	m->restore &= check_works(m, "ptrace") && check_works(m, "process_vm_readv");
+	probe_tiers(m->outcomes, m->tiers);
+	m->dump = probe_dump_works(m->outcomes);
+	for (int i = PROBE_TIERS; i > 0; i--)
+		if (m->tiers[i - 1].works)
+			m->restore = m->tiers[i - 1].name;
 	return 0;
 }
 
-static void check_tiers(const struct check_machine *m, struct check_tier ret[TIERS])
+static const char *check_state(const struct probe_tier *t)
 {
-	bool cap = m->dump && m->restore, userns = check_works(m, "user_ns") && check_works(m, "pid_ns");
-
-	ret[0] = (struct check_tier){ "cap", "the user's own programs, same PIDs, with CAP_CHECKPOINT_RESTORE", true, cap,
-				      m->dump ? "a restore lacks what is marked above" : "a dump lacks what is marked above" };
-	ret[1] = (struct check_tier){ "root", "as cap, and programs of every user", true, cap && m->uid == 0,
-				      m->uid ? "torpor does not run as root" : ret[0].why };
-	ret[2] = (struct check_tier){ "userns", "no privilege, in a user and PID namespace", false, false,
-				      userns ? "planned, not written yet; this machine would permit it"
-					     : "planned, not written yet; and this machine does not permit it" };
-	ret[3] = (struct check_tier){ "fork", "no privilege, forks until the PID comes up", false, false,
-				      "planned, not written yet" };
-}
-
-static const char *check_state(const struct check_tier *t)
-{
-	return t->works ? "yes" : t->implemented ? "no" : "planned";
+	return t->works ? "yes" : t->implemented ? "NO" : "planned";
 }
 
 static void check_print_group(const struct check_machine *m, enum probe_use use, const char *title)
@@ -91,11 +60,30 @@ static void check_print_group(const struct check_machine *m, enum probe_use use,
 
 		if (p->use != use)
 			continue;
-		printf("  %-4s %-49s %s\n", o->number ? "NO" : "yes", p->what, p->purpose);
+		printf("  %-4s %-51s %s%s%s%s\n", o->number ? "NO" : "yes", p->what, p->purpose, p->tiers[0] ? " [" : "", p->tiers,
+		       p->tiers[0] ? "]" : "");
+		if (o->number || o->detail[0])
+			printf("         %s%s%s\n", o->number ? strerror(o->number) : "", o->number && o->detail[0] ? "; " : "",
+			       o->detail);
 		if (o->number)
-			printf("         %s%s%s\n         what would help: %s\n", strerror(o->number), o->detail[0] ? "; " : "",
-			       o->detail, probe_help(p, o));
+			printf("         what would help: %s\n", probe_help(p, o));
 	}
+}
+
+static void check_print_tiers(const struct check_machine *m)
+{
+	puts("\ntiers, best first");
+	for (int i = 0; i < PROBE_TIERS; i++) {
+		const struct probe_tier *t = &m->tiers[i];
+
+		printf("  %-7s %-7s %s", check_state(t), t->name, t->about);
+		if (t->missing)
+			printf(" (needs: %s)", t->missing->what);
+		else if (!t->works && t->implemented)
+			printf(" (torpor does not run as root)");
+		putchar('\n');
+	}
+	printf("\ndump: %s; restore: %s%s\n", m->dump ? "yes" : "NO", m->restore ? "yes, in tier " : "NO", m->restore ?: "");
 }
 
 static void check_print(const struct check_machine *m)
@@ -103,71 +91,75 @@ static void check_print(const struct check_machine *m)
 	static const char *const titles[PROBE_USES] = {
 		[PROBE_DUMP] = "needed by every dump",
 		[PROBE_RESTORE] = "needed by every restore",
+		[PROBE_TIER] = "needed by a restore in certain tiers",
 		[PROBE_HELPS] = "used where it is there",
 		[PROBE_PLANNED] = "for what is planned; nothing depends on it yet",
 	};
-	struct check_tier tiers[TIERS];
 
 	printf("Linux %s, %s, user %u; everything below was tried just now\n", m->uname.release, m->uname.machine, m->uid);
+	if (privilege_why_not())
+		printf("%s\n", privilege_why_not());
 	for (int use = 0; use < PROBE_USES; use++)
 		check_print_group(m, (enum probe_use)use, titles[use]);
-	check_tiers(m, tiers);
-	puts("\ntiers");
-	for (int i = 0; i < TIERS; i++)
-		printf("  %-8s %-7s %s%s%s%s\n", check_state(&tiers[i]), tiers[i].name, tiers[i].about,
-		       tiers[i].works ? "" : " (", tiers[i].works ? "" : tiers[i].why, tiers[i].works ? "" : ")");
-	printf("\ndump: %s; restore: %s\n", m->dump ? "yes" : "NO", m->restore ? "yes" : "NO");
+	check_print_tiers(m);
 }
 
 static void check_write_probe(struct json *j, const struct probe *p, const struct probe_outcome *o)
 {
-	static const char *const uses[PROBE_USES] = { "dump", "restore", "optional", "planned" };
+	static const char *const uses[PROBE_USES] = { "dump", "restore", "tier", "optional", "planned" };
 
 	json_open(j, '{');
 	json_put_string(j, "id", p->id);
 	json_put_string(j, "what", p->what);
 	json_put_string(j, "purpose", p->purpose);
 	json_put_string(j, "needed_by", uses[p->use]);
+	json_put_string(j, "tiers", p->tiers);
 	json_put_bool(j, "works", !o->number);
+	json_put_string(j, "detail", o->detail);
 	if (o->number) {
 		json_put_u64(j, "errno", (uint64_t)o->number);
 		json_put_string(j, "error", strerror(o->number));
-		json_put_string(j, "detail", o->detail);
 		json_put_string(j, "help", probe_help(p, o));
 	}
+	json_close(j, '}');
+}
+
+static void check_write_tier(struct json *j, const struct probe_tier *t)
+{
+	json_open(j, '{');
+	json_put_string(j, "name", t->name);
+	json_put_string(j, "about", t->about);
+	json_put_bool(j, "implemented", t->implemented);
+	json_put_bool(j, "works", t->works);
+	if (t->missing)
+		json_put_string(j, "missing", t->missing->id);
 	json_close(j, '}');
 }
 
 static void check_write(const struct check_machine *m)
 {
 	struct json j = JSON_INIT(stdout);
-	struct check_tier tiers[TIERS];
 
 	json_open(&j, '{');
 	json_put_string(&j, "kernel", m->uname.release);
 	json_put_string(&j, "arch", m->uname.machine);
 	json_put_u64(&j, "uid", m->uid);
+	if (privilege_why_not())
+		json_put_string(&j, "capability", privilege_why_not());
 	json_key(&j, "probes");
 	json_open(&j, '[');
 	for (size_t i = 0; i < n_probes; i++)
 		check_write_probe(&j, &probes[i], &m->outcomes[i]);
 	json_close(&j, ']');
-	check_tiers(m, tiers);
 	json_key(&j, "tiers");
 	json_open(&j, '[');
-	for (int i = 0; i < TIERS; i++) {
-		json_open(&j, '{');
-		json_put_string(&j, "name", tiers[i].name);
-		json_put_string(&j, "about", tiers[i].about);
-		json_put_bool(&j, "implemented", tiers[i].implemented);
-		json_put_bool(&j, "works", tiers[i].works);
-		if (!tiers[i].works)
-			json_put_string(&j, "why", tiers[i].why);
-		json_close(&j, '}');
-	}
+	for (int i = 0; i < PROBE_TIERS; i++)
+		check_write_tier(&j, &m->tiers[i]);
 	json_close(&j, ']');
 	json_put_bool(&j, "dump", m->dump);
 	json_put_bool(&j, "restore", m->restore);
+	if (m->restore)
+		json_put_string(&j, "restore_tier", m->restore);
 	json_close(&j, '}');
 }
 

@@ -12,7 +12,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
 #include <linux/prctl.h>
+#include <linux/sock_diag.h>
 #include <linux/userfaultfd.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -38,6 +41,7 @@
 #include "sys/process.h"
 #include "sys/ptrace.h"
 #include "util/arena.h"
+#include "util/clock.h"
 #include "util/fd.h"
 #include "util/privilege.h"
 
@@ -62,7 +66,8 @@ static int probe_reap(pid_t pid)
 }
 
 /* At the same address in the subject: both are forks of the keeper. */
-static const unsigned long probe_mark = 0x746f72706f72;
+#define PROBE_MARK 0x746f72706f72ul
+static const unsigned long probe_mark = PROBE_MARK;
 
 /* ---- choosing PIDs ---- */
 
@@ -109,17 +114,91 @@ static int probe_ns_last_pid(const struct probe_run *r)
 	return n < 0 || pwrite(fd, text, (size_t)n, 0) < 0 ? -errno : 0;
 }
 
+static int probe_vfork_one(void)
+{
+	pid_t pid = vfork();
+	int status;
+
+	if (pid == 0)
+		_exit(0);
+	return pid < 0 || waitpid(pid, &status, 0) < 0 ? -errno : 0;
+}
+
+/* How fast PIDs go by, and how long it takes until they have all gone by. */
+static int probe_vfork(const struct probe_run *r)
+{
+	enum { ROUNDS = 200, SLOW_SECONDS = 60, NS = 1000000000 };
+	uint64_t begun = clock_now_ns(CLOCK_MONOTONIC), took;
+	struct arena arena = ARENA_INIT;
+	int pid_max = 0, ret = 0;
+	double turn;
+	char *text;
+
+	for (int i = 0; ret == 0 && i < ROUNDS; i++)
+		ret = probe_vfork_one();
+	if (ret < 0)
+		return ret;
+	took = clock_now_ns(CLOCK_MONOTONIC) - begun;
+	if (fd_read_proc(getpid(), "../sys/kernel/pid_max", &arena, &text, NULL) == 0)
+		pid_max = atoi(text);
+	turn = (double)took / ROUNDS * pid_max / NS;
+	snprintf(r->detail, PROBE_DETAIL_SIZE, "%d PIDs go by in about %.0f s at most", pid_max, turn);
+	arena_done(&arena);
+	return turn > SLOW_SECONDS ? -ETIME : 0;
+}
+
 /* ---- other processes ---- */
+
+/* What Yama says of tracing, when that is less than everything. */
+static void probe_explain_yama(char *detail)
+{
+	static const char *const scopes[] = {
+		[1] = "only a program's ancestors may trace it, or whom it named (PR_SET_PTRACER)",
+		[2] = "only with CAP_SYS_PTRACE",
+		[3] = "nobody, until the machine is started again",
+	};
+	struct arena arena = ARENA_INIT;
+	char *text;
+	int scope = fd_read_proc(getpid(), "../sys/kernel/yama/ptrace_scope", &arena, &text, NULL) == 0 ? atoi(text) : 0;
+
+	if (scope > 0 && scope < (int)(sizeof(scopes) / sizeof(scopes[0])))
+		snprintf(detail, PROBE_DETAIL_SIZE, "Yama's ptrace_scope is %d: %s", scope, scopes[scope]);
+	arena_done(&arena);
+}
+
+static int probe_trace(pid_t pid, char *detail)
+{
+	int status, ret = sys_ptrace(PTRACE_SEIZE, pid, 0, 0);
+
+	if (ret == 0)
+		ret = sys_ptrace(PTRACE_INTERRUPT, pid, 0, 0);
+	if (ret == 0 && (waitpid(pid, &status, __WALL) < 0 || !WIFSTOPPED(status)))
+		ret = -ESRCH;
+	if (ret == 0)
+		ret = sys_ptrace(SYS_PTRACE_DETACH, pid, 0, 0);
+	if (ret < 0)
+		probe_explain_yama(detail);
+	return ret;
+}
 
 static int probe_ptrace(const struct probe_run *r)
 {
-	int status, ret = sys_ptrace(PTRACE_SEIZE, r->subject, 0, 0);
+	return probe_trace(r->subject, r->detail);
+}
 
-	if (ret == 0)
-		ret = sys_ptrace(PTRACE_INTERRUPT, r->subject, 0, 0);
-	if (ret == 0 && (waitpid(r->subject, &status, __WALL) < 0 || !WIFSTOPPED(status)))
-		ret = -ESRCH;
-	return ret < 0 ? ret : sys_ptrace(SYS_PTRACE_DETACH, r->subject, 0, 0);
+static int probe_ptrace_child(const struct probe_run *r)
+{
+	pid_t pid = fork();
+	int ret;
+
+	while (pid == 0)
+		pause();
+	if (pid < 0)
+		return -errno;
+	ret = probe_trace(pid, r->detail);
+	kill(pid, SIGKILL);
+	probe_reap(pid);
+	return ret;
 }
 
 static int probe_proc_mem(const struct probe_run *r)
@@ -294,8 +373,8 @@ static int probe_pagemap_scan(const struct probe_run *r)
 	long n;
 
 	(void)r;
-	if (fd < 0)
-		return fd;
+	if (fd < 0 || *(const volatile unsigned long *)&probe_mark != PROBE_MARK) /* a look, so that its page is there */
+		return fd < 0 ? fd : -EPROTO;
 	arg.end = arg.start + PAGE;
 	n = sys_pagemap_scan(fd, &arg);
 	return n < 0 ? (int)n : n == 1 ? 0 : -EPROTO;
@@ -373,6 +452,40 @@ static int probe_sock_diag(const struct probe_run *r)
 		return e.number ? -abs(e.number) : -EPROTO;
 	}
 	return unix_view_find(&table, st.st_ino) ? 0 : -EPROTO;
+}
+
+/* Ask for all listening TCP sockets, and look for ours among them. */
+static int probe_inet_diag(const struct probe_run *r)
+{
+	struct {
+		struct nlmsghdr header;
+		struct inet_diag_req_v2 body;
+	} request = {
+		.header = { sizeof(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP },
+		.body = { .sdiag_family = AF_INET, .sdiag_protocol = IPPROTO_TCP, .idiag_states = 1 << TCP_LISTEN },
+	};
+	cleanup_close int diag = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	_Alignas(struct nlmsghdr) char answer[16384];
+	struct stat st;
+	ssize_t n;
+
+	(void)r;
+	if (diag < 0 || fd < 0 || listen(fd, 1) < 0 || fstat(fd, &st) < 0 || send(diag, &request, sizeof(request), 0) < 0)
+		return -errno;
+	while ((n = recv(diag, answer, sizeof(answer), 0)) > 0) {
+		for (struct nlmsghdr *h = (struct nlmsghdr *)answer; NLMSG_OK(h, n); h = NLMSG_NEXT(h, n)) {
+			const struct inet_diag_msg *msg = NLMSG_DATA(h);
+
+			if (h->nlmsg_type == NLMSG_ERROR)
+				return ((const struct nlmsgerr *)NLMSG_DATA(h))->error ?: -EPROTO;
+			if (h->nlmsg_type == NLMSG_DONE)
+				return -EPROTO;
+			if (msg->idiag_inode == st.st_ino)
+				return 0;
+		}
+	}
+	return n < 0 ? -errno : -EPROTO;
 }
 
 static int probe_tcp_repair(const struct probe_run *r)
@@ -576,64 +689,74 @@ static int probe_cgroup_freezer(const struct probe_run *r)
 static const char cap_cr[] = "the capability CAP_CHECKPOINT_RESTORE: setcap cap_checkpoint_restore=ep torpor";
 static const char same_user[] = "run as the user of the program; a security module (Yama's /proc/sys/kernel/yama/ptrace_scope) "
 				"or a seccomp filter around torpor may forbid it";
+static const char mount_setting[] = "permit user namespaces (user.max_user_namespaces and others, see there); and a /proc of "
+				    "which no part is covered by other mounts, as in some containers";
+static const char child_trace[] = "a seccomp filter or security module that permits it (Yama's ptrace_scope below 2)";
+static const char netlink_help[] = "a seccomp filter or security module that permits netlink sockets";
 static const char config_cr[] = "a kernel with CONFIG_CHECKPOINT_RESTORE";
 static const char userns_setting[] = "permit user namespaces: user.max_user_namespaces, kernel.unprivileged_userns_clone, "
 				     "kernel.apparmor_restrict_unprivileged_userns";
 
 const struct probe probes[] = {
-	{ "ptrace", "stopping processes of the same user (ptrace)", PROBE_DUMP, "freezes the tree", same_user,
+	{ "ptrace", "stopping other processes of the same user (ptrace)", PROBE_DUMP, "", "freezes the tree", same_user,
 	  "a kernel with ptrace", true, probe_ptrace },
-	{ "proc_mem", "writing to /proc/PID/mem", PROBE_DUMP, "puts the stage into a stopped process", same_user,
+	{ "proc_mem", "writing to /proc/PID/mem", PROBE_DUMP, "", "puts the stage into a stopped process", same_user,
 	  "a kernel that does not restrict /proc/PID/mem (proc_mem.force_override)", true, probe_proc_mem },
-	{ "process_vm_readv", "process_vm_readv", PROBE_DUMP, "copies memory", same_user,
+	{ "process_vm_readv", "process_vm_readv", PROBE_DUMP, "", "copies memory", same_user,
 	  "a kernel with CONFIG_CROSS_MEMORY_ATTACH", true, probe_vm_readv },
-	{ "pidfd_getfd", "pidfd_getfd", PROBE_DUMP, "looks into pipes and sockets", same_user, "Linux 5.6", true,
+	{ "pidfd_getfd", "pidfd_getfd", PROBE_DUMP, "", "looks into pipes and sockets", same_user, "Linux 5.6", true,
 	  probe_pidfd_getfd },
-	{ "tid_address", "PR_GET_TID_ADDRESS", PROBE_DUMP, "saves what a thread clears when it ends", config_cr, config_cr,
+	{ "tid_address", "PR_GET_TID_ADDRESS", PROBE_DUMP, "", "saves what a thread clears when it ends", config_cr, config_cr,
 	  false, probe_tid_address },
 
-	{ "set_tid", "choosing PIDs (clone3 with set_tid)", PROBE_RESTORE, "gives every process its PID back", cap_cr,
-	  "Linux 5.5 (5.9 for the capability)", false, probe_set_tid },
-	{ "mm_map_exe", "PR_SET_MM_MAP with an executable", PROBE_RESTORE, "gives /proc/PID/exe back", cap_cr, config_cr, false,
-	  probe_mm_exe },
+	{ "ptrace_child", "tracing one's own children", PROBE_RESTORE, "", "holds what is being made, and sets its registers",
+	  child_trace, "a kernel with ptrace", false, probe_ptrace_child },
+	{ "mm_map", "PR_SET_MM_MAP without an executable", PROBE_RESTORE, "", "gives back the memory layout", config_cr,
+	  config_cr, false, probe_mm_map },
 
-	{ "mm_map", "PR_SET_MM_MAP without an executable", PROBE_HELPS, "the rest of the memory layout", config_cr, config_cr,
-	  false, probe_mm_map },
-	{ "map_files", "/proc/PID/map_files", PROBE_HELPS, "reads mapped files that have no name any more", cap_cr, config_cr,
-	  false, probe_map_files },
-	{ "children", "/proc/PID/task/TID/children", PROBE_HELPS, "finds the tree quickly (else: by all of /proc)",
+	{ "set_tid", "choosing PIDs (clone3 with set_tid)", PROBE_TIER, "cap root", "gives every process its PID back", cap_cr,
+	  "Linux 5.5 (5.9 for the capability), and no seccomp filter that answers for an older one", false, probe_set_tid },
+	{ "ns_last_pid", "/proc/sys/kernel/ns_last_pid", PROBE_TIER, "cap root", "choosing PIDs where clone3 is not there",
+	  cap_cr, config_cr, false, probe_ns_last_pid },
+	{ "user_ns", "user namespaces", PROBE_TIER, "userns", "holds the others", userns_setting,
+	  "a kernel with CONFIG_USER_NS", false, probe_user_ns },
+	{ "pid_ns", "choosing PIDs in a PID namespace of one's own", PROBE_TIER, "userns", "gives every process its PID back, inside",
+	  userns_setting, "a kernel with CONFIG_PID_NS", false, probe_pid_ns },
+	{ "mount_ns", "mounting /proc in it", PROBE_TIER, "userns", "shows those PIDs to the programs",
+	  mount_setting,
+	  "a kernel with CONFIG_PID_NS", false, probe_mount_ns },
+	{ "time_ns", "time namespaces", PROBE_HELPS, "userns", "lets clocks go on in tier userns", userns_setting, "Linux 5.6",
+	  false, probe_time_ns },
+	{ "fork", "making processes until a PID comes up", PROBE_TIER, "fork", "gives every process its PID back, slowly",
+	  "a smaller kernel.pid_max, or a PID namespace of one's own", "a kernel with vfork", false, probe_vfork },
+
+	{ "mm_map_exe", "PR_SET_MM_MAP with an executable", PROBE_HELPS, "cap root userns",
+	  "gives /proc/PID/exe back (else it leads to torpor)", cap_cr, config_cr, false, probe_mm_exe },
+	{ "map_files", "/proc/PID/map_files", PROBE_HELPS, "",
+	  "reads mapped files that have no name any more (else: through the mappings)", cap_cr, config_cr, false,
+	  probe_map_files },
+	{ "children", "/proc/PID/task/TID/children", PROBE_HELPS, "", "finds the tree quickly (else: by all of /proc)",
 	  "a /proc that shows all processes of the user", "a kernel with CONFIG_PROC_CHILDREN", true, probe_children },
-	{ "kcmp", "kcmp", PROBE_HELPS, "tells which fds share one open file", same_user, "a kernel with CONFIG_KCMP", true,
+	{ "kcmp", "kcmp", PROBE_HELPS, "", "tells which fds share one open file", same_user, "a kernel with CONFIG_KCMP", true,
 	  probe_kcmp },
-	{ "sock_diag", "sock_diag for unix sockets", PROBE_HELPS, "finds the other end of a socket",
-	  "a seccomp filter or security module that permits netlink sockets", "a kernel with CONFIG_UNIX_DIAG", false,
-	  probe_sock_diag },
-	{ "pagemap_scan", "PAGEMAP_SCAN", PROBE_HELPS, "finds the written pages quickly (else: /proc/PID/pagemap)", same_user,
+	{ "sock_diag", "sock_diag for unix sockets", PROBE_HELPS, "", "finds the other end of a socket", netlink_help,
+	  "a kernel with CONFIG_UNIX_DIAG", false, probe_sock_diag },
+	{ "inet_diag", "sock_diag for TCP sockets", PROBE_HELPS, "", "tells what a socket is connected to", netlink_help,
+	  "a kernel with CONFIG_INET_TCP_DIAG", false, probe_inet_diag },
+	{ "pagemap_scan", "PAGEMAP_SCAN", PROBE_HELPS, "", "finds the written pages quickly (else: /proc/PID/pagemap)", same_user,
 	  "Linux 6.7", false, probe_pagemap_scan },
-	{ "timer_ids", "PR_TIMER_CREATE_RESTORE_IDS", PROBE_HELPS, "gives POSIX timers their ids (else: by counting)",
+	{ "timer_ids", "PR_TIMER_CREATE_RESTORE_IDS", PROBE_HELPS, "", "gives POSIX timers their ids (else: by counting)",
 	  config_cr, "Linux 6.15", false, probe_timer_ids },
-
-	{ "user_ns", "user namespaces", PROBE_PLANNED, "tier userns", userns_setting, "a kernel with CONFIG_USER_NS", false,
-	  probe_user_ns },
-	{ "pid_ns", "choosing PIDs in a PID namespace of one's own", PROBE_PLANNED, "tier userns", userns_setting,
-	  "a kernel with CONFIG_PID_NS", false, probe_pid_ns },
-	{ "mount_ns", "mounting /proc in it", PROBE_PLANNED, "tier userns",
-	  "as above; and a /proc of which no part is covered by other mounts, as in some containers",
-	  "a kernel with CONFIG_PID_NS", false,
-	  probe_mount_ns },
-	{ "time_ns", "time namespaces", PROBE_PLANNED, "lets clocks go on in tier userns", userns_setting, "Linux 5.6", false,
-	  probe_time_ns },
-	{ "ns_last_pid", "/proc/sys/kernel/ns_last_pid", PROBE_PLANNED, "choosing PIDs on kernels before 5.5", cap_cr,
-	  config_cr, false, probe_ns_last_pid },
-	{ "userfaultfd", "userfaultfd (USER_MODE_ONLY)", PROBE_PLANNED, "shorter pauses with --keep-running",
+	{ "userfaultfd", "userfaultfd (USER_MODE_ONLY)", PROBE_HELPS, "", "loads memory in huge pages",
 	  "a seccomp filter or security module that permits it", "Linux 5.11", false, probe_userfaultfd },
-	{ "procmap_query", "PROCMAP_QUERY", PROBE_PLANNED, "reads mappings more quickly", same_user, "Linux 6.11", false,
+	{ "tcp_repair", "TCP_REPAIR", PROBE_HELPS, "", "TCP connections", "the capability CAP_NET_ADMIN", config_cr, false,
+	  probe_tcp_repair },
+
+	{ "procmap_query", "PROCMAP_QUERY", PROBE_PLANNED, "", "reads mappings more quickly", same_user, "Linux 6.11", false,
 	  probe_procmap_query },
-	{ "tcp_repair", "TCP_REPAIR", PROBE_PLANNED, "TCP connections", "the capability CAP_NET_ADMIN",
-	  "a kernel with CONFIG_CHECKPOINT_RESTORE", false, probe_tcp_repair },
-	{ "seccomp", "suspending seccomp (PTRACE_O_SUSPEND_SECCOMP)", PROBE_PLANNED, "programs that are confined by seccomp",
+	{ "seccomp", "suspending seccomp (PTRACE_O_SUSPEND_SECCOMP)", PROBE_PLANNED, "", "programs that are confined by seccomp",
 	  "the capability CAP_SYS_ADMIN", config_cr, true, probe_suspend_seccomp },
-	{ "cgroup_freezer", "cgroup freezer", PROBE_PLANNED, "stops large trees at once",
+	{ "cgroup_freezer", "cgroup freezer", PROBE_PLANNED, "", "stops large trees at once",
 	  "a cgroup that is delegated to the user", "cgroup version 2, mounted at /sys/fs/cgroup (or unified below it)", true,
 	  probe_cgroup_freezer },
 };
@@ -646,10 +769,65 @@ const char *probe_help(const struct probe *p, const struct probe_outcome *o)
 {
 	if (!o->number)
 		return "";
+	if (p->privilege == cap_cr && o->number == EPERM && privilege_why_not())
+		return privilege_why_not();
 	if (o->number == ENOSYS || o->number == EINVAL || o->number == ENOTTY || o->number == ENOENT ||
 	    o->number == ENOPROTOOPT || o->number == EPROTONOSUPPORT)
 		return p->kernel;
 	return p->privilege;
+}
+
+/* ---- what follows from it ---- */
+
+static const struct probe_outcome *outcome_of(const struct probe_outcome *outcomes, const char *id)
+{
+	for (size_t i = 0; i < n_probes; i++)
+		if (strcmp(probes[i].id, id) == 0)
+			return &outcomes[i];
+	return NULL;
+}
+
+static bool probe_works(const struct probe_outcome *outcomes, const char *id)
+{
+	return !outcome_of(outcomes, id)->number;
+}
+
+bool probe_dump_works(const struct probe_outcome *outcomes)
+{
+	for (size_t i = 0; i < n_probes; i++)
+		if (probes[i].use == PROBE_DUMP && outcomes[i].number)
+			return false;
+	return true;
+}
+
+/* Is this probe, which failed, what a tier fails for? One way to choose PIDs is enough. */
+static bool tier_misses(const struct probe *p, const char *tier, const struct probe_outcome *outcomes)
+{
+	if (p->use == PROBE_RESTORE || strcmp(p->id, "process_vm_readv") == 0)
+		return true;
+	if (p->use != PROBE_TIER || !strstr(p->tiers, tier))
+		return false;
+	if (strcmp(p->id, "set_tid") == 0)
+		return !probe_works(outcomes, "ns_last_pid");
+	return strcmp(p->id, "ns_last_pid") != 0;
+}
+
+void probe_tiers(const struct probe_outcome *outcomes, struct probe_tier ret[PROBE_TIERS])
+{
+	static const struct probe_tier tiers[PROBE_TIERS] = {
+		{ "cap", "the user's own programs, same PIDs, with CAP_CHECKPOINT_RESTORE", .implemented = true },
+		{ "root", "as cap, and programs of every user", .implemented = true },
+		{ "userns", "no privilege; same PIDs in a user and PID namespace" },
+		{ "fork", "no privilege; forks until the PID comes up" },
+	};
+
+	for (size_t i = 0; i < PROBE_TIERS; i++) {
+		ret[i] = tiers[i];
+		for (size_t k = n_probes; k > 0; k--)
+			if (outcomes[k - 1].number && tier_misses(&probes[k - 1], ret[i].name, outcomes))
+				ret[i].missing = &probes[k - 1];
+		ret[i].works = ret[i].implemented && !ret[i].missing && (strcmp(ret[i].name, "root") != 0 || geteuid() == 0);
+	}
 }
 
 /* ---- trying ---- */

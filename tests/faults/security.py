@@ -178,7 +178,7 @@ def set_user_id(t):
 def no_new_privs(t):
     """Then the file capability is not in force: a dump works all the same, a restore says why it does not."""
     root, steps = hold(t)
-    t.launcher = as_user(t, "--no-new-privs")
+    t.launcher = as_user(t) + ["setpriv", "--no-new-privs"]
     t.dump(root)
     result = t.torpor("restore", t.image(), "--detach", "--pidfile", t.image("pid"), expect=None)
     if result.status == 0:

@@ -1,0 +1,248 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel permits to whom: does `torpor check` tell the truth, and what does the capability open?
+
+    run.py [--torpor FILE] [--list] [NAME...]
+
+Needs root, which sets up users, capabilities, namespaces and filters. Set-up, user and reporting are those of
+tests/programs.
+"""
+
+import argparse
+import fnmatch
+import json
+import os
+import signal
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "programs"))
+import harness  # noqa: E402
+import run  # noqa: E402
+from harness import PYTHON, Failure, Skip, Steps, case, finish, stat_of  # noqa: E402
+
+SCHEMA = os.path.join(HERE, "..", "..", "doc", "check.schema.json")
+ALWAYS = """ptrace proc_mem process_vm_readv pidfd_getfd tid_address ptrace_child mm_map children kcmp sock_diag
+inet_diag""".split()  # with the kernel and settings of any machine where the tests make sense
+CAPABILITY = "set_tid ns_last_pid mm_map_exe map_files".split()
+NAMESPACES = "user_ns pid_ns mount_ns time_ns".split()
+OF_ROOT = "tcp_repair seccomp".split()
+
+
+def program(t, name):
+    """A compiled program of this folder."""
+    binary = os.path.join(t.setup.folder, "bin", name)
+    if not os.path.exists(binary):
+        subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-O1",
+                        "-o", binary, os.path.join(HERE, name + ".c")], check=True)
+    return binary
+
+
+def without_capability(t):
+    path = os.path.join(t.setup.folder, "bin", "plain")
+    if not os.path.exists(path):
+        with open(t.setup.binary, "rb") as file, open(path, "wb") as copy:
+            copy.write(file.read())
+        os.chmod(path, 0o755)
+    t.setup.binary = t.setup.dumper = path
+
+
+def as_user(t, *options):
+    account = t.setup.account
+    return ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups", *options]
+
+
+NO_NEW_PRIVS = ["setpriv", "--no-new-privs"]  # in a program of its own: a change of user alone leaves root's capabilities
+
+
+# ---- torpor check ----
+
+def validate(answer):
+    try:
+        import jsonschema
+    except ImportError:
+        raise Skip("the Python module jsonschema is not installed")
+    with open(SCHEMA) as file:
+        jsonschema.Draft202012Validator(json.load(file)).validate(answer)
+
+
+def check(t, works=(), fails=(), **more):
+    """What `torpor check --json` says, as {probe: its entry}. It must agree with what is expected."""
+    result = t.torpor("check", "--json", expect=None, **more)
+    answer = json.loads(result.out)
+    validate(answer)
+    probes = {p["id"]: p for p in answer["probes"]}
+    for name in works:
+        if not probes[name]["works"]:
+            raise Failure(f"{name} is said not to work: {probes[name]}")
+    for name in fails:
+        if probes[name]["works"]:
+            raise Failure(f"{name} is said to work")
+    if result.status != (0 if answer["dump"] and answer["restore"] else 3):
+        raise Failure(f"exit status {result.status} with dump {answer['dump']}, restore {answer['restore']}")
+    text = t.torpor("check", expect=result.status, **more).out
+    for p in answer["probes"]:
+        row = next((line for line in text.splitlines() if line[7:].startswith(p["what"] + " ")), None)
+        if not row or row.split()[0] != ("yes" if p["works"] else "NO"):
+            raise Failure(f"the table does not agree with the JSON on {p}: {row!r}")
+    return probes, answer
+
+
+def tiers(answer):
+    return {tier["name"]: tier for tier in answer["tiers"]}
+
+
+def says(probe, key, words):
+    if words not in probe[key]:
+        raise Failure(f"{key} of {probe['id']} does not speak of {words!r}: {probe[key]!r}")
+
+
+@case("check-root")
+def check_root(t):
+    _, answer = check(t, [*ALWAYS, *CAPABILITY, *NAMESPACES, *OF_ROOT], user=False)
+    if not tiers(answer)["root"]["works"]:
+        raise Failure(f"tier root: {tiers(answer)}")
+
+
+@case("check-capability")
+def check_capability(t):
+    probes, answer = check(t, [*ALWAYS, *CAPABILITY, *NAMESPACES], OF_ROOT)
+    says(probes["tcp_repair"], "help", "CAP_NET_ADMIN")
+    if not tiers(answer)["cap"]["works"] or tiers(answer)["root"]["works"] or answer["restore_tier"] != "cap":
+        raise Failure(f"tiers: {answer['tiers']}")
+
+
+@case("check-nothing")
+def check_nothing(t):
+    without_capability(t)
+    probes, answer = check(t, [*ALWAYS, *NAMESPACES, "fork"], [*CAPABILITY, *OF_ROOT])
+    for name in CAPABILITY:
+        says(probes[name], "help", "CAP_CHECKPOINT_RESTORE")
+    if not answer["dump"] or tiers(answer)["cap"]["works"] or tiers(answer)["cap"]["missing"] != "set_tid":
+        raise Failure(f"tiers: {answer['tiers']}")
+
+
+def namespace_without_namespaces(t):
+    """A command that runs another as the same user, in a user namespace where none can be made below it."""
+    account = t.setup.account
+    return ["unshare", "--user", f"--map-user={account.pw_uid}", f"--map-group={account.pw_gid}", "--keep-caps", "sh", "-c",
+            'echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --inh-caps=-all --ambient-caps=-all "$@"', "sh"]
+
+
+@case("check-no-namespaces", needs=["unshare", "setpriv"])
+def check_no_namespaces(t):
+    """The number of user namespaces is limited to none, by the sysctl itself."""
+    without_capability(t)
+    t.launcher = as_user(t) + namespace_without_namespaces(t)
+    probes, answer = check(t, ALWAYS, [*NAMESPACES, *CAPABILITY])
+    for name in NAMESPACES:
+        says(probes[name], "detail", "/proc/sys/user/max_user_namespaces is 0")
+        says(probes[name], "help", "user.max_user_namespaces")
+    if tiers(answer)["userns"]["works"] or not answer["dump"]:
+        raise Failure(f"tiers: {answer['tiers']}")
+
+
+@case("check-filtered-namespaces")
+def check_filtered_namespaces(t):
+    """Namespaces are forbidden, and the sysctls do not say so."""
+    without_capability(t)
+    t.launcher = [program(t, "confine"), "namespaces", *as_user(t)]
+    probes, answer = check(t, ALWAYS, [*NAMESPACES, *CAPABILITY])
+    if tiers(answer)["userns"]["works"] or probes["user_ns"]["error"] != os.strerror(1):
+        raise Failure(f"tiers: {answer['tiers']}, {probes['user_ns']}")
+
+
+@case("check-no-ptrace")
+def check_no_ptrace(t):
+    t.launcher = [program(t, "confine"), "ptrace", *as_user(t)]
+    probes, answer = check(t, ["set_tid"], ["ptrace", "ptrace_child", "seccomp"])
+    says(probes["ptrace"], "help", "Yama")
+    if answer["dump"] or answer["restore"]:
+        raise Failure(f"dump and restore are said to work: {answer['tiers']}")
+
+
+@case("check-no-clone3")
+def check_no_clone3(t):
+    """An old kernel: PIDs are chosen by ns_last_pid."""
+    t.launcher = [program(t, "confine"), "clone3", *as_user(t)]
+    probes, answer = check(t, ["ns_last_pid"], ["set_tid"])
+    says(probes["set_tid"], "help", "Linux 5.5")
+    if not tiers(answer)["cap"]["works"]:
+        raise Failure(f"tiers: {answer['tiers']}")
+
+
+@case("check-no-new-privs", needs=["setpriv"])
+def check_no_new_privs(t):
+    t.launcher = [*as_user(t), *NO_NEW_PRIVS]
+    probes, answer = check(t, [*ALWAYS, *NAMESPACES], CAPABILITY)
+    for text in (answer.get("capability", ""), probes["set_tid"]["help"]):
+        if "no_new_privs" not in text:
+            raise Failure(f"not told why the capability is not in force: {text!r}")
+
+
+@case("check-docker", needs=["setpriv"])
+def check_docker(t):
+    """Docker's default seccomp profile, and no capability."""
+    t.launcher = [program(t, "confine"), "docker", *as_user(t), *NO_NEW_PRIVS]
+    probes, answer = check(t, ["ptrace", "proc_mem", "process_vm_readv", "mm_map", "sock_diag", "fork"],
+                           [*NAMESPACES, *CAPABILITY, "pidfd_getfd", "kcmp", "userfaultfd"])
+    says(probes["pidfd_getfd"], "help", "seccomp filter")
+
+
+@case("check-leaves-nothing")
+def check_leaves_nothing(t):
+    """Trying everything leaves no process and no file, and changes no PID."""
+    before = set(os.listdir("/proc/self/fd")), set(os.listdir(t.work)), harness.read("/proc/self/cgroup")
+    pid, _ = t.torpor_start(["check"])
+    t.wait_exit(pid, 60)
+    left = [p for p in harness.tree_of(os.getpid())[1:] if stat_of(p) and stat_of(p).state != "Z"]
+    if left or (set(os.listdir("/proc/self/fd")), set(os.listdir(t.work)), harness.read("/proc/self/cgroup")) != before:
+        raise Failure(f"torpor check left {left}")
+
+
+@case("check-process")
+def check_process(t):
+    """What one process would meet: in words, and as JSON with an estimate."""
+    without_capability(t)
+    steps = Steps(t, ["step"])
+    root = t.start([PYTHON, "-B", t.target("plain.py"), "16"])
+    steps.advance(3, seconds=30)
+    answer = json.loads(t.torpor("check", root, "--json").out)
+    if not answer["can_be_saved"] or answer["obstacles"] or not 16 << 20 <= answer["bytes"] <= 64 << 20:
+        raise Failure(f"check says {answer}")
+    if answer["frozen_ns"] > 2e9:
+        raise Failure(f"it stood still for {answer['frozen_ns'] / 1e6} ms")
+    steps.advance(3)
+    finish(t, root, steps)
+
+
+# ---- all of it ----
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = os.path.join(HERE, "..", "..", "build", "torpor")
+    parser.add_argument("--torpor", default=os.path.normpath(default))
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+    cases = [c for c in harness.CASES
+             if not options.names or any(fnmatch.fnmatch(c.name, n) for n in options.names)]
+    if options.list:
+        print("\n".join(c.name for c in cases))
+        return 0
+    if os.geteuid() != 0:
+        print("tests/platform needs root\n0 passed, 0 failed")
+        return 0
+    if not os.access(options.torpor, os.X_OK):
+        sys.exit(f"run.py: {options.torpor} is not there; build it first")
+    harness.become_subreaper()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    setup = run.make_setup(os.path.abspath(options.torpor))
+    counts = run.run(setup, cases, 1)
+    return run.close(setup, counts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
