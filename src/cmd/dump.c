@@ -47,6 +47,7 @@ static int dump_parse(struct dump_options *o, int argc, char **argv)
 		{ "output", required_argument, NULL, 'o' },
 		{ "keep-running", no_argument, NULL, 'k' },
 		{ "no-sync", no_argument, NULL, 'n' },
+		{ "tcp", required_argument, NULL, 'T' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ 0 },
 	};
@@ -60,6 +61,10 @@ static int dump_parse(struct dump_options *o, int argc, char **argv)
 			o->keep_running = true;
 		else if (c == 'n')
 			o->no_sync = true;
+		else if (c == 'T' && strcmp(optarg, "close") != 0)
+			return cmd_usage(&cmd_dump, "--tcp is to be followed by 'close', not '%s'", optarg);
+		else if (c == 'T')
+			o->choice.tcp_close = true;
 		else if (c == 't' && atof(optarg) <= 0)
 			return cmd_usage(&cmd_dump, "--timeout needs a number of seconds, not '%s'", optarg);
 		else if (c == 't')
@@ -133,6 +138,8 @@ const struct cmd cmd_dump = {
 		"  -o, --output FILE   the image\n"
 		"  -k, --keep-running  let the processes run on afterwards\n"
 		"      --no-sync       do not wait until the image is on disk\n"
+		"      --tcp close     let go of TCP connections that lead to other programs: after a restore\n"
+		"                      the program finds them reset\n"
 		"      --timeout SECONDS  for a process that does not stop (default 30)\n",
 	.run = dump_run,
 };

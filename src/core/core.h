@@ -10,6 +10,7 @@
 
 #include "image/image.h"
 #include "image/pb.h"
+#include "kinds/choice.h"
 #include "util/arena.h"
 #include "util/err.h"
 #include "util/log.h"
@@ -24,6 +25,7 @@ struct dump_options {
 	bool keep_running;   /* let the tree run on afterwards instead of ending it */
 	bool no_sync;        /* do not wait for the disk */
 	bool check_only;     /* find the obstacles, write nothing */
+	struct collect_choice choice; /* what may be let go */
 	unsigned timeout_ms; /* for a task that does not stop */
 	const struct log *log;
 	const struct progress *progress;

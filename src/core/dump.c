@@ -31,6 +31,7 @@ struct dump {
 	struct arena *arena;
 	struct target_tree tree;
 	struct inode_table inodes;
+	struct collect collect;
 	struct image_writer *writer;
 	Pb__Image *image;
 	struct page_source *sources;
@@ -103,14 +104,12 @@ static int dump_collect_tasks(struct dump *d, struct err *e)
 
 static int dump_collect(struct dump *d, struct err *e)
 {
-	struct collect c = {
-		.arena = d->arena, .tree = &d->tree, .obstacles = &d->result->obstacles, .inodes = &d->inodes
-	};
-
+	d->collect = (struct collect){ .arena = d->arena, .tree = &d->tree, .obstacles = &d->result->obstacles,
+				       .inodes = &d->inodes, .choice = d->o->choice };
 	d->image = pb_new(d->arena, Pb__Image, pb__image__init);
 	if (!d->image)
 		return err_nomem(e);
-	if (dump_collect_machine(d, e) < 0 || dump_collect_tasks(d, e) < 0 || objects_collect(&c, d->image, e) < 0)
+	if (dump_collect_machine(d, e) < 0 || dump_collect_tasks(d, e) < 0 || objects_collect(&d->collect, d->image, e) < 0)
 		return -1;
 	for (size_t i = 0; i < d->inodes.n; i++)
 		if (!pb_add(d->arena, d->image, inodes, d->inodes.v[i].pb))
@@ -233,6 +232,7 @@ static void dump_end_tree(struct dump *d)
 	for (size_t i = 0; pids && i < n; i++)
 		pids[i] = d->tree.tasks[i]->pid;
 	target_tree_kill(&d->tree);
+	kind_release_kept(&d->collect, true);
 	if (pids)
 		dump_report_zombies(d, pids, n);
 }
@@ -261,6 +261,7 @@ static int dump_save(struct dump *d, struct err *e)
 		return -1;
 	if (d->o->keep_running) {
 		/* All that belongs to the image has been read: the program need not wait for the disk. */
+		kind_release_kept(&d->collect, false);
 		target_tree_release(&d->tree);
 		d->result->frozen_ns = clock_now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at;
 	}
@@ -301,6 +302,7 @@ int core_dump(const struct dump_options *o, struct dump_result *result, struct e
 			break;
 	if (!result->frozen_ns && d.tree.frozen_at)
 		result->frozen_ns = clock_now_ns(CLOCK_MONOTONIC) - d.tree.frozen_at;
+	kind_release_kept(&d.collect, false);
 	target_tree_release(&d.tree);
 	image_writer_free(d.writer);
 	inode_table_done(&d.inodes);

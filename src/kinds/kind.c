@@ -56,6 +56,29 @@ int kind_reopen(const struct fd_view *v, int flags, struct err *e)
 	return fd;
 }
 
+int kind_keep(struct collect *c, int fd, void (*end)(int fd), struct err *e)
+{
+	struct kind_kept *kept = arena_grow(c->arena, c->kept, c->n_kept, sizeof(*kept));
+
+	if (!kept) {
+		close(fd);
+		return err_nomem(e);
+	}
+	c->kept = kept;
+	kept[c->n_kept++] = (struct kind_kept){ fd, end };
+	return 0;
+}
+
+void kind_release_kept(struct collect *c, bool ended)
+{
+	for (size_t i = 0; i < c->n_kept; i++) {
+		if (ended)
+			c->kept[i].end(c->kept[i].fd);
+		close(c->kept[i].fd);
+	}
+	c->n_kept = 0;
+}
+
 int kind_set_status_flags(int fd, unsigned flags, struct err *e)
 {
 	const int changeable = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | O_ASYNC;

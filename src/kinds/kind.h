@@ -17,6 +17,8 @@
 
 #include "image/pb.h"
 #include "inode/inode.h"
+#include "kinds/choice.h"
+#include "kinds/inet_view.h"
 #include "kinds/terminal_view.h"
 #include "kinds/unix_view.h"
 #include "proc/fdinfo.h"
@@ -47,6 +49,7 @@ struct fd_view {
 	int stream;        /* peer_outside: the standard stream (0, 1, 2) it can be joined to; -1: none */
 	const struct unix_view *socket; /* unix socket: itself */
 	const struct unix_view *peer;   /* ... and what it is connected to; NULL: nothing, or it is closed */
+	const struct inet_view *inet;   /* TCP socket that has a port: itself */
 };
 
 struct fd_views {
@@ -62,6 +65,13 @@ struct collect {
 	struct obstacle_list *obstacles;
 	struct inode_table *inodes;
 	struct fd_views views; /* every fd of the tree */
+	struct collect_choice choice;
+	struct inet_view_table inet; /* every TCP socket of the machine, if the tree has any */
+	struct kind_kept {     /* fds of the tree that must outlive it; see kind_keep() */
+		int fd;
+		void (*end)(int fd);
+	} *kept;
+	size_t n_kept;
 };
 
 /*
@@ -172,6 +182,17 @@ int kind_refuse(struct collect *c, const struct fd_view *v, const char *id, cons
 
 /* The fd of another process as one of ours; negative on failure. The caller closes it. */
 int kind_steal(const struct fd_view *v, struct err *e);
+
+/*
+ * Some things are not to end in the way that the end of their program ends them.
+ * A duplicate of such an fd (it is ours from now on, also on failure) is kept
+ * until the tree is gone; `end` is called just before it is closed. If the tree
+ * is not ended, it is only closed.
+ */
+int kind_keep(struct collect *c, int fd, void (*end)(int fd), struct err *e);
+
+/* Close what is kept; `ended`: the tree is gone. */
+void kind_release_kept(struct collect *c, bool ended);
 
 /* Open /proc/PID/fd/N anew with these flags; negative on failure. */
 int kind_reopen(const struct fd_view *v, int flags, struct err *e);

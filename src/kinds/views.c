@@ -421,6 +421,20 @@ static bool view_waits_for_accept(const struct unix_view *s)
 	return s->connected && !s->peer && s->type != SOCK_DGRAM && s->shutdown != 3;
 }
 
+/* Whatever is not a unix socket may be a TCP socket. */
+static int views_inet(struct collect *c, const size_t *sockets, size_t n, struct err *e)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < n; i++)
+		any |= !c->views.v[sockets[i]].socket;
+	if (any && inet_view_dump(c->arena, &c->inet, e) < 0)
+		return -1;
+	for (size_t i = 0; any && i < n; i++)
+		c->views.v[sockets[i]].inet = inet_view_find(&c->inet, c->views.v[sockets[i]].st.st_ino);
+	return 0;
+}
+
 static int views_sockets(struct collect *c, struct err *e)
 {
 	size_t n, *sockets = views_by_inode(c, view_is_socket, &n);
@@ -442,7 +456,7 @@ static int views_sockets(struct collect *c, struct err *e)
 		v->peer_outside = view_waits_for_accept(v->socket) ||
 				  (v->peer && !views_hold_socket(c, sockets, n, v->socket->peer));
 	}
-	return 0;
+	return views_inet(c, sockets, n, e);
 }
 
 /* ---- standard streams ---- */

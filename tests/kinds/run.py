@@ -8,11 +8,14 @@ Each program of this folder sets its state up and verifies it from inside (see c
 and restored: tests/programs/selfcheck.py.
 """
 
+import errno
 import fcntl
 import os
 import pty
+import socket
 import sys
 import termios
+import threading
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -23,8 +26,8 @@ from harness import Failure, case  # noqa: E402
 from selfcheck import Program  # noqa: E402
 
 # Of those that stand for themselves, the name is that of the kind. lock and owner are what any kind may have.
-KINDS = """device directory epoll eventfd inotify lock owner path_handle pidfd pipe proc_file pty regular_file signalfd
-timerfd unix_pair""".split()
+KINDS = """device directory epoll eventfd inotify lock owner path_handle pidfd pipe proc_file pty regular_file
+signalfd tcp_connection timerfd unix_pair""".split()
 
 # What refused.c can put at fd 42, and what torpor must say of it.
 REFUSED = {
@@ -37,7 +40,7 @@ REFUSED = {
     "userfaultfd": "handles page faults",
     "secretmem": "is secret memory",
     "tcp_listening": "is a TCP socket (listening, 127.0.0.1:",
-    "tcp_connected": "is a TCP socket (established, from 127.0.0.1:",
+    "tcp_connected": "is a TCP connection (established, from 127.0.0.1:",
     "udp": "is a UDP socket (protocol 17, 127.0.0.1:",
     "netlink": "is a netlink socket",
     "unix_listening": "is a unix socket with a name or a named peer, listening, a socket",
@@ -119,6 +122,77 @@ def inotify_replaced(t):
     program.end()
 
 
+# ---- TCP connections that lead outside ----
+
+class Server:
+    """Serves the connections of tcp_outside.c, which says what it does, in threads of this process."""
+
+    def __init__(self, family=socket.AF_INET, host="127.0.0.1"):
+        self.listener = socket.socket(family)
+        self.listener.bind((host, 0))
+        self.listener.listen(50)
+        self.port = self.listener.getsockname()[1]
+        self.connections = []  # kept open
+        self.ends = []  # what was read at the end of each: "end", or the name of an error
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            connection, _ = self.listener.accept()
+            self.connections.append(connection)
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection):
+        stream = connection.makefile("rb")
+        first = stream.readline()
+        try:
+            if first == b"say\n":
+                connection.send(b"unread")
+            elif first == b"end\n":
+                connection.send(b"last")
+                connection.shutdown(socket.SHUT_WR)
+            while data := stream.read1():
+                connection.send(data)
+            self.ends.append("end")
+        except OSError as e:
+            self.ends.append(errno.errorcode[e.errno])
+
+
+def tcp_outside(t):
+    server = Server()
+    program = Program(t, "tcp_outside", str(server.port))
+    for command in (["dump", program.root, "-o", t.image()], ["check", program.root]):
+        result = t.torpor(*command, expect=1)
+        for state in ("established", "CLOSE_WAIT", "FIN_WAIT"):
+            words = f"is a TCP connection ({state}"
+            if words not in result.err or f" to 127.0.0.1:{server.port}) whose other end is outside" not in result.err:
+                raise Failure(f"the refusal does not say {words!r}: {result}")
+        if "--tcp close" not in result.err:
+            raise Failure(f"the refusal does not offer --tcp close: {result}")
+    program.verify("after the refusals")
+    t.torpor("dump", program.root, "-o", t.image(), "--tcp", "close")
+    t.until(lambda: len(server.ends) == 4, 5, f"the server's connections ended: {server.ends}")
+    t.write("reset", "")
+    t.restore(program.root)
+    program.verify("after the restore")
+    program.verify("a second time after the restore")
+    program.end()
+
+
+def tcp_close_keep_running(t):
+    server = Server()
+    program = Program(t, "tcp_outside", str(server.port))
+    t.torpor("dump", program.root, "-o", t.image(), "--tcp", "close", "--keep-running")
+    program.verify("after a dump that let it run on")
+    if server.ends != ["end"]:  # of the one that the program has shut down
+        raise Failure(f"the server's connections ended: {server.ends}")
+    program.kill()
+    t.write("reset", "")
+    t.restore(program.root)
+    program.verify("after the restore")
+    program.end()
+
+
 # ---- standard streams that lead outside ----
 
 def restore_joined(t, root, stdin, stdout, stderr):
@@ -179,6 +253,8 @@ def declare():
         selfcheck.declare(kind)
     case("outside-pipes")(outside_pipes)
     case("outside-terminal")(outside_terminal)
+    case("tcp-outside")(tcp_outside)
+    case("tcp-close-keep-running")(tcp_close_keep_running)
     case("lock-taken")(lock_taken)
     case("inotify-replaced")(inotify_replaced)
     for thing, words in REFUSED.items():

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kinds/inet_view.h"
+
+#include <errno.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/arena.h"
+#include "util/err.h"
+#include "util/fd.h"
+
+enum { INET_VIEW_BUFFER = 64 * 1024 };
+
+static int inet_view_request(int fd, int family, int protocol, struct err *e)
+{
+	struct {
+		struct nlmsghdr header;
+		struct inet_diag_req_v2 request;
+	} message = {
+		.header = {
+			.nlmsg_len = sizeof(message),
+			.nlmsg_type = SOCK_DIAG_BY_FAMILY,
+			.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
+		},
+		.request = {
+			.sdiag_family = (uint8_t)family,
+			.sdiag_protocol = (uint8_t)protocol,
+			.idiag_states = UINT32_MAX,
+		},
+	};
+
+	return send(fd, &message, sizeof(message), 0) < 0 ? err_sys(e, errno, "asking sock_diag for TCP sockets") : 0;
+}
+
+static struct sockaddr_storage inet_view_address(int family, const uint32_t address[4], in_port_t port, uint32_t scope)
+{
+	struct sockaddr_storage a = { .ss_family = (sa_family_t)family };
+
+	if (family == AF_INET6) {
+		struct sockaddr_in6 *v6 = (void *)&a;
+
+		v6->sin6_port = port;
+		memcpy(&v6->sin6_addr, address, sizeof(v6->sin6_addr));
+		v6->sin6_scope_id = IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr) ? scope : 0;
+	} else {
+		struct sockaddr_in *v4 = (void *)&a;
+
+		v4->sin_port = port;
+		memcpy(&v4->sin_addr, address, sizeof(v4->sin_addr));
+	}
+	return a;
+}
+
+static struct inet_view inet_view_parse(const struct nlmsghdr *header)
+{
+	const struct inet_diag_msg *message = NLMSG_DATA(header);
+	const struct inet_diag_sockid *id = &message->id;
+	size_t left = NLMSG_PAYLOAD(header, sizeof(*message));
+	struct inet_view view = {
+		.ino = message->idiag_inode,
+		.protocol = IPPROTO_TCP,
+		.state = message->idiag_state,
+		.unread = message->idiag_rqueue,
+		.unsent = message->idiag_wqueue,
+		.local = inet_view_address(message->idiag_family, id->idiag_src, id->idiag_sport, id->idiag_if),
+		.remote = inet_view_address(message->idiag_family, id->idiag_dst, id->idiag_dport, id->idiag_if),
+	};
+
+	for (const struct rtattr *a = (const void *)(message + 1); RTA_OK(a, left); a = RTA_NEXT(a, left))
+		if (a->rta_type == INET_DIAG_SHUTDOWN && RTA_PAYLOAD(a) >= 1)
+			view.shutdown = *(const uint8_t *)RTA_DATA(a);
+	return view;
+}
+
+static int inet_view_add(struct arena *arena, struct inet_view_table *table, struct inet_view view)
+{
+	struct inet_view *v = arena_grow(arena, table->v, table->n, sizeof(view));
+
+	if (!v)
+		return -ENOMEM;
+	v[table->n++] = view;
+	table->v = v;
+	return 0;
+}
+
+/* One datagram of the answer. Returns 1 after the last, 0 when more will come. */
+static int inet_view_take(struct arena *arena, struct inet_view_table *table, const void *data, size_t size, struct err *e)
+{
+	for (const struct nlmsghdr *h = data; NLMSG_OK(h, size); h = NLMSG_NEXT(h, size)) {
+		if (h->nlmsg_type == NLMSG_DONE)
+			return 1;
+		if (h->nlmsg_type == NLMSG_ERROR)
+			return err_sys(e, ((const struct nlmsgerr *)NLMSG_DATA(h))->error, "sock_diag of TCP sockets");
+		if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY || h->nlmsg_len < NLMSG_LENGTH(sizeof(struct inet_diag_msg)))
+			continue;
+		if (inet_view_add(arena, table, inet_view_parse(h)) < 0)
+			return err_nomem(e);
+	}
+	return 0;
+}
+
+static int inet_view_ask(struct arena *arena, struct inet_view_table *table, int family, struct err *e)
+{
+	cleanup_close int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	void *buffer = arena_alloc(arena, INET_VIEW_BUFFER);
+	int r;
+
+	if (fd < 0)
+		return err_sys(e, errno, "opening sock_diag");
+	if (!buffer)
+		return err_nomem(e);
+	r = inet_view_request(fd, family, IPPROTO_TCP, e);
+	while (r == 0) {
+		ssize_t n = recv(fd, buffer, INET_VIEW_BUFFER, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		r = n < 0 ? err_sys(e, errno, "reading from sock_diag") : inet_view_take(arena, table, buffer, (size_t)n, e);
+	}
+	return r < 0 ? r : 0;
+}
+
+/* ---- order ---- */
+
+static int inet_view_compare(const void *a, const void *b)
+{
+	const struct inet_view *x = a, *y = b;
+
+	return (x->ino > y->ino) - (x->ino < y->ino);
+}
+
+struct inet_view_end {
+	struct in6_addr address;
+	in_port_t port;
+};
+
+/* IPv4 addresses as IPv6 sockets show them: a connection may have ends of both families. */
+static struct inet_view_end inet_view_end_of(const struct sockaddr_storage *a)
+{
+	const struct sockaddr_in6 *v6 = (const void *)a;
+	const struct sockaddr_in *v4 = (const void *)a;
+	struct inet_view_end end = { 0 };
+
+	if (a->ss_family == AF_INET6) {
+		end.address = v6->sin6_addr;
+		end.port = v6->sin6_port;
+	} else {
+		end.address.s6_addr[10] = end.address.s6_addr[11] = 0xff;
+		memcpy(&end.address.s6_addr[12], &v4->sin_addr, sizeof(v4->sin_addr));
+		end.port = v4->sin_port;
+	}
+	return end;
+}
+
+static int inet_view_compare_ends(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+	struct inet_view_end x = inet_view_end_of(a), y = inet_view_end_of(b);
+
+	if (x.port != y.port)
+		return x.port < y.port ? -1 : 1;
+	return memcmp(&x.address, &y.address, sizeof(x.address));
+}
+
+static int inet_view_compare_connections(const void *a, const void *b)
+{
+	const struct inet_view *x = *(const struct inet_view *const *)a, *y = *(const struct inet_view *const *)b;
+	int r = inet_view_compare_ends(&x->local, &y->local);
+
+	return r ? r : inet_view_compare_ends(&x->remote, &y->remote);
+}
+
+int inet_view_dump(struct arena *arena, struct inet_view_table *ret, struct err *e)
+{
+	struct inet_view_table table = { 0 };
+
+	if (inet_view_ask(arena, &table, AF_INET, e) < 0 || inet_view_ask(arena, &table, AF_INET6, e) < 0)
+		return -1;
+	table.by_ends = arena_alloc(arena, (table.n + 1) * sizeof(*table.by_ends));
+	if (!table.by_ends)
+		return err_nomem(e);
+	if (table.n)
+		qsort(table.v, table.n, sizeof(*table.v), inet_view_compare);
+	for (size_t i = 0; i < table.n; i++)
+		table.by_ends[i] = &table.v[i];
+	if (table.n)
+		qsort(table.by_ends, table.n, sizeof(*table.by_ends), inet_view_compare_connections);
+	*ret = table;
+	return 0;
+}
+
+const struct inet_view *inet_view_find(const struct inet_view_table *table, uint64_t ino)
+{
+	const struct inet_view key = { .ino = (uint32_t)ino };
+
+	if (!table->n || ino == 0 || ino > UINT32_MAX)
+		return NULL;
+	return bsearch(&key, table->v, table->n, sizeof(key), inet_view_compare);
+}
+
+const struct inet_view *inet_view_find_peer(const struct inet_view_table *table, const struct inet_view *end)
+{
+	const struct inet_view mirrored = { .local = end->remote, .remote = end->local }, *key = &mirrored;
+	const struct inet_view **found;
+
+	if (!table->n)
+		return NULL;
+	found = bsearch(&key, table->by_ends, table->n, sizeof(*table->by_ends), inet_view_compare_connections);
+	return found ? *found : NULL;
+}

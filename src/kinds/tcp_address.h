@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Addresses of TCP sockets: IPv4, IPv6, and IPv4 as IPv6 sockets show it, which compare as equal. */
+
+#include <stdbool.h>
+#include <sys/socket.h>
+
+/* Room for an address in words. */
+enum { TCP_ADDRESS_TEXT = 80 };
+
+/* "127.0.0.1:80" or "[::1]:80"; returns `buf`. */
+const char *tcp_address_text(const struct sockaddr_storage *a, char buf[TCP_ADDRESS_TEXT]);
+
+socklen_t tcp_address_size(const struct sockaddr_storage *a);
+
+unsigned tcp_port(const struct sockaddr_storage *a);
+void tcp_set_port(struct sockaddr_storage *a, unsigned port);
+
+/* Replace the address by the loopback's of the same family. */
+void tcp_set_loopback(struct sockaddr_storage *a);
+
+bool tcp_same_address(const struct sockaddr_storage *a, const struct sockaddr_storage *b);
+
+/* Does a socket that is bound to `bound` own `a`? */
+bool tcp_is_at(const struct sockaddr_storage *bound, const struct sockaddr_storage *a);
+
+/* Are both on this machine? As far as can be told from a look at them: one is the loopback, or they are the same. */
+bool tcp_is_local(const struct sockaddr_storage *a, const struct sockaddr_storage *b);

@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * TCP connections: sockets that are connected, or on their way to be, or half
+ * closed. What becomes of one depends on its other end (enum TcpWay):
+ *
+ * - in the tree: both are connected anew, over the loopback, with the bytes that
+ *   were queued. The first of the two objects makes both and stashes the other's
+ *   end; the listener it needs for that listens before those of the tree do.
+ * - closed: an end of ours takes its place, and is closed again.
+ * - not there yet (SYN_SENT): it is connected to again.
+ * - outside the tree: with --tcp close, the program finds it reset.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "kinds/inet_view.h"
+#include "kinds/kind.h"
+#include "kinds/tcp_options.h"
+#include "kinds/tcp_queue.h"
+#include "kinds/tcp_reconnect.h"
+#include "util/fd.h"
+
+enum { TCP_CONNECTION_TAG = 17 };
+enum tcp_connection_stash {
+	TCP_END = TCP_CONNECTION_TAG,            /* by its own inode number */
+	TCP_FIRST = TCP_CONNECTION_TAG | 1 << 8, /* a duplicate of the first end, by the second's number */
+};
+
+enum { TCP_RECEIVE = 1, TCP_SEND = 2 }; /* bits of shutdown */
+enum { TCP_RESET_MS = 2000 };
+
+static const char *const tcp_state_names[] = {
+	[INET_VIEW_ESTABLISHED] = "established", [INET_VIEW_SYN_SENT] = "SYN_SENT", [INET_VIEW_FIN_WAIT1] = "FIN_WAIT1",
+	[INET_VIEW_FIN_WAIT2] = "FIN_WAIT2", [INET_VIEW_CLOSE_WAIT] = "CLOSE_WAIT", [INET_VIEW_LAST_ACK] = "LAST_ACK",
+	[INET_VIEW_CLOSING] = "CLOSING",
+};
+
+static bool tcp_state_is_known(uint32_t state)
+{
+	return state < sizeof(tcp_state_names) / sizeof(*tcp_state_names) && tcp_state_names[state];
+}
+
+static bool tcp_has_received_end(uint32_t state)
+{
+	return state == INET_VIEW_CLOSE_WAIT || state == INET_VIEW_LAST_ACK || state == INET_VIEW_CLOSING;
+}
+
+static bool tcp_has_sent_end(uint32_t state)
+{
+	return state == INET_VIEW_FIN_WAIT1 || state == INET_VIEW_FIN_WAIT2 || state == INET_VIEW_LAST_ACK ||
+	       state == INET_VIEW_CLOSING;
+}
+
+/* It stays where it is: the table of sockets lives as long as the message. */
+static ProtobufCBinaryData tcp_address_bytes(const struct sockaddr_storage *a)
+{
+	return (ProtobufCBinaryData){ .len = tcp_address_size(a), .data = (uint8_t *)a };
+}
+
+static bool tcp_connection_match(const struct fd_view *v)
+{
+	return v->inet && v->inet->protocol == IPPROTO_TCP && tcp_state_is_known(v->inet->state) &&
+	       !(v->info.flags & O_PATH);
+}
+
+/* ---- dump: the other end ---- */
+
+enum tcp_peer {
+	TCP_PEER_OUTSIDE,
+	TCP_PEER_INSIDE,
+	TCP_PEER_CLOSED,
+	TCP_PEER_WAITS, /* to be accepted by a listener of the tree */
+};
+
+static const struct fd_view *tcp_find_socket(const struct collect *c, uint64_t ino)
+{
+	for (size_t i = 0; i < c->views.n_objects; i++) {
+		const struct fd_view *v = views_find_object(&c->views, (uint32_t)i);
+
+		if (v->inet && v->inet->ino == ino)
+			return v;
+	}
+	return NULL;
+}
+
+/* Does the tree hold the listener that has made this end, which nobody has accepted yet? */
+static bool tcp_has_listener(const struct collect *c, const struct inet_view *end)
+{
+	for (size_t i = 0; i < c->views.n_objects; i++) {
+		const struct inet_view *s = views_find_object(&c->views, (uint32_t)i)->inet;
+
+		if (s && s->state == INET_VIEW_LISTEN && tcp_is_at(&s->local, &end->local))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * An end that no process has was closed, or waits to be accepted; only what was
+ * closed has sent its end. One that is gone altogether was closed, if it was on
+ * this machine.
+ */
+static enum tcp_peer tcp_find_peer(const struct collect *c, const struct fd_view *v, const struct inet_view **ret)
+{
+	const struct inet_view *peer = inet_view_find_peer(&c->inet, v->inet);
+
+	*ret = peer;
+	if (peer && peer->ino)
+		return tcp_find_socket(c, peer->ino) ? TCP_PEER_INSIDE : TCP_PEER_OUTSIDE;
+	if (peer && !tcp_has_sent_end(peer->state) && peer->state != INET_VIEW_TIME_WAIT)
+		return tcp_has_listener(c, peer) ? TCP_PEER_WAITS : TCP_PEER_OUTSIDE;
+	if (peer || (tcp_has_received_end(v->inet->state) && tcp_is_local(&v->inet->local, &v->inet->remote)))
+		return TCP_PEER_CLOSED;
+	return TCP_PEER_OUTSIDE;
+}
+
+static int tcp_refuse(struct collect *c, const struct fd_view *v, const char *help, const char *why)
+{
+	char from[TCP_ADDRESS_TEXT], to[TCP_ADDRESS_TEXT];
+
+	return kind_refuse(c, v, "E-FD-TCP", help, "is a TCP connection (%s, from %s to %s) %s",
+			   tcp_state_names[v->inet->state], tcp_address_text(&v->inet->local, from),
+			   tcp_address_text(&v->inet->remote, to), why);
+}
+
+/* ---- dump: each way ---- */
+
+static const char help_close[] = "dump it with --tcp close, and the program finds the connection reset; "
+				 "or end it first";
+
+/* Both ends go without a trace: whoever is restored finds the addresses free. */
+static void tcp_end_by_reset(int fd)
+{
+	const struct linger reset = { .l_onoff = 1 };
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+}
+
+static int tcp_keep_for_reset(struct collect *c, int fd, struct err *e)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	return copy < 0 ? err_sys(e, errno, "duplicating a socket") : kind_keep(c, copy, tcp_end_by_reset, e);
+}
+
+static int tcp_collect_pair(struct collect *c, const struct fd_view *v, int fd, const struct inet_view *peer,
+			    Pb__TcpConnection *pb, struct err *e)
+{
+	cleanup_close int other = kind_steal(tcp_find_socket(c, peer->ino), e);
+	bool active;
+	int64_t left;
+
+	if (other < 0)
+		return other;
+	if (peer->ino == v->inet->ino)
+		return tcp_refuse(c, v, "let the program close it, then try again", "with itself");
+	left = tcp_queue_settle(fd, other, &active, e);
+	if (left < 0)
+		return -1;
+	if (left)
+		return tcp_refuse(c, v, "let the program receive first, or raise /proc/sys/net/core/rmem_max",
+				  "with more on its way than its other end has room for");
+	pb->way = PB__TCP_WAY__TCP_PAIR;
+	pb_set(pb, peer, peer->ino);
+	pb_set(pb, active, active);
+	pb->has_peer_local = pb->has_peer_remote = true;
+	pb->peer_local = tcp_address_bytes(&peer->local);
+	pb->peer_remote = tcp_address_bytes(&peer->remote);
+	return tcp_keep_for_reset(c, fd, e);
+}
+
+static bool tcp_orphan_is_done(const void *v)
+{
+	struct arena arena = ARENA_INIT;
+	struct inet_view_table now;
+	const struct inet_view *peer;
+	bool done = false;
+
+	if (inet_view_dump(&arena, &now, &(struct err){ 0 }) == 0) {
+		peer = inet_view_find_peer(&now, ((const struct fd_view *)v)->inet);
+		done = !peer || peer->state == INET_VIEW_FIN_WAIT2 || peer->state == INET_VIEW_TIME_WAIT;
+	}
+	arena_done(&arena);
+	return done;
+}
+
+static int tcp_collect_orphan(struct collect *c, const struct fd_view *v, int fd, Pb__TcpConnection *pb, struct err *e)
+{
+	if (tcp_queue_settle_orphan(fd, tcp_orphan_is_done, v) < 0)
+		return tcp_refuse(c, v, "let the program receive first, or raise /proc/sys/net/core/rmem_max",
+				  "whose other end was closed with more on its way than there is room for");
+	pb->way = PB__TCP_WAY__TCP_ORPHAN;
+	return tcp_keep_for_reset(c, fd, e);
+}
+
+static int tcp_collect_outside(struct collect *c, const struct fd_view *v, const char *why, Pb__TcpConnection *pb)
+{
+	pb->way = PB__TCP_WAY__TCP_RESET;
+	return c->choice.tcp_close ? 0 : tcp_refuse(c, v, help_close, why);
+}
+
+static int tcp_collect_way(struct collect *c, const struct fd_view *v, int fd, Pb__TcpConnection *pb, struct err *e)
+{
+	const struct inet_view *peer;
+
+	if (v->inet->state == INET_VIEW_SYN_SENT) {
+		pb->way = PB__TCP_WAY__TCP_CONNECTING;
+		return 0;
+	}
+	switch (tcp_find_peer(c, v, &peer)) {
+	case TCP_PEER_INSIDE:
+		return tcp_collect_pair(c, v, fd, peer, pb, e);
+	case TCP_PEER_CLOSED:
+		return tcp_collect_orphan(c, v, fd, pb, e);
+	case TCP_PEER_WAITS:
+		return tcp_collect_outside(c, v, "that its listener, which is in the tree, has not accepted yet", pb);
+	case TCP_PEER_OUTSIDE:
+	default:
+		return tcp_collect_outside(c, v, "whose other end is outside the tree", pb);
+	}
+}
+
+/* ---- dump ---- */
+
+/* Urgent data cannot be put back, and an error that the program has not seen would be gone after a look at it. */
+static int tcp_check(struct collect *c, const struct fd_view *v, int fd, struct err *e)
+{
+	struct pollfd p = { .fd = fd, .events = POLLPRI };
+	int at_mark = 0;
+
+	if (poll(&p, 1, 0) < 0)
+		return err_sys(e, errno, "poll of %s", v->link);
+	if ((p.revents & POLLPRI) || (ioctl(fd, SIOCATMARK, &at_mark) == 0 && at_mark))
+		return tcp_refuse(c, v, "let the program receive it first", "with urgent data");
+	if (p.revents & POLLERR)
+		return tcp_refuse(c, v, "let the program see to it first",
+				  "with an error or a notification that the program has not seen yet");
+	return 0;
+}
+
+static int tcp_collect_queue(struct collect *c, int fd, Pb__TcpConnection *pb, struct err *e)
+{
+	if (tcp_queue_read(fd, c->arena, &pb->queue.data, &pb->queue.len, e) < 0)
+		return -1;
+	pb->has_queue = pb->queue.len > 0;
+	return 0;
+}
+
+static int tcp_connection_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
+{
+	const struct inet_view *s = v->inet;
+	Pb__TcpConnection *pb = (Pb__TcpConnection *)m;
+	cleanup_close int fd = kind_steal(v, e);
+	size_t before = c->obstacles->n;
+
+	if (fd < 0)
+		return fd;
+	pb->inode = s->ino;
+	pb->flags = v->info.flags & ~O_CLOEXEC;
+	pb->state = s->state;
+	pb_set(pb, shutdown, s->shutdown);
+	pb->local = tcp_address_bytes(&s->local);
+	pb->remote = tcp_address_bytes(&s->remote);
+	if (tcp_check(c, v, fd, e) < 0 || tcp_collect_way(c, v, fd, pb, e) < 0 ||
+	    tcp_options_collect(c->arena, fd, s->local.ss_family, pb, e) < 0)
+		return -1;
+	return c->obstacles->n > before ? 0 : tcp_collect_queue(c, fd, pb, e);
+}
+
+/* ---- restore ---- */
+
+static int tcp_read_address(const ProtobufCBinaryData *saved, struct sockaddr_storage *ret, struct err *e)
+{
+	*ret = (struct sockaddr_storage){ 0 };
+	if (saved->len <= sizeof(*ret))
+		memcpy(ret, saved->data, saved->len);
+	if ((ret->ss_family != AF_INET && ret->ss_family != AF_INET6) || saved->len != tcp_address_size(ret))
+		return err_set(e, ERR_IMAGE, 0, "a TCP connection has an address of an unknown kind");
+	return 0;
+}
+
+static int tcp_shutdown(int fd, int how, struct err *e)
+{
+	return shutdown(fd, how) < 0 && errno != ENOTCONN ? err_sys(e, errno, "shutdown") : 0;
+}
+
+/* As the program had shut it down itself. What its other end did to it comes from there. */
+static int tcp_shut(int fd, const Pb__TcpConnection *pb, struct err *e)
+{
+	if (tcp_has_sent_end(pb->state) && tcp_shutdown(fd, SHUT_WR, e) < 0)
+		return -1;
+	if ((pb->shutdown & TCP_RECEIVE) && !tcp_has_received_end(pb->state) && tcp_shutdown(fd, SHUT_RD, e) < 0)
+		return -1;
+	return 0;
+}
+
+/* ---- restore: an end that nobody has ---- */
+
+/* An end that is accepted, so that its port is its own only as long as it is connected. */
+static int tcp_accept_at(const struct sockaddr_storage *local, const struct sockaddr_storage *remote, int *ret_other,
+			 struct err *e)
+{
+	const struct tcp_route route = { .active = { *remote, *local }, .passive = { *local, *remote } };
+	struct tcp_pair pair;
+
+	if (tcp_reconnect(&route, &pair, e) < 0)
+		return -1;
+	*ret_other = pair.active;
+	return pair.passive;
+}
+
+/* The port may still be in use by what became of the saved connection; to connect elsewhere from it is allowed. */
+static int tcp_connect_at(const struct sockaddr_storage *local, const struct sockaddr_storage *any, int *ret_other,
+			  struct err *e)
+{
+	const struct tcp_route route = { .active = { *local, *any }, .passive = { *any, *local }, .impatient = true };
+	struct tcp_pair pair;
+
+	if (tcp_reconnect(&route, &pair, e) < 0)
+		return -1;
+	*ret_other = pair.passive;
+	return pair.active;
+}
+
+/* Where the address cannot be had, at another: nobody will ever answer at it. `remote` may be NULL: any. */
+static int tcp_make_end(struct sockaddr_storage local, const struct sockaddr_storage *remote, int *ret_other,
+			struct err *e)
+{
+	struct sockaddr_storage any = local;
+	int fd;
+
+	tcp_set_port(&any, 0);
+	fd = tcp_accept_at(&local, remote ? remote : &any, ret_other, e);
+	if (fd < 0)
+		fd = tcp_connect_at(&local, &any, ret_other, e);
+	if (fd < 0)
+		fd = tcp_accept_at(&any, &any, ret_other, e);
+	if (fd < 0) {
+		tcp_set_loopback(&any);
+		fd = tcp_accept_at(&any, &any, ret_other, e);
+	}
+	if (fd >= 0)
+		*e = ERR_INIT;
+	return fd;
+}
+
+static int tcp_make_orphan(const struct tcp_end *own, const Pb__TcpConnection *pb, struct err *e)
+{
+	cleanup_close int other = -1, fd = tcp_make_end(own->local, &own->remote, &other, e);
+	const struct linger orderly = { 0 };
+
+	if (fd < 0 || tcp_feed(other, fd, pb->queue.data, pb->queue.len, e) < 0)
+		return -1;
+	if (setsockopt(other, SOL_SOCKET, SO_LINGER, &orderly, sizeof(orderly)) < 0)
+		return err_sys(e, errno, "SO_LINGER");
+	return fd_take(&fd);
+}
+
+/* The other end resets the connection when it is closed; unless both have ended it already. */
+static int tcp_make_reset(const struct tcp_end *own, const Pb__TcpConnection *pb, struct err *e)
+{
+	cleanup_close int other = -1, fd = tcp_make_end(own->local, NULL, &other, e);
+
+	if (fd < 0 || tcp_feed(other, fd, pb->queue.data, pb->queue.len, e) < 0)
+		return -1;
+	if (tcp_has_received_end(pb->state) && tcp_shutdown(other, SHUT_WR, e) < 0)
+		return -1;
+	if (tcp_shut(fd, pb, e) < 0 || tcp_await_unread(fd, pb->queue.len, e) < 0)
+		return -1;
+	close(fd_take(&other));
+	return tcp_await_closed(fd, e) < 0 ? -1 : fd_take(&fd);
+}
+
+/* ---- restore: a pair ---- */
+
+static int tcp_pair_route(const Pb__TcpConnection *pb, const struct tcp_end *own, struct tcp_route *ret, struct err *e)
+{
+	struct tcp_end peer;
+
+	if (!pb->has_peer_local || !pb->has_peer_remote)
+		return err_set(e, ERR_IMAGE, 0, "a TCP connection lacks the addresses of its other end");
+	if (tcp_read_address(&pb->peer_local, &peer.local, e) < 0 ||
+	    tcp_read_address(&pb->peer_remote, &peer.remote, e) < 0)
+		return -1;
+	*ret = pb->active ? (struct tcp_route){ .active = *own, .passive = peer }
+			  : (struct tcp_route){ .active = peer, .passive = *own };
+	return 0;
+}
+
+/* The first end: make both. The other one waits for its object, which needs this one to fill its queue. */
+static int tcp_make_pair(struct restore_objects *r, const Pb__TcpConnection *pb, const struct tcp_route *route,
+			 struct err *e)
+{
+	cleanup_close int mine = -1, other = -1, copy = -1;
+	struct tcp_pair pair;
+
+	if (tcp_reconnect(route, &pair, e) < 0)
+		return -1;
+	mine = pb->active ? pair.active : pair.passive;
+	other = pb->active ? pair.passive : pair.active;
+	if (tcp_feed(other, mine, pb->queue.data, pb->queue.len, e) < 0)
+		return -1;
+	other = fd_raise(fd_take(&other), r->fd_base, e);
+	copy = fcntl(mine, F_DUPFD_CLOEXEC, r->fd_base);
+	if (other < 0 || copy < 0)
+		return err_sys(e, errno, "duplicating a socket");
+	if (kind_stash_put(r, TCP_FIRST, pb->peer, copy, e) < 0)
+		return -1;
+	copy = -1; /* the stash has it */
+	if (kind_stash_put(r, TCP_END, pb->peer, other, e) < 0)
+		return -1;
+	other = -1;
+	return fd_take(&mine);
+}
+
+static int tcp_restore_pair(struct restore_objects *r, const Pb__TcpConnection *pb, const struct tcp_end *own,
+			    struct err *e)
+{
+	cleanup_close int fd = kind_stash_take(r, TCP_END, pb->inode), first = kind_stash_take(r, TCP_FIRST, pb->inode);
+	struct tcp_route route;
+
+	if (fd >= 0 && first >= 0)
+		return tcp_feed(first, fd, pb->queue.data, pb->queue.len, e) < 0 ? -1 : fd_take(&fd);
+	if (tcp_pair_route(pb, own, &route, e) < 0)
+		return -1;
+	return tcp_make_pair(r, pb, &route, e);
+}
+
+/* ---- restore ---- */
+
+static int tcp_read_end(const Pb__TcpConnection *pb, struct tcp_end *ret, struct err *e)
+{
+	if (!tcp_state_is_known(pb->state))
+		return err_set(e, ERR_IMAGE, 0, "a TCP connection in the unknown state %u", pb->state);
+	return tcp_read_address(&pb->local, &ret->local, e) < 0 ? -1 : tcp_read_address(&pb->remote, &ret->remote, e);
+}
+
+static int tcp_restore_way(struct restore_objects *r, const Pb__TcpConnection *pb, struct err *e)
+{
+	struct tcp_end own;
+
+	if (tcp_read_end(pb, &own, e) < 0)
+		return -1;
+	switch (pb->way) {
+	case PB__TCP_WAY__TCP_PAIR:
+		return tcp_restore_pair(r, pb, &own, e);
+	case PB__TCP_WAY__TCP_ORPHAN:
+		return tcp_make_orphan(&own, pb, e);
+	case PB__TCP_WAY__TCP_CONNECTING:
+		return tcp_socket_new(own.local.ss_family, e);
+	case PB__TCP_WAY__TCP_RESET:
+		return tcp_make_reset(&own, pb, e);
+	case PB__TCP_WAY__TCP_UNKNOWN:
+	default:
+		return err_set(e, ERR_IMAGE, 0, "a TCP connection is to come back in an unknown way (%d)", (int)pb->way);
+	}
+}
+
+static int tcp_connection_restore(struct restore_objects *r, const ProtobufCMessage *m, struct err *e)
+{
+	int fd = tcp_restore_way(r, (const Pb__TcpConnection *)m, e);
+
+	return fd < 0 ? -1 : kind_raise_fd(fd, r->fd_base, e);
+}
+
+/* Now that every queue is full and the listeners listen. */
+static int tcp_connection_last(struct restore_objects *r, int fd, const ProtobufCMessage *m, struct err *e)
+{
+	const Pb__TcpConnection *pb = (const Pb__TcpConnection *)m;
+	struct tcp_end own;
+
+	(void)r;
+	if (tcp_read_end(pb, &own, e) < 0)
+		return -1;
+	if (pb->way == PB__TCP_WAY__TCP_CONNECTING && tcp_connect_again(fd, &own, e) < 0)
+		return -1;
+	if ((pb->way == PB__TCP_WAY__TCP_PAIR || pb->way == PB__TCP_WAY__TCP_ORPHAN) && tcp_shut(fd, pb, e) < 0)
+		return -1;
+	return tcp_options_restore(fd, pb, e) < 0 ? -1 : kind_set_status_flags(fd, pb->flags, e);
+}
+
+static void tcp_connection_describe(const ProtobufCMessage *m, char *buf, size_t size)
+{
+	static const char *const ways[] = { "?", "other end in the tree", "other end closed", "connecting", "reset at restore" };
+	const Pb__TcpConnection *pb = (const Pb__TcpConnection *)m;
+	char from[TCP_ADDRESS_TEXT], to[TCP_ADDRESS_TEXT];
+	struct tcp_end own;
+
+	if ((unsigned)pb->way >= sizeof(ways) / sizeof(*ways) || tcp_read_end(pb, &own, &ERR_INIT) < 0) {
+		snprintf(buf, size, "?");
+		return;
+	}
+	snprintf(buf, size, "%s, %s to %s, %s, %zu bytes queued", tcp_state_names[pb->state],
+		 tcp_address_text(&own.local, from), tcp_address_text(&own.remote, to), ways[pb->way], pb->queue.len);
+}
+
+const struct kind kind_tcp_connection = {
+	.name = "tcp_connection",
+	.tag = TCP_CONNECTION_TAG,
+	.message = &pb__tcp_connection__descriptor,
+	.match = tcp_connection_match,
+	.collect = tcp_connection_collect,
+	.restore = tcp_connection_restore,
+	.last = tcp_connection_last,
+	.describe = tcp_connection_describe,
+};
