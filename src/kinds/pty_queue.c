@@ -39,7 +39,7 @@ enum {
 	PTY_QUOTE = 026,    /* ^V */
 	PTY_START = 021,    /* ^Q */
 	PTY_STOP = 023,     /* ^S */
-	PTY_PATIENCE = 200, /* ms, for the kernel to process what was written */
+	PTY_PATIENCE = 500, /* ms, for the kernel to process what was written */
 	PTY_BUFFER = 4095,  /* characters that a terminal takes in before somebody reads */
 	PTY_PORTION = 1024, /* two of them fill a buffer of the kernel exactly: nothing holds more in all */
 };
@@ -136,25 +136,28 @@ static int pty_take_input(const struct pty_ends *p, struct pty_queue *q, struct 
 	return pty_read_all(p->slave, q->input, &q->n_input, e);
 }
 
-/* Its output does not go on although there is room. Who stopped it: would the character let it go on? */
+/*
+ * Its output does not go on although there is room. Who stopped it: would the
+ * character let it go on? It has been processed when the next one has arrived.
+ */
 static int pty_take_stop(const struct pty_ends *p, struct pty_queue *q, struct err *e)
 {
 	struct sys_termios2 plain = pty_plain_modes(&p->modes, false);
-	const char start = PTY_START;
+	const char keys[] = { PTY_START, 'x' };
+	char arrived[sizeof(keys)];
 
 	if (pty_is_ready(p->slave, POLLOUT, 0))
 		return 0;
-	q->stopped = PTY_STOPPED_BY_CALL;
-	if (plain.iflag & IXON) {
-		plain.cc[VSTART] = PTY_START;
-		plain.cc[VSTOP] = PTY_STOP;
-		if (pty_set_modes(p, &plain, e) < 0)
-			return -1;
-		if (write(p->master, &start, 1) != 1)
-			return err_sys(e, errno, "writing to a terminal");
-		if (pty_is_ready(p->slave, POLLOUT, PTY_PATIENCE))
-			q->stopped = PTY_STOPPED_BY_CHARACTER;
-	}
+	plain.lflag &= ~(uint32_t)ECHO;
+	plain.cc[VSTART] = PTY_START;
+	plain.cc[VSTOP] = PTY_STOP;
+	if (pty_set_modes(p, &plain, e) < 0)
+		return -1;
+	if (write(p->master, keys, sizeof(keys)) != sizeof(keys))
+		return err_sys(e, errno, "writing to a terminal");
+	if (!pty_is_ready(p->slave, POLLIN, PTY_PATIENCE) || read(p->slave, arrived, sizeof(arrived)) < 0)
+		return err_set(e, ERR_SYSTEM, 0, "what is typed into a terminal does not arrive");
+	q->stopped = pty_is_ready(p->slave, POLLOUT, 0) ? PTY_STOPPED_BY_CHARACTER : PTY_STOPPED_BY_CALL;
 	/* What is put back needs output that goes on. */
 	return ioctl(p->slave, TCXONC, TCOON) < 0 ? err_sys(e, errno, "letting the output of a terminal go on") : 0;
 }

@@ -41,13 +41,20 @@ static void set_modes(int fd, tcflag_t lflag_off, tcflag_t oflag_off)
 	check_call(tcsetattr(fd, TCSANOW, &t));
 }
 
-/* The kernel passes on in its own time what was written. */
+/* The kernel passes on in its own time, and piece by piece, what was written. */
 static void check_arrives(int fd, const char *text)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
+	char piece[64];
 
-	check(poll(&p, 1, 5000) == 1);
-	check_read(fd, text);
+	for (size_t done = 0, n = strlen(text); done < n;) {
+		size_t room = n - done < sizeof(piece) ? n - done : sizeof(piece);
+
+		check(poll(&p, 1, 5000) == 1);
+		room = (size_t)check_call(read(fd, piece, room));
+		check(memcmp(piece, text + done, room) == 0);
+		done += room;
+	}
 }
 
 static void check_ready(int fd, short events, bool expected)

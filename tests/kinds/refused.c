@@ -7,6 +7,7 @@
 #include <linux/netlink.h>
 #include <mqueue.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
+#include <termios.h>
 #include <unistd.h>
 
 /*
@@ -175,6 +177,45 @@ static void put_in_flight(void)
 	put(ends[0]);
 }
 
+static int terminal(int *ret_slave)
+{
+	int master = (int)check_call(posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK));
+
+	check_call(unlockpt(master));
+	if (ret_slave)
+		*ret_slave = (int)check_call(open(ptsname(master), O_RDWR | O_NOCTTY));
+	return master;
+}
+
+static void put_terminal_line(void)
+{
+	int slave, master = terminal(&slave), n_null = 27;
+
+	if (ioctl(slave, TIOCSETD, &n_null) < 0)
+		exit(SKIP);
+	put(master);
+}
+
+static void put_terminal_packet(void)
+{
+	int slave;
+
+	put(terminal(&slave));
+	check_call(ioctl(PLACE, TIOCPKT, &(int){ 1 }));
+	check_call(tcflush(slave, TCIFLUSH));
+}
+
+/* What is typed is echoed, whether anybody has opened the other side or not. */
+static void put_terminal_unopened(void)
+{
+	struct pollfd p;
+
+	put(terminal(NULL));
+	check(write(PLACE, "x", 1) == 1);
+	p = (struct pollfd){ .fd = PLACE, .events = POLLIN };
+	check(poll(&p, 1, 5000) == 1);
+}
+
 static void put_message_queue(void)
 {
 	mqd_t queue = mq_open("/torpor-test", O_RDWR | O_CREAT, 0600, NULL);
@@ -274,6 +315,8 @@ static const struct {
 	{ "tcp_listening", put_tcp_listening }, { "tcp_connected", put_tcp_connected }, { "udp", put_udp },
 	{ "netlink", put_netlink }, { "unix_listening", put_unix_listening }, { "unix_abstract", put_unix_abstract },
 	{ "in_flight", put_in_flight }, 
+	{ "terminal_line", put_terminal_line }, { "terminal_packet", put_terminal_packet },
+	{ "terminal_unopened", put_terminal_unopened },
 	{ "message_queue", put_message_queue }, { "gone_directory", put_gone_directory },
 	{ "gone_handle", put_gone_handle }, { "gone_fifo", put_gone_fifo }, { "foreign_proc", put_foreign_proc },
 	{ "epoll", put_epoll }, { "outside_pipe", put_outside_pipe }, { "lease_breaking", put_lease_breaking },

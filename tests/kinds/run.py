@@ -12,17 +12,20 @@ import errno
 import fcntl
 import os
 import pty
+import random
+import signal
 import socket
 import sys
 import termios
 import threading
+import time
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "programs"))
 import harness  # noqa: E402
 import selfcheck  # noqa: E402
-from harness import Failure, case  # noqa: E402
+from harness import Failure, Skip, case  # noqa: E402
 from selfcheck import Program  # noqa: E402
 
 # Of those that stand for themselves, the name is that of the kind. lock and owner are what any kind may have.
@@ -46,6 +49,9 @@ REFUSED = {
     "unix_listening": "is a unix socket with a name or a named peer, listening, a socket",
     "unix_abstract": "is a unix socket with a name or a named peer, @torpor test",
     "in_flight": "is a unix socket with file descriptors or credentials in its queue",
+    "terminal_line": "is the master of a terminal with line discipline 27",
+    "terminal_packet": "is the master of a terminal in packet mode, with an unread event",
+    "terminal_unopened": "is the master of a terminal with unread output, whose slave torpor cannot open",
     "message_queue": "is a POSIX message queue",
     "gone_directory": "is a directory that is no longer found by this path",
     "gone_handle": "is a handle (O_PATH) of a file that is no longer found by this path",
@@ -248,6 +254,85 @@ def outside_terminal(t):
         raise Failure(f"the terminal got {got!r}")
 
 
+# ---- pseudo-terminals of the tree ----
+
+def terminals_of(root):
+    """The numbers of the terminals that a task has open and that are not hung up."""
+    links = [os.readlink(f"/proc/{root}/fd/{fd}") for fd in os.listdir(f"/proc/{root}/fd")]
+    return sorted({int(link[9:]) for link in links if link.startswith("/dev/pts/") and link[9:].isdigit()})
+
+
+def pty_renumbered(t):
+    """Somebody has taken the numbers of some of its terminals meanwhile."""
+    program = Program(t, "pty")
+    before = terminals_of(program.root)
+    t.dump(program.root)
+    others = [pty.openpty() for number in range(3)]
+    taken = [int(os.ttyname(slave)[9:]) for _, slave in others]
+    if not set(taken) & set(before):
+        raise Failure(f"the terminals {taken} are not among {before}")
+    t.restore(program.root)
+    after = terminals_of(program.root)
+    if len(after) != len(before) or set(after) & set(taken):
+        raise Failure(f"the terminals {before} became {after} while {taken} were taken")
+    program.verify("under other numbers")
+    for end in sum(others, ()):
+        os.close(end)
+    t.cycle(program.root)
+    program.verify("after another cycle")
+    program.end()
+
+
+def pty_killed(t):
+    """torpor is killed while it looks: what was typed, written and stopped is still there."""
+    program = Program(t, "pty")
+    took = t.torpor("check", program.root).seconds
+    before = terminals_of(program.root)
+    for number in range(4 * harness.ROUNDS):
+        pid, call = t.torpor_start(["check", program.root])
+        time.sleep(random.uniform(0.1, 1) * took)
+        os.kill(pid, signal.SIGSTOP)
+        t.until(lambda: t.stands_still(pid), 10, "torpor does not stop")
+        torpor = harness.tree_of(pid)
+        os.kill(pid, signal.SIGKILL)
+        t.until(lambda: not any(map(harness.stat_of, torpor)), 10, "the end of the process that looks into terminals")
+        t.log(f"killed a torpor of {len(torpor)} processes")
+        program.verify(f"after kill {number + 1}")
+    if terminals_of(program.root) != before:
+        raise Failure(f"the terminals {before} became {terminals_of(program.root)}")
+    program.end()
+
+
+TIOCGLCKTRMIOS, TIOCSLCKTRMIOS, LOCKED = 0x5456, 0x5457, b"\xff" * 36
+
+
+def pty_locked_modes(t):
+    """Only the privileged can lock modes, so it is not the program that does."""
+    if os.geteuid() != 0:
+        raise Skip("only root can lock the modes of a terminal")
+    program = Program(t, "pty")
+
+    def with_terminals(function):
+        for number in terminals_of(program.root):
+            fd = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+            try:
+                function(fd, number)
+            finally:
+                os.close(fd)
+
+    def check_locked(fd, number):
+        now = fcntl.ioctl(fd, TIOCGLCKTRMIOS, bytes(36))
+        if now != LOCKED:
+            raise Failure(f"the locked modes of /dev/pts/{number} are {now}")
+
+    with_terminals(lambda fd, number: fcntl.ioctl(fd, TIOCSLCKTRMIOS, LOCKED))
+    program.verify("with locked modes")
+    t.cycle(program.root)
+    with_terminals(check_locked)
+    program.verify("after the restore")
+    program.end()
+
+
 def declare():
     for kind in KINDS:
         selfcheck.declare(kind)
@@ -255,6 +340,9 @@ def declare():
     case("outside-terminal")(outside_terminal)
     case("tcp-outside")(tcp_outside)
     case("tcp-close-keep-running")(tcp_close_keep_running)
+    case("pty-renumbered")(pty_renumbered)
+    case("pty-killed")(pty_killed)
+    case("pty-locked-modes")(pty_locked_modes)
     case("lock-taken")(lock_taken)
     case("inotify-replaced")(inotify_replaced)
     for thing, words in REFUSED.items():
