@@ -44,6 +44,7 @@ static int dump_print_result(const struct dump_options *o, const struct dump_res
 static int dump_parse(struct dump_options *o, int argc, char **argv)
 {
 	static const struct option options[] = {
+		{ "external", no_argument, NULL, 'x' },
 		{ "output", required_argument, NULL, 'o' },
 		{ "keep-running", no_argument, NULL, 'k' },
 		{ "no-sync", no_argument, NULL, 'n' },
@@ -61,6 +62,8 @@ static int dump_parse(struct dump_options *o, int argc, char **argv)
 			o->keep_running = true;
 		else if (c == 'n')
 			o->no_sync = true;
+		else if (c == 'x')
+			o->choice.external = true;
 		else if (c == 'T' && strcmp(optarg, "close") != 0)
 			return cmd_usage(&cmd_dump, "--tcp is to be followed by 'close', not '%s'", optarg);
 		else if (c == 'T')
@@ -137,6 +140,8 @@ const struct cmd cmd_dump = {
 		"the processes run on, untouched; everything that cannot be saved is listed at once.\n\n"
 		"  -o, --output FILE   the image\n"
 		"  -k, --keep-running  let the processes run on afterwards\n"
+		"      --external      let go of unix sockets that lead to other programs: after a restore\n"
+		"                      the program finds the other end closed\n"
 		"      --no-sync       do not wait until the image is on disk\n"
 		"      --tcp close     let go of TCP connections that lead to other programs: after a restore\n"
 		"                      the program finds them reset\n"

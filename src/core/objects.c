@@ -33,6 +33,29 @@ static ProtobufCMessage *object_new_message(struct arena *arena, const struct ki
 	return m;
 }
 
+/* Where it lives: its first slot, or the task that has it in flight. */
+static void object_settle(const struct collect *c, const struct fd_view *v, Pb__Object *o)
+{
+	if (!view_is_in_flight(v))
+		pb_set(o, home_fd, v->fd);
+	pb_set(o, home_task, (uint32_t)view_holder(c, v)->task_index);
+}
+
+/*
+ * In flight, an open file description is in no task, and cannot be exchanged for
+ * another afterwards.
+ */
+static int object_check_flight(struct collect *c, const struct fd_view *v, const struct kind *kind)
+{
+	static const char help[] = "let the program receive it first";
+
+	if (!view_is_in_flight(v) || (!kind->finish && !kind->remake))
+		return 0;
+	if (v->object < c->views.n_objects && !view_is_in_flight(views_find_object(&c->views, v->object)) && !kind->remake)
+		return 0;
+	return kind_refuse(c, v, "E-FD-IN-FLIGHT", help, "cannot be made again there (%s)", kind->name);
+}
+
 static int object_collect(struct collect *c, const struct fd_view *v, Pb__Image *img, ProtobufCMessage **ret, struct err *e)
 {
 	Pb__Object *o = pb_new(c->arena, Pb__Object, pb__object__init);
@@ -43,8 +66,7 @@ static int object_collect(struct collect *c, const struct fd_view *v, Pb__Image 
 	if (!o || !*ret || !pb_add(c->arena, img, objects, o))
 		return err_nomem(e);
 	o->kind = kind->tag;
-	pb_set(o, home_task, (uint32_t)v->task_index);
-	pb_set(o, home_fd, v->fd);
+	object_settle(c, v, o);
 	r = kind->collect(c, v, *ret, e);
 	if (r >= 0)
 		r = lock_collect_object(c, v, o, e);
@@ -79,7 +101,7 @@ static int object_add_slot(struct collect *c, const struct fd_view *v, Pb__Task 
 	return lock_collect_slot(c, v, slot, e);
 }
 
-int objects_collect(struct collect *c, Pb__Image *img, struct err *e)
+static int objects_collect_views(struct collect *c, Pb__Image *img, struct err *e)
 {
 	ProtobufCMessage **messages;
 	const struct fd_view **first;
@@ -93,8 +115,10 @@ int objects_collect(struct collect *c, Pb__Image *img, struct err *e)
 	for (size_t i = 0; i < c->views.n; i++) {
 		const struct fd_view *v = &c->views.v[i];
 
-		if (object_add_slot(c, v, img->tasks[v->task_index], e) < 0)
+		if (!view_is_in_flight(v) && object_add_slot(c, v, img->tasks[v->task_index], e) < 0)
 			return -1;
+		if (object_check_flight(c, v, object_kind_of(v)) < 0)
+			return err_nomem(e);
 		if (v->object < img->n_objects)
 			continue;
 		first[v->object] = v;
@@ -105,6 +129,14 @@ int objects_collect(struct collect *c, Pb__Image *img, struct err *e)
 		if (object_pack(c, first[i], img->objects[i], messages[i], e) < 0)
 			return -1;
 	return 0;
+}
+
+int objects_collect(struct collect *c, Pb__Image *img, struct err *e)
+{
+	int r = objects_collect_views(c, img, e);
+
+	views_done(c);
+	return r;
 }
 
 /* ---- restore: in the coordinator ---- */
@@ -133,11 +165,19 @@ static void objects_close_stash(struct restore_objects *r)
 			close(fd_take(&r->stash[i].fd));
 }
 
-int objects_restore(struct restore_objects *r, const Pb__Image *img, int **ret_fds, struct err *e)
+static int object_wrap(const Pb__Image *img, size_t index, struct err *e)
 {
-	int *fds = arena_alloc(r->arena, (img->n_objects + 1) * sizeof(*fds));
+	const Pb__Object *o = img->objects[index];
+	pid_t pid = img->tasks[o->home_task]->pid;
 
-	if (!fds)
+	return o->has_home_fd ? err_wrap(e, "fd %u of task %d", o->home_fd, pid) :
+				err_wrap(e, "what is in flight in task %d", pid);
+}
+
+static int objects_unpack(struct restore_objects *r, const Pb__Image *img, struct err *e)
+{
+	r->objects = arena_alloc(r->arena, (img->n_objects + 1) * sizeof(*r->objects));
+	if (!r->objects)
 		return err_nomem(e);
 	for (size_t i = 0; i < img->n_objects; i++) {
 		const struct kind *kind = kind_by_tag(img->objects[i]->kind);
@@ -145,17 +185,42 @@ int objects_restore(struct restore_objects *r, const Pb__Image *img, int **ret_f
 
 		if (!m)
 			return -1;
-		if (!kind->restore)
-			return err_set(e, ERR_IMAGE, 0, "an object of kind %s cannot be made", kind->name);
+		r->objects[r->n_objects++] = (struct restore_object){ .kind = kind, .m = m, .fd = -1 };
+	}
+	return 0;
+}
+
+/* Those that stand for themselves first, then those that need others. */
+static int objects_make(struct restore_objects *r, const Pb__Image *img, struct err *e)
+{
+	for (size_t i = 0; i < r->n_objects; i++) {
+		struct restore_object *o = &r->objects[i];
+
+		if (!o->kind->restore)
+			continue;
 		r->object = (uint32_t)i;
-		fds[i] = kind->restore(r, m, e);
-		if (fds[i] < 0)
-			return err_wrap(e, "fd %u of task %d", img->objects[i]->home_fd,
-					img->tasks[img->objects[i]->home_task]->pid);
+		o->fd = o->kind->restore(r, o->m, e);
+		if (o->fd < 0)
+			return object_wrap(img, i, e);
 	}
 	objects_close_stash(r);
-	*ret_fds = fds;
+	for (size_t i = 0; kinds[i]; i++)
+		if (kinds[i]->restore_all && kinds[i]->restore_all(r, e) < 0)
+			return -1;
 	return 0;
+}
+
+int objects_restore(struct restore_objects *r, const Pb__Image *img, int **ret_fds, struct err *e)
+{
+	int *fds = arena_alloc(r->arena, (img->n_objects + 1) * sizeof(*fds)), result;
+
+	if (!fds || objects_unpack(r, img, e) < 0)
+		return fds ? -1 : err_nomem(e);
+	result = objects_make(r, img, e);
+	for (size_t i = 0; i < img->n_objects; i++)
+		fds[i] = r->objects[i].fd;
+	*ret_fds = fds;
+	return result;
 }
 
 static int object_complete(struct restore_objects *r, const Pb__Object *o, int fd, struct err *e)
@@ -176,8 +241,7 @@ int objects_complete(struct restore_objects *r, const Pb__Image *img, const int 
 {
 	for (size_t i = 0; i < img->n_objects; i++)
 		if (object_complete(r, img->objects[i], fds[i], e) < 0)
-			return err_wrap(e, "fd %u of task %d", img->objects[i]->home_fd,
-					img->tasks[img->objects[i]->home_task]->pid);
+			return object_wrap(img, i, e);
 	return 0;
 }
 
@@ -294,8 +358,8 @@ int objects_install(struct restore_task *r, size_t task_index, int fd_base, stru
 
 		if (o->home_task != task_index)
 			continue;
-		if (object_finish(r, o, e) < 0 || lock_restore(o, r->object_fds[i], e) < 0 ||
-		    owner_restore_async(o, (int)o->home_fd, e) < 0)
+		if ((o->has_home_fd && object_finish(r, o, e) < 0) || lock_restore(o, r->object_fds[i], e) < 0 ||
+		    owner_restore_async(o, o->has_home_fd ? (int)o->home_fd : r->object_fds[i], e) < 0)
 			return err_wrap(e, "fd %u", o->home_fd);
 	}
 	return lock_check_task(r, e);

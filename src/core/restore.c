@@ -25,6 +25,7 @@
 #include "core/objects.h"
 #include "core/plan.h"
 #include "core/trace.h"
+#include "kinds/place.h"
 #include "memory/memory.h"
 #include "task/task.h"
 #include "util/fd.h"
@@ -224,7 +225,8 @@ static int restore_make_objects(struct restore *r, struct err *e)
 static void restore_close_objects(struct restore *r)
 {
 	for (size_t i = 0; r->object_fds && i < r->meta->n_objects; i++)
-		close(fd_take(&r->object_fds[i]));
+		fd_closep(&r->object_fds[i]);
+	r->object_fds = NULL;
 }
 
 /* ---- tasks ---- */
@@ -326,6 +328,7 @@ pid_t core_restore(const struct restore_options *o, struct err *e)
 	if (root == 0)
 		root = restore_check_owner(&r, e) < 0 ? -1 : restore_run(&r, e);
 	restore_close_objects(&r);
+	place_settle(&r.objects, root < 0);
 	inode_restore_done(&r.inodes, root < 0);
 	setrlimit(RLIMIT_NOFILE, &files);
 	if (r.shared)

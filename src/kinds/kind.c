@@ -26,14 +26,18 @@ const struct kind *kind_by_tag(uint32_t tag)
 
 int kind_refuse(struct collect *c, const struct fd_view *v, const char *id, const char *help, const char *fmt, ...)
 {
+	const struct fd_view *holder = view_holder(c, v);
+	const struct target *task = holder->task;
 	char why[512];
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(why, sizeof(why), fmt, ap);
 	va_end(ap);
-	return obstacle_add(c->obstacles, id, v->task->pid, v->task->stat.comm, help, "fd %u (%s) %s", v->fd, v->link,
-			    why);
+	if (holder != v)
+		return obstacle_add(c->obstacles, id, task->pid, task->stat.comm, help,
+				    "fd %u (%s) has %s in its queue, which %s", holder->fd, holder->link, v->link, why);
+	return obstacle_add(c->obstacles, id, task->pid, task->stat.comm, help, "fd %u (%s) %s", v->fd, v->link, why);
 }
 
 int kind_steal(const struct fd_view *v, struct err *e)

@@ -28,6 +28,7 @@
 #include "util/obstacle.h"
 
 enum { KIND_NO_OBJECT = UINT32_MAX };
+#define VIEW_IN_TASK SIZE_MAX
 enum { KIND_AS_IT_IS = INT_MAX }; /* of remake(): keep what restore() made */
 
 /* ---- dump ---- */
@@ -50,13 +51,22 @@ struct fd_view {
 	const struct unix_view *socket; /* unix socket: itself */
 	const struct unix_view *peer;   /* ... and what it is connected to; NULL: nothing, or it is closed */
 	const struct inet_view *inet;   /* TCP socket that has a port: itself */
+	bool waits;                     /* ... it is connected, and waits to be accepted in the tree */
+	const struct unix_queue *queue; /* ... what it has received, where that was read already */
+	size_t carrier;    /* VIEW_IN_TASK, or: in flight, in the queue of the socket with this index */
 };
 
+/*
+ * What is in flight comes last: as fds of torpor itself, which peeking has made,
+ * in a task behind those of the tree.
+ */
 struct fd_views {
 	struct fd_view *v; /* ascending by task, then fd */
 	size_t n;
 	size_t *first;     /* of each object: its first view */
 	size_t n_objects;
+	struct target *self; /* stands for torpor as the task that has it open; NULL: nothing is in flight */
+	struct unix_view_table sockets; /* every unix socket of the machine, if the tree has any */
 };
 
 struct collect {
@@ -81,6 +91,22 @@ struct collect {
  */
 int views_collect(struct collect *c, struct err *e);
 
+/* Close what was duplicated out of queues. */
+void views_done(struct collect *c);
+
+static inline bool view_is_in_flight(const struct fd_view *v)
+{
+	return v->carrier != VIEW_IN_TASK;
+}
+
+/* The fd of a task in whose queue it is, or in the queue of what is there; itself, when it is one. */
+static inline const struct fd_view *view_holder(const struct collect *c, const struct fd_view *v)
+{
+	while (view_is_in_flight(v))
+		v = &c->views.v[v->carrier];
+	return v;
+}
+
 /* The first fd of the tree that refers to the object with this number; NULL when none does. */
 const struct fd_view *views_find_object(const struct fd_views *views, uint32_t object);
 
@@ -95,6 +121,14 @@ struct restore_objects {
 	const Pb__Image *image;
 	uint32_t object;      /* index of the one that is being made */
 	const struct inode_restore *inodes;
+	struct restore_object {
+		const struct kind *kind;
+		ProtobufCMessage *m;
+		int fd;           /* -1: not made yet */
+	} *objects;               /* as in the image */
+	size_t n_objects;
+	struct place_change *changes; /* see place_make_room() */
+	size_t n_changes;
 	int fd_base;          /* objects live at fds at or above this number */
 	int streams[3];       /* what the saved standard streams are joined to */
 	struct kind_stash {   /* second ends waiting for their object */
@@ -135,8 +169,14 @@ struct kind {
 	/* Refer to other objects, once all are known. NULL: it refers to none. */
 	int (*link)(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e);
 
-	/* Make the object; returns an fd at or above r->fd_base, or negative. */
+	/* Make the object; returns an fd at or above r->fd_base, or negative. NULL: restore_all() does. */
 	int (*restore)(struct restore_objects *r, const ProtobufCMessage *m, struct err *e);
+
+	/*
+	 * Make all objects of this kind, whose making depends on one another or on all
+	 * the others, which have been made. NULL: restore() has.
+	 */
+	int (*restore_all)(struct restore_objects *r, struct err *e);
 
 	/*
 	 * It can only be made once the tasks exist: restore() made a placeholder, and

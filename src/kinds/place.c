@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "kinds/kind.h"
 #include "util/fd.h"
@@ -52,4 +54,44 @@ int place_open(const struct restore_objects *r, const char *path, int flags, mod
 		return err_help(e, "put the original back, or accept changed files with --allow-changed-files");
 	}
 	return fd_take(&fd);
+}
+
+int place_make_room(struct restore_objects *r, const char *path, struct err *e)
+{
+	struct place_change *changes = arena_grow(r->arena, r->changes, r->n_changes, sizeof(*changes));
+	struct place_change change = {
+		.path = arena_strdup(r->arena, path),
+		.aside = arena_printf(r->arena, "%s.torpor-%d", path, getpid()),
+	};
+
+	if (!changes || !change.path || !change.aside)
+		return err_nomem(e);
+	if (renameat2(AT_FDCWD, path, AT_FDCWD, change.aside, RENAME_NOREPLACE) < 0) {
+		if (errno != ENOENT)
+			return err_sys(e, errno, "renaming %s", path);
+		change.aside = NULL;
+	}
+	r->changes = changes;
+	changes[r->n_changes++] = change;
+	return 0;
+}
+
+void place_made(struct restore_objects *r)
+{
+	r->changes[r->n_changes - 1].made = true;
+}
+
+void place_settle(struct restore_objects *r, bool failed)
+{
+	for (size_t i = r->n_changes; i > 0; i--) {
+		const struct place_change *change = &r->changes[i - 1];
+
+		if (failed && change->made)
+			unlink(change->path);
+		if (failed && change->aside)
+			renameat2(AT_FDCWD, change->aside, AT_FDCWD, change->path, RENAME_NOREPLACE);
+		else if (change->aside)
+			unlink(change->aside);
+	}
+	r->n_changes = 0;
 }

@@ -23,3 +23,22 @@ bool place_is_there(const struct fd_view *v);
  */
 int place_open(const struct restore_objects *r, const char *path, int flags, mode_t type, uint64_t ino,
 	       struct err *e);
+
+/* A file that a restore makes, and what stood in its place. */
+struct place_change {
+	const char *path;
+	const char *aside; /* where that is kept until the restore has succeeded; NULL: there was nothing */
+	bool made;         /* the file is there */
+};
+
+/*
+ * A file is about to be made at `path`: what is there is renamed, and comes back
+ * when the restore fails. Whether it may be replaced, the caller has found out.
+ */
+int place_make_room(struct restore_objects *r, const char *path, struct err *e);
+
+/* The file for which room was made last is there. */
+void place_made(struct restore_objects *r);
+
+/* The restore has succeeded, or `failed`: remove what was kept for the other case. */
+void place_settle(struct restore_objects *r, bool failed);

@@ -30,34 +30,97 @@ static int unix_view_request(int fd, struct err *e)
 		.request = {
 			.sdiag_family = AF_UNIX,
 			.udiag_states = UINT32_MAX,
-			.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_PEER,
+			.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER | UDIAG_SHOW_ICONS |
+				       UDIAG_SHOW_RQLEN,
 		},
 	};
 
 	return send(fd, &message, sizeof(message), 0) < 0 ? err_sys(e, errno, "asking sock_diag for unix sockets") : 0;
 }
 
-static struct unix_view unix_view_parse(const struct nlmsghdr *header)
+/* A copy of an attribute's payload; NULL when out of memory. */
+static const void *unix_view_copy(struct arena *arena, const struct rtattr *a)
+{
+	return arena_memdup(arena, RTA_DATA(a), RTA_PAYLOAD(a));
+}
+
+static int unix_view_take_name(struct arena *arena, const struct rtattr *a, struct unix_view *view)
+{
+	size_t size = RTA_PAYLOAD(a);
+
+	if (!size)
+		return 0;
+	view->name = unix_view_copy(arena, a);
+	if (!view->name)
+		return -ENOMEM;
+	if (view->name[0] && !view->name[size - 1])
+		size = strlen(view->name);
+	view->name_size = size;
+	return 0;
+}
+
+static int unix_view_take_waiting(struct arena *arena, const struct rtattr *a, struct unix_view *view)
+{
+	view->waiting = unix_view_copy(arena, a);
+	view->n_waiting = RTA_PAYLOAD(a) / sizeof(*view->waiting);
+	return view->waiting ? 0 : -ENOMEM;
+}
+
+static void unix_view_take_peer(const struct rtattr *a, struct unix_view *view)
+{
+	view->connected = true;
+	memcpy(&view->peer, RTA_DATA(a), sizeof(view->peer));
+}
+
+static void unix_view_take_file(const struct rtattr *a, struct unix_view *view)
+{
+	const struct unix_diag_vfs *vfs = RTA_DATA(a);
+
+	view->file_dev = vfs->udiag_vfs_dev;
+	view->file_ino = vfs->udiag_vfs_ino;
+}
+
+static void unix_view_take_queue(const struct rtattr *a, struct unix_view *view)
+{
+	const struct unix_diag_rqlen *length = RTA_DATA(a);
+
+	view->queued = length->udiag_rqueue;
+	view->backlog = length->udiag_wqueue;
+}
+
+static int unix_view_take_attribute(struct arena *arena, const struct rtattr *a, struct unix_view *view)
+{
+	size_t size = RTA_PAYLOAD(a);
+
+	if (a->rta_type == UNIX_DIAG_NAME)
+		return unix_view_take_name(arena, a, view);
+	if (a->rta_type == UNIX_DIAG_ICONS)
+		return unix_view_take_waiting(arena, a, view);
+	if (a->rta_type == UNIX_DIAG_PEER && size >= sizeof(view->peer))
+		unix_view_take_peer(a, view);
+	else if (a->rta_type == UNIX_DIAG_VFS && size >= sizeof(struct unix_diag_vfs))
+		unix_view_take_file(a, view);
+	else if (a->rta_type == UNIX_DIAG_RQLEN && size >= sizeof(struct unix_diag_rqlen))
+		unix_view_take_queue(a, view);
+	else if (a->rta_type == UNIX_DIAG_SHUTDOWN && size >= 1)
+		view->shutdown = *(const uint8_t *)RTA_DATA(a);
+	return 0;
+}
+
+static int unix_view_parse(struct arena *arena, const struct nlmsghdr *header, struct unix_view *ret)
 {
 	const struct unix_diag_msg *message = NLMSG_DATA(header);
 	size_t left = NLMSG_PAYLOAD(header, sizeof(*message));
-	struct unix_view view = {
+
+	*ret = (struct unix_view){
 		.ino = message->udiag_ino,
 		.type = message->udiag_type,
 		.state = message->udiag_state,
 	};
-
-	for (const struct rtattr *a = (const void *)(message + 1); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
-		if (a->rta_type == UNIX_DIAG_NAME)
-			view.named = RTA_PAYLOAD(a) > 0;
-		if (a->rta_type == UNIX_DIAG_PEER && RTA_PAYLOAD(a) >= sizeof(view.peer)) {
-			view.connected = true;
-			memcpy(&view.peer, RTA_DATA(a), sizeof(view.peer));
-		}
-		if (a->rta_type == UNIX_DIAG_SHUTDOWN && RTA_PAYLOAD(a) >= 1)
-			view.shutdown = *(const uint8_t *)RTA_DATA(a);
-	}
-	return view;
+	for (const struct rtattr *a = (const void *)(message + 1); RTA_OK(a, left); a = RTA_NEXT(a, left))
+		if (unix_view_take_attribute(arena, a, ret) < 0)
+			return -ENOMEM;
+	return 0;
 }
 
 static int unix_view_add(struct arena *arena, struct unix_view_table *table, struct unix_view view)
@@ -76,13 +139,15 @@ static int unix_view_take(struct arena *arena, struct unix_view_table *table, co
 			  struct err *e)
 {
 	for (const struct nlmsghdr *h = data; NLMSG_OK(h, size); h = NLMSG_NEXT(h, size)) {
+		struct unix_view view;
+
 		if (h->nlmsg_type == NLMSG_DONE)
 			return 1;
 		if (h->nlmsg_type == NLMSG_ERROR)
 			return err_sys(e, ((const struct nlmsgerr *)NLMSG_DATA(h))->error, "sock_diag of unix sockets");
 		if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY || h->nlmsg_len < NLMSG_LENGTH(sizeof(struct unix_diag_msg)))
 			continue;
-		if (unix_view_add(arena, table, unix_view_parse(h)) < 0)
+		if (unix_view_parse(arena, h, &view) < 0 || unix_view_add(arena, table, view) < 0)
 			return err_nomem(e);
 	}
 	return 0;
@@ -130,4 +195,12 @@ const struct unix_view *unix_view_find(const struct unix_view_table *table, uint
 	if (!table->n || ino == 0 || ino > UINT32_MAX)
 		return NULL;
 	return bsearch(&key, table->v, table->n, sizeof(key), unix_view_compare);
+}
+
+const struct unix_view *unix_view_find_listener(const struct unix_view_table *table, const struct unix_view *like)
+{
+	for (size_t i = 0; like->name_size && i < table->n; i++)
+		if (table->v[i].state == UNIX_VIEW_LISTEN && unix_view_same_name(&table->v[i], like))
+			return &table->v[i];
+	return NULL;
 }

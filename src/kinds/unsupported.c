@@ -3,20 +3,18 @@
 /* Everything that no other kind takes: say what it is, and what would help. */
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/un.h>
 
 #include "kinds/kind.h"
+#include "kinds/peer.h"
 #include "util/fd.h"
 
 static bool unsupported_match(const struct fd_view *v)
@@ -65,85 +63,12 @@ static const struct unsupported_link *unsupported_find_link(const char *link)
 	return NULL;
 }
 
-/* ---- the other end is outside ---- */
-
-enum { UNSUPPORTED_SEARCHES = 16 }; /* after that many obstacles nobody reads on, and a search takes time */
-
-static bool unsupported_holds(int proc, const char *pid, const char *link)
-{
-	char name[300], text[64];
-	cleanup_close int fd = -1;
-	struct dirent *entry;
-	bool found = false;
-	DIR *dir;
-
-	snprintf(name, sizeof(name), "%s/fd", pid);
-	fd = openat(proc, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	dir = fd < 0 ? NULL : fdopendir(fd);
-	if (!dir)
-		return false;
-	while (!found && (entry = readdir(dir))) {
-		ssize_t n = readlinkat(fd, entry->d_name, text, sizeof(text) - 1);
-
-		text[n > 0 ? n : 0] = '\0';
-		found = strcmp(text, link) == 0;
-	}
-	fd = -1; /* closed with the stream */
-	closedir(dir);
-	return found;
-}
-
-/* A process outside the tree, as far as we may look, that has an fd with this link; 0: none. */
-static pid_t unsupported_find_holder(const struct collect *c, const char *link)
-{
-	struct dirent *entry;
-	pid_t found = 0;
-	DIR *dir = opendir("/proc");
-
-	while (dir && !found && (entry = readdir(dir))) {
-		pid_t pid = atoi(entry->d_name);
-
-		if (pid > 0 && pid != getpid() && !target_find(c->tree, pid) &&
-		    unsupported_holds(dirfd(dir), entry->d_name, link))
-			found = pid;
-	}
-	if (dir)
-		closedir(dir);
-	return found;
-}
-
-static int unsupported_peer(struct collect *c, const struct fd_view *v)
-{
-	static const char help[] = "end that process, or save a tree that includes it";
-	char link[64], comm[64] = "?";
-	cleanup_close int fd = -1;
-	pid_t holder = 0;
-
-	snprintf(link, sizeof(link), "%s", v->link);
-	if (v->peer)
-		snprintf(link, sizeof(link), "socket:[%u]", v->peer->ino);
-	if (c->obstacles->n < UNSUPPORTED_SEARCHES)
-		holder = unsupported_find_holder(c, link);
-	if (!holder)
-		return kind_refuse(c, v, "E-FD-PEER", help, "is connected to a process outside the tree");
-	fd = fd_open_proc(holder, "comm", O_RDONLY);
-	if (fd >= 0) {
-		ssize_t n = read(fd, comm, sizeof(comm) - 1);
-
-		comm[n > 0 ? n - 1 : 0] = '\0';
-	}
-	return kind_refuse(c, v, "E-FD-PEER", help, "is connected to process %d (%s), which is outside the tree",
-			   holder, comm);
-}
-
 /* ---- sockets ---- */
 
 static void unsupported_print_address(const struct sockaddr_storage *a, socklen_t size, char *buf, size_t room)
 {
 	const struct sockaddr_in *v4 = (const void *)a;
 	const struct sockaddr_in6 *v6 = (const void *)a;
-	const struct sockaddr_un *un = (const void *)a;
-	const size_t path = offsetof(struct sockaddr_un, sun_path);
 	char host[INET6_ADDRSTRLEN];
 
 	snprintf(buf, room, "no address");
@@ -153,11 +78,6 @@ static void unsupported_print_address(const struct sockaddr_storage *a, socklen_
 	} else if (a->ss_family == AF_INET6 && size >= sizeof(*v6)) {
 		inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof(host));
 		snprintf(buf, room, "[%s]:%u", host, ntohs(v6->sin6_port));
-	} else if (a->ss_family == AF_UNIX && size > path) {
-		bool abstract = !un->sun_path[0];
-		size_t length = abstract ? size - path - 1 : strnlen(un->sun_path, size - path);
-
-		snprintf(buf, room, "%s%.*s", abstract ? "@" : "", (int)length, un->sun_path + abstract);
 	}
 }
 
@@ -227,9 +147,7 @@ static int unsupported_socket(struct collect *c, const struct fd_view *v, struct
 	if (domain == AF_INET || domain == AF_INET6)
 		return unsupported_inet(c, v, fd, addresses);
 	if (domain == AF_UNIX)
-		return kind_refuse(c, v, "E-FD-UNIX", "close the connection or stop the server part first",
-				   "is a unix socket with a name or a named peer%s%s",
-				   unsupported_option(fd, SO_ACCEPTCONN) == 1 ? ", listening" : "", addresses);
+		return kind_refuse(c, v, "E-FD-UNIX", help_close, "is a unix socket of another network namespace");
 	if (domain == AF_NETLINK)
 		return kind_refuse(c, v, "E-FD-NETLINK", help_close, "is a netlink socket (protocol %d)",
 				   unsupported_option(fd, SO_PROTOCOL));
@@ -254,7 +172,7 @@ static int unsupported_collect(struct collect *c, const struct fd_view *v, Proto
 
 	(void)m;
 	if (v->peer_outside)
-		return unsupported_peer(c, v);
+		return peer_refuse(c, v, "end that process, or save a tree that includes it");
 	if (S_ISSOCK(v->st.st_mode))
 		return unsupported_socket(c, v, e);
 	if (S_ISCHR(v->st.st_mode) || S_ISBLK(v->st.st_mode))

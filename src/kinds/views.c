@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #include "kinds/kind.h"
+#include "kinds/unix_queue.h"
 #include "sys/process.h"
 #include "util/fd.h"
 
@@ -32,6 +33,7 @@ struct view_key {
 struct views_work {
 	struct collect *c;
 	uint64_t *eventfd_ids; /* of each view; anonymous inodes all have the same number */
+	unsigned fd_next; /* of ours: where the next one that is in flight goes */
 	bool has_kcmp;
 	int failed;
 };
@@ -91,7 +93,7 @@ static int view_read(struct fd_view *v, int fd_dir, int info_dir, struct arena *
 	return proc_parse_fdinfo(text, arena, &v->info);
 }
 
-static int views_add(struct views_work *w, const struct target *task, size_t task_index, unsigned fd)
+static int views_add(struct views_work *w, const struct target *task, size_t task_index, unsigned fd, size_t carrier)
 {
 	struct fd_views *views = &w->c->views;
 	struct fd_view *v = arena_grow(w->c->arena, views->v, views->n, sizeof(*v));
@@ -107,6 +109,7 @@ static int views_add(struct views_work *w, const struct target *task, size_t tas
 		.fd = fd,
 		.object = KIND_NO_OBJECT,
 		.stream = -1,
+		.carrier = carrier,
 	};
 	ids[views->n++] = 0;
 	return 0;
@@ -131,7 +134,8 @@ static int views_list_task(struct views_work *w, size_t task_index, int fd_dir, 
 	while ((entry = readdir(dir))) {
 		if (entry->d_name[0] == '.')
 			continue;
-		if (views_add(w, task, task_index, (unsigned)strtoul(entry->d_name, NULL, 10)) < 0) {
+		if (views_add(w, task, task_index, (unsigned)strtoul(entry->d_name, NULL, 10),
+			      VIEW_IN_TASK) < 0) {
 			closedir(dir);
 			return err_nomem(e);
 		}
@@ -162,6 +166,111 @@ static int views_read_task(struct views_work *w, size_t task_index, struct err *
 			return err_sys(e, r, "task %d (%s): reading about fd %u", task->pid, task->stat.comm, v->fd);
 	}
 	return 0;
+}
+
+/* ---- what is in flight ---- */
+
+/* Sockets' queues are read once, however many fds lead to them. */
+static bool views_queue_is_read(const struct fd_views *views, size_t n, uint64_t ino)
+{
+	for (size_t i = 0; i < n; i++)
+		if (views->v[i].queue && views->v[i].st.st_ino == ino)
+			return true;
+	return false;
+}
+
+/* Our own process, which has what is in flight open since it peeked. */
+static int views_make_self(struct views_work *w, struct err *e)
+{
+	struct target *self = arena_new(w->c->arena, struct target);
+
+	if (!self)
+		return err_nomem(e);
+	*self = (struct target){ .pid = getpid(), .parent = SIZE_MAX, .mem_fd = -1, .stat.comm = "torpor" };
+	self->pidfd = sys_pidfd_open(self->pid, 0);
+	if (self->pidfd < 0)
+		return err_sys(e, self->pidfd, "pidfd_open of ourselves");
+	w->c->views.self = self;
+	return 0;
+}
+
+static int views_add_message(struct views_work *w, const struct unix_message *m, size_t carrier, int fd_dir,
+			     int info_dir, struct err *e)
+{
+	struct fd_views *views = &w->c->views;
+
+	for (size_t i = 0; i < m->n_fds; i++) {
+		int r = views_add(w, views->self, w->c->tree->n, m->fds[i], carrier);
+
+		if (r == 0)
+			r = view_read(&views->v[views->n - 1], fd_dir, info_dir, w->c->arena,
+				      &w->eventfd_ids[views->n - 1]);
+		if (r < 0)
+			return err_sys(e, r, "reading about a file descriptor in flight");
+	}
+	return 0;
+}
+
+/* The queue of the socket with this index carries fds: views of them are added behind all others. */
+static int views_read_queue(struct views_work *w, size_t index, struct err *e)
+{
+	struct fd_views *views = &w->c->views;
+	cleanup_close int fd = kind_steal(&views->v[index], e);
+	cleanup_close int fd_dir = fd_open_proc(getpid(), "fd", O_RDONLY | O_DIRECTORY);
+	cleanup_close int info_dir = fd_open_proc(getpid(), "fdinfo", O_RDONLY | O_DIRECTORY);
+	const struct unix_view *socket = unix_view_find(&views->sockets, views->v[index].st.st_ino);
+	struct unix_queue *queue = arena_new(w->c->arena, struct unix_queue);
+
+	if (fd < 0)
+		return fd;
+	if (fd_dir < 0 || info_dir < 0)
+		return err_sys(e, fd_dir < 0 ? fd_dir : info_dir, "opening the list of our own fds");
+	if (!queue)
+		return err_nomem(e);
+	if (!socket || socket->state == UNIX_VIEW_LISTEN)
+		return 0;
+	if (unix_queue_read(w->c->arena, fd, socket, &w->fd_next, queue, e) < 0)
+		return err_wrap(e, "fd %u (%s)", views->v[index].fd, views->v[index].link);
+	views->v[index].queue = queue;
+	for (size_t i = 0; i < queue->n; i++)
+		if (views_add_message(w, &queue->v[i], index, fd_dir, info_dir, e) < 0)
+			return -1;
+	return 0;
+}
+
+/* Sockets in flight may carry others, or themselves. */
+static int views_in_flight(struct views_work *w, struct err *e)
+{
+	struct fd_views *views = &w->c->views;
+	bool any = false;
+
+	for (size_t i = 0; i < views->n && !any; i++)
+		any = S_ISSOCK(views->v[i].st.st_mode);
+	if (!any)
+		return 0;
+	if (unix_view_dump(w->c->arena, &views->sockets, e) < 0)
+		return -1;
+	for (size_t i = 0; i < views->n; i++) {
+		const struct fd_view *v = &views->v[i];
+
+		if (!v->info.scm_fds || views_queue_is_read(views, views->n, v->st.st_ino))
+			continue;
+		if (!views->self && views_make_self(w, e) < 0)
+			return -1;
+		if (views_read_queue(w, i, e) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+void views_done(struct collect *c)
+{
+	for (size_t i = 0; i < c->views.n; i++)
+		if (view_is_in_flight(&c->views.v[i]))
+			close((int)c->views.v[i].fd);
+	if (c->views.self)
+		close(c->views.self->pidfd);
+	c->views = (struct fd_views){ 0 };
 }
 
 /* ---- open file descriptions ---- */
@@ -412,13 +521,26 @@ static bool views_hold_socket(const struct collect *c, const size_t *sockets, si
 	return low < n && c->views.v[sockets[low]].st.st_ino == ino;
 }
 
+/* Does this connected socket wait in the queue of a listening socket of the tree? */
+static bool views_hold_waiting(const struct collect *c, const size_t *sockets, size_t n, const struct unix_view *s)
+{
+	for (size_t i = 0; i < n; i++) {
+		const struct unix_view *listening = c->views.v[sockets[i]].socket;
+
+		for (size_t k = 0; listening && k < listening->n_waiting; k++)
+			if (listening->waiting[k] == s->ino)
+				return true;
+	}
+	return false;
+}
+
 /*
  * A peer without an inode number is closed, or waits to be accepted: then,
  * unlike after a close, a connection is not shut down.
  */
-static bool view_waits_for_accept(const struct unix_view *s)
+static bool view_may_wait(const struct unix_view *s)
 {
-	return s->connected && !s->peer && s->type != SOCK_DGRAM && s->shutdown != 3;
+	return s->connected && !s->peer && s->type != SOCK_DGRAM;
 }
 
 /* Whatever is not a unix socket may be a TCP socket. */
@@ -438,23 +560,23 @@ static int views_inet(struct collect *c, const size_t *sockets, size_t n, struct
 static int views_sockets(struct collect *c, struct err *e)
 {
 	size_t n, *sockets = views_by_inode(c, view_is_socket, &n);
-	struct unix_view_table table;
 
 	if (!sockets)
 		return err_nomem(e);
-	if (!n)
-		return 0;
-	if (unix_view_dump(c->arena, &table, e) < 0)
-		return -1;
 	for (size_t i = 0; i < n; i++) {
 		struct fd_view *v = &c->views.v[sockets[i]];
 
-		v->socket = unix_view_find(&table, v->st.st_ino);
+		v->socket = unix_view_find(&c->views.sockets, v->st.st_ino);
+		v->peer = v->socket ? unix_view_find(&c->views.sockets, v->socket->peer) : NULL;
+	}
+	for (size_t i = 0; i < n; i++) {
+		struct fd_view *v = &c->views.v[sockets[i]];
+
 		if (!v->socket)
 			continue;
-		v->peer = unix_view_find(&table, v->socket->peer);
-		v->peer_outside = view_waits_for_accept(v->socket) ||
-				  (v->peer && !views_hold_socket(c, sockets, n, v->socket->peer));
+		v->waits = view_may_wait(v->socket) && views_hold_waiting(c, sockets, n, v->socket);
+		v->peer_outside = v->peer ? !views_hold_socket(c, sockets, n, v->socket->peer) :
+					    view_may_wait(v->socket) && !v->waits && v->socket->shutdown != 3;
 	}
 	return views_inet(c, sockets, n, e);
 }
@@ -468,7 +590,7 @@ static size_t *views_streams(const struct collect *c, size_t *ret_n)
 
 	for (size_t i = 0; i < c->views.n; i++) {
 		const struct fd_view *v = &c->views.v[i];
-		bool known = v->fd > 2 || !v->peer_outside;
+		bool known = v->fd > 2 || !v->peer_outside || view_is_in_flight(v);
 
 		for (size_t k = 0; k < n && !known; k++) {
 			const struct fd_view *s = &c->views.v[streams[k]];
@@ -504,7 +626,7 @@ static int view_choose_stream(const struct collect *c, const struct fd_view *v, 
 {
 	int best = -1, best_rank = 0;
 
-	if (v->fd <= 2)
+	if (v->fd <= 2 && !view_is_in_flight(v))
 		return (int)v->fd;
 	for (size_t i = 0; i < n; i++) {
 		const struct fd_view *s = &c->views.v[streams[i]];
@@ -539,13 +661,15 @@ static int views_join(struct collect *c, struct err *e)
 
 int views_collect(struct collect *c, struct err *e)
 {
-	struct views_work w = { .c = c };
+	struct views_work w = { .c = c, .fd_next = 3 };
 
 	for (size_t i = 0; i < c->tree->n; i++)
 		if (!c->tree->tasks[i]->zombie && views_read_task(&w, i, e) < 0)
 			return -1;
 	if (!c->views.n)
 		return 0;
+	if (views_in_flight(&w, e) < 0)
+		return -1;
 	if (views_group(&w, e) < 0 || views_pipes(c, e) < 0 || views_sockets(c, e) < 0 || terminal_views(c, e) < 0)
 		return -1;
 	return views_join(c, e);

@@ -244,6 +244,8 @@ static int fdinfo_parse_line(char *line, struct arena *arena, struct fdinfo *inf
 		return scan_u32(&s, 8, &info->settime_flags) && scan_end(s) ? 0 : -EINVAL;
 	if (fdinfo_scan_key(&s, "sigmask:"))
 		return scan_u64(&s, 16, &info->sigmask) && scan_end(s) ? 0 : -EINVAL;
+	if (fdinfo_scan_key(&s, "scm_fds:"))
+		return scan_u32(&s, 10, &info->scm_fds) && scan_end(s) ? 0 : -EINVAL;
 	if (fdinfo_scan_key(&s, "Pid:"))
 		return scan_int(&s, &info->pid) && scan_end(s) ? 0 : -EINVAL;
 	return 0;

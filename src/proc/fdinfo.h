@@ -57,6 +57,7 @@ struct fdinfo {
 	uint64_t ticks;
 	unsigned settime_flags;
 	uint64_t sigmask; /* signalfd: what it receives */
+	unsigned scm_fds; /* unix socket: file descriptors in its queue */
 	int pid;          /* pidfd: -1 when it was reaped, 0 when it cannot be seen from here */
 };
 

@@ -30,7 +30,7 @@ from selfcheck import Program  # noqa: E402
 
 # Of those that stand for themselves, the name is that of the kind. lock and owner are what any kind may have.
 KINDS = """device directory epoll eventfd inotify lock owner path_handle pidfd pipe proc_file pty regular_file
-signalfd tcp_connection timerfd unix_pair""".split()
+signalfd tcp_connection timerfd unix_name unix_pair""".split()
 
 # What refused.c can put at fd 42, and what torpor must say of it.
 REFUSED = {
@@ -46,9 +46,6 @@ REFUSED = {
     "tcp_connected": "is a TCP connection (established, from 127.0.0.1:",
     "udp": "is a UDP socket (protocol 17, 127.0.0.1:",
     "netlink": "is a netlink socket",
-    "unix_listening": "is a unix socket with a name or a named peer, listening, a socket",
-    "unix_abstract": "is a unix socket with a name or a named peer, @torpor test",
-    "in_flight": "is a unix socket with file descriptors or credentials in its queue",
     "terminal_line": "is the master of a terminal with line discipline 27",
     "terminal_packet": "is the master of a terminal in packet mode, with an unread event",
     "terminal_unopened": "is the master of a terminal with unread output, whose slave torpor cannot open",

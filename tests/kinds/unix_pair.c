@@ -9,40 +9,14 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "unix_common.h"
+
 static int stream[2], datagram[2], sequence[2], half[2], deaf[2], options[2], both[2], empty[2], peeked[2];
 static int orphan, empty_orphan, reset_orphan, datagram_orphan, alone, copy, many[2];
 
 static void make(int type, int ends[2])
 {
 	check_call(socketpair(AF_UNIX, type, 0, ends));
-}
-
-static void put(int fd, const char *text)
-{
-	check(check_call(send(fd, text, strlen(text), MSG_NOSIGNAL)) == (long)strlen(text));
-}
-
-/* A whole message is this. */
-static void get(int fd, const char *text)
-{
-	char buffer[256];
-	long n = check_call(recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT));
-
-	check(n == (long)strlen(text) && memcmp(buffer, text, (size_t)n) == 0);
-}
-
-static void get_nothing(int fd)
-{
-	char byte;
-
-	check(recv(fd, &byte, 1, MSG_DONTWAIT) == -1 && errno == EAGAIN);
-}
-
-static void get_end(int fd)
-{
-	char byte;
-
-	check(check_call(recv(fd, &byte, 1, MSG_DONTWAIT)) == 0);
 }
 
 static void fill_messages(int ends[2])
@@ -156,15 +130,6 @@ static void verify_messages(int ends[2])
 	get(ends[1], "the other way");
 	get_nothing(ends[1]);
 	fill_messages(ends);
-}
-
-static int option(int fd, int name)
-{
-	int value = -1;
-	socklen_t size = sizeof(value);
-
-	check_call(getsockopt(fd, SOL_SOCKET, name, &value, &size));
-	return value;
 }
 
 static void verify_options(void)

@@ -157,6 +157,8 @@ static const char sample_timerfd[] =
 
 static const char sample_pidfd[] = "pos:\t0\nflags:\t02004002\nPid:\t-1\nNSpid:\t-1\nsigmask:\t8000000000000800\n";
 
+static const char sample_socket[] = "pos:\t0\nflags:\t02\nmnt_id:\t10\nino:\t4711\nscm_fds: 254\n";
+
 static const char sample_pids[] = "4084 4090 5001 \n";
 
 /* ---- maps ---- */
@@ -710,6 +712,8 @@ static void fdinfo_kinds(void)
 	UNIT_CHECK(info.clock == CLOCK_BOOTTIME && info.ticks == 12 && info.settime_flags == 1);
 	UNIT_CHECK_EQ(fdinfo_parse(sample_pidfd, &arena, &info), 0);
 	UNIT_CHECK(info.pid == -1 && info.sigmask == 0x8000000000000800);
+	UNIT_CHECK_EQ(fdinfo_parse(sample_socket, &arena, &info), 0);
+	UNIT_CHECK_EQ(info.scm_fds, 254);
 }
 
 static void fdinfo_locks(void)
@@ -766,6 +770,7 @@ static void fdinfo_refused(void)
 		"pos:\t0\nflags:\t02\neventfd-semaphore: 2\n",
 		"pos:\t0\nflags:\t02\ntfd: 5\n",
 		"pos:\t0\nflags:\t02\nticks: -1\n",
+		"pos:\t0\nflags:\t02\nscm_fds: -1\n",
 		"pos:\t0\nflags:\t02\nsigmask:\t10000000000000000\n",
 		"pos:\t0\nflags:\t02\ninotify wd:1\n",
 		"pos:\t0\nflags:\t02\ninotify wd:1 ino:1 sdev:1 mask:1 ignored_mask:0 fhandle-bytes:2 fhandle-type:1 f_handle:ff\n",
