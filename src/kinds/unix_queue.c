@@ -16,6 +16,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -192,34 +193,54 @@ static int unix_peek_stream_at(struct unix_peek *p, size_t offset, size_t size, 
 	return r ? r : err_set(e, ERR_SYSTEM, 0, "its queue shrank while it was read");
 }
 
+/* So many bytes that all but the last of them can be written. */
+static char *unix_trap_new(size_t size, size_t *ret_mapped)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), usable = (size - 1 + page - 1) / page * page;
+	char *p = mmap(NULL, usable + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	*ret_mapped = usable + page;
+	if (mprotect(p + usable, page, PROT_NONE) < 0) {
+		munmap(p, *ret_mapped);
+		return NULL;
+	}
+	return p + usable - (size - 1);
+}
+
+static void unix_trap_free(char *trap, size_t size, size_t mapped)
+{
+	munmap(trap + (size - 1) - (mapped - (size_t)sysconf(_SC_PAGESIZE)), mapped);
+}
+
 /*
- * A read ends behind bytes that carry file descriptors, but begins with those
- * before them. How many are before? The fewest that can be read without meeting
- * any.
+ * A peek ends behind bytes that carry file descriptors, but begins with those
+ * before them, and a shorter one hands out the same. How many are before? The
+ * kernel copies what was sent at once as a whole, or, if that fails, not at all:
+ * where the last byte cannot be written, it gives what is before.
  */
 static int unix_peek_before_fds(struct unix_peek *p, size_t offset, size_t size, size_t *ret, struct err *e)
 {
-	size_t low = 0, high = size - 1;
+	size_t mapped;
+	char *trap = unix_trap_new(size, &mapped);
+	struct iovec iov = { .iov_base = trap, .iov_len = size };
+	struct msghdr header = { .msg_iov = &iov, .msg_iovlen = 1 };
+	ssize_t n;
+	int number;
 
-	while (low < high) {
-		size_t middle = low + (high - low + 1) / 2;
-		struct unix_message m;
-		bool met;
-
-		if (unix_peek_stream_at(p, offset, middle, &m, e) < 0)
-			return -1;
-		met = m.n_fds > 0;
-		unix_peek_forget(p, &m);
-		if (met)
-			high = middle - 1;
-		else
-			low = middle;
-	}
-	*ret = low;
-	return 0;
+	if (!trap)
+		return err_nomem(e);
+	n = unix_peek_set_offset(p, (int)offset, e) < 0 ? -1 : recvmsg(p->fd, &header, MSG_PEEK | MSG_DONTWAIT);
+	number = errno;
+	unix_trap_free(trap, size, mapped);
+	if (n < 0 && number != EFAULT)
+		return err_sys(e, number, "peeking");
+	*ret = n < 0 ? 0 : (size_t)n;
+	return *ret < size ? 0 : err_set(e, ERR_SYSTEM, 0, "the bytes that carry file descriptors cannot be told from others");
 }
 
-/* A stretch of the stream that ends with file descriptors. The probes have left p->buffer as it was. */
+/* A stretch of the stream that ends with file descriptors */
 static int unix_peek_keep_divided(struct unix_peek *p, size_t offset, struct unix_message m, struct err *e)
 {
 	struct unix_message plain = { .data = m.data, .pid = m.pid };

@@ -157,29 +157,27 @@ static bool unix_socket_holds(const struct collect *c, uint32_t ino)
 	return false;
 }
 
-/*
- * The accepting ends have no inode and no fd yet: nobody can read their queues.
- * That of a client in the tree is seen to be empty by what the client has sent;
- * one that a closed client has left behind would be lost unnoticed.
- */
-static bool unix_socket_left_data(const struct collect *c, const struct unix_view *listening)
+static bool unix_socket_has_closed_client(const struct unix_view *listening)
 {
-	const struct unix_view_table *table = &c->views.sockets;
-
-	for (size_t i = 0; i < table->n && table->v[i].ino == 0; i++)
-		if (!table->v[i].peer && table->v[i].queued && unix_view_same_name(&table->v[i], listening))
+	for (size_t i = 0; i < listening->n_waiting; i++)
+		if (!listening->waiting[i])
 			return true;
 	return false;
 }
 
+/*
+ * The accepting ends are nowhere to be had yet: nobody can read their queues.
+ * That of a client in the tree is known to be empty by what the client has sent.
+ */
 static int unix_socket_collect_listening(struct collect *c, const struct fd_view *v, Pb__UnixSocket *pb, struct err *e)
 {
 	const struct unix_view *s = v->socket;
 
 	pb_set(pb, backlog, s->backlog);
-	if (s->n_waiting && unix_socket_left_data(c, s))
-		return kind_refuse(c, v, "E-FD-UNIX-WAITS", "let the program accept it first",
-				   "is a unix socket with a connection that sent something, was closed and waits to be accepted");
+	if (!c->choice.external && unix_socket_has_closed_client(s))
+		return kind_refuse(c, v, "E-FD-UNIX-WAITS",
+				   "let the program accept it first, or let go of what it may have sent (--external)",
+				   "is a unix socket with a connection that was closed before it was accepted");
 	for (size_t i = 0; i < s->n_waiting; i++) {
 		if (s->waiting[i] && !unix_socket_holds(c, s->waiting[i]))
 			continue;

@@ -80,11 +80,10 @@ static void unix_view_take_file(const struct rtattr *a, struct unix_view *view)
 	view->file_ino = vfs->udiag_vfs_ino;
 }
 
-static void unix_view_take_queue(const struct rtattr *a, struct unix_view *view)
+static void unix_view_take_backlog(const struct rtattr *a, struct unix_view *view)
 {
 	const struct unix_diag_rqlen *length = RTA_DATA(a);
 
-	view->queued = length->udiag_rqueue;
 	view->backlog = length->udiag_wqueue;
 }
 
@@ -101,7 +100,7 @@ static int unix_view_take_attribute(struct arena *arena, const struct rtattr *a,
 	else if (a->rta_type == UNIX_DIAG_VFS && size >= sizeof(struct unix_diag_vfs))
 		unix_view_take_file(a, view);
 	else if (a->rta_type == UNIX_DIAG_RQLEN && size >= sizeof(struct unix_diag_rqlen))
-		unix_view_take_queue(a, view);
+		unix_view_take_backlog(a, view);
 	else if (a->rta_type == UNIX_DIAG_SHUTDOWN && size >= 1)
 		view->shutdown = *(const uint8_t *)RTA_DATA(a);
 	return 0;
@@ -195,12 +194,4 @@ const struct unix_view *unix_view_find(const struct unix_view_table *table, uint
 	if (!table->n || ino == 0 || ino > UINT32_MAX)
 		return NULL;
 	return bsearch(&key, table->v, table->n, sizeof(key), unix_view_compare);
-}
-
-const struct unix_view *unix_view_find_listener(const struct unix_view_table *table, const struct unix_view *like)
-{
-	for (size_t i = 0; like->name_size && i < table->n; i++)
-		if (table->v[i].state == UNIX_VIEW_LISTEN && unix_view_same_name(&table->v[i], like))
-			return &table->v[i];
-	return NULL;
 }

@@ -6,7 +6,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 struct arena;
 struct err;
@@ -14,7 +13,7 @@ struct err;
 enum { UNIX_VIEW_LISTEN = 10 }; /* TCP_LISTEN, which unix sockets share */
 
 struct unix_view {
-	uint32_t ino;     /* 0: no process has it open; it waits to be accepted */
+	uint32_t ino;
 	uint32_t peer;    /* inode of the socket it is connected to; 0: none, or that one is closed */
 	uint8_t type;     /* SOCK_* */
 	uint8_t state;    /* TCP_* */
@@ -23,7 +22,6 @@ struct unix_view {
 	const char *name; /* as it was bound, or inherited from a listening socket; an abstract one begins with NUL */
 	size_t name_size; /* without the NUL that ends a path; 0: it has none */
 	uint32_t file_dev, file_ino; /* of a path: what it led to when it was bound; the kernel's own device number */
-	uint32_t queued;  /* bytes, or connections that wait to be accepted */
 	uint32_t backlog; /* LISTEN: how many may wait */
 	const uint32_t *waiting; /* LISTEN: inodes of the sockets that wait to be accepted; 0: it is closed */
 	size_t n_waiting;
@@ -39,11 +37,3 @@ int unix_view_dump(struct arena *arena, struct unix_view_table *ret, struct err 
 
 /* NULL when there is no such socket. */
 const struct unix_view *unix_view_find(const struct unix_view_table *table, uint64_t ino);
-
-/* The listening socket of this type and name; NULL when there is none. */
-const struct unix_view *unix_view_find_listener(const struct unix_view_table *table, const struct unix_view *like);
-
-static inline bool unix_view_same_name(const struct unix_view *a, const struct unix_view *b)
-{
-	return a->type == b->type && a->name_size == b->name_size && memcmp(a->name, b->name, a->name_size) == 0;
-}

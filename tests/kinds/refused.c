@@ -21,9 +21,10 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
+
+#include "unix_common.h"
 
 /*
  * One thing that cannot be saved, named by the argument. It is put at fd 42. The
@@ -137,31 +138,64 @@ static void put_netlink(void)
 	put(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
 }
 
-static void put_unix(const char *name, size_t size, bool listening)
+/* True in a process that goes on by itself, outside the tree. */
+static bool leave_tree(void)
 {
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	int fd = (int)check_call(socket(AF_UNIX, SOCK_STREAM, 0));
-
-	memcpy(a.sun_path, name, size);
-	check_call(bind(fd, (struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size)));
-	if (listening)
-		check_call(listen(fd, 1));
-	put(fd);
+	if (check_call(fork()) != 0)
+		return false;
+	if (fork() != 0)
+		_exit(0);
+	setsid();
+	return true;
 }
 
-static void put_unix_listening(void)
+/* The server is outside the tree. */
+static void put_unix_outside(void)
 {
-	put_unix("a socket", sizeof("a socket"), true);
+	int listening = unix_listening(SOCK_STREAM, "a socket", 1), told[2];
+
+	check_call(pipe(told));
+	if (leave_tree()) {
+		int fd = accept(listening, NULL, NULL);
+
+		close(listening);
+		close(told[0]);
+		close(told[1]);
+		while (read(fd, told, sizeof(told)) > 0)
+			;
+		_exit(0);
+	}
+	put(unix_connected(SOCK_STREAM, "a socket"));
+	check_call(close(listening));
+	check_call(close(told[1]));
+	check(read(told[0], told, 1) == 0);
+	check_call(close(told[0]));
 }
 
-static void put_unix_abstract(void)
+/* Nobody can see what it has sent. */
+static void put_unix_waits(void)
 {
-	put_unix("\0torpor test", sizeof("\0torpor test") - 1, false);
+	int listening = unix_listening(SOCK_STREAM, "a socket", 1);
+
+	put(unix_connected(SOCK_STREAM, "a socket"));
+	check_call(send(PLACE, "x", 1, 0));
+	check_call(dup2(listening, PLACE - 1));
+	check_call(close(listening));
 }
 
-static void put_in_flight(void)
+static void put_unix_left(void)
 {
-	int ends[2], null = (int)check_call(open("/dev/null", O_RDONLY));
+	int client;
+
+	put(unix_listening(SOCK_STREAM, "a socket", 1));
+	client = unix_connected(SOCK_STREAM, "a socket");
+	check_call(send(client, "x", 1, 0));
+	check_call(close(client));
+}
+
+static void put_in_flight(int fd)
+{
+	int ends[2];
 	char control[CMSG_SPACE(sizeof(int))] = { 0 };
 	struct iovec iov = { (char[]){ "x" }, 1 };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
@@ -172,9 +206,20 @@ static void put_in_flight(void)
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &null, sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(int));
 	check_call(sendmsg(ends[1], &m, 0));
+	check_call(close(fd));
 	put(ends[0]);
+}
+
+static void put_flying_epoll(void)
+{
+	put_in_flight((int)check_call(epoll_create1(0)));
+}
+
+static void put_flying_pidfd(void)
+{
+	put_in_flight((int)check_call(syscall(SYS_pidfd_open, getpid(), 0)));
 }
 
 static int terminal(int *ret_slave)
@@ -313,8 +358,9 @@ static const struct {
 	{ "owner_outside", put_owner_outside },
 	{ "io_uring", put_io_uring }, { "userfaultfd", put_userfaultfd }, { "secretmem", put_secretmem },
 	{ "tcp_listening", put_tcp_listening }, { "tcp_connected", put_tcp_connected }, { "udp", put_udp },
-	{ "netlink", put_netlink }, { "unix_listening", put_unix_listening }, { "unix_abstract", put_unix_abstract },
-	{ "in_flight", put_in_flight }, 
+	{ "netlink", put_netlink }, { "unix_outside", put_unix_outside }, { "unix_waits", put_unix_waits },
+	{ "unix_left", put_unix_left }, { "flying_epoll", put_flying_epoll }, { "flying_pidfd", put_flying_pidfd },
+	
 	{ "terminal_line", put_terminal_line }, { "terminal_packet", put_terminal_packet },
 	{ "terminal_unopened", put_terminal_unopened },
 	{ "message_queue", put_message_queue }, { "gone_directory", put_gone_directory },

@@ -30,7 +30,7 @@ from selfcheck import Program  # noqa: E402
 
 # Of those that stand for themselves, the name is that of the kind. lock and owner are what any kind may have.
 KINDS = """device directory epoll eventfd inotify lock owner path_handle pidfd pipe proc_file pty regular_file
-signalfd tcp_connection timerfd unix_name unix_pair""".split()
+signalfd tcp_connection timerfd unix_datagram unix_flight unix_name unix_pair""".split()
 
 # What refused.c can put at fd 42, and what torpor must say of it.
 REFUSED = {
@@ -49,6 +49,11 @@ REFUSED = {
     "terminal_line": "is the master of a terminal with line discipline 27",
     "terminal_packet": "is the master of a terminal in packet mode, with an unread event",
     "terminal_unopened": "is the master of a terminal with unread output, whose slave torpor cannot open",
+    "unix_outside": "(refused), which is outside the tree (a socket)",
+    "unix_waits": "has sent something and waits to be accepted",
+    "unix_left": "with a connection that was closed before it was accepted",
+    "flying_epoll": "has anon_inode:[eventpoll] in its queue, which cannot be made again there (epoll)",
+    "flying_pidfd": "in its queue, which cannot be made again there (pidfd)",
     "message_queue": "is a POSIX message queue",
     "gone_directory": "is a directory that is no longer found by this path",
     "gone_handle": "is a handle (O_PATH) of a file that is no longer found by this path",

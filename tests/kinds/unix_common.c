@@ -88,12 +88,12 @@ void check_peer(int fd, const char *expected)
 	check_address(&a, size, expected);
 }
 
-void put(int fd, const char *text)
+void say(int fd, const char *text)
 {
 	check(check_call(send(fd, text, strlen(text), MSG_NOSIGNAL)) == (long)strlen(text));
 }
 
-void put_to(int fd, const char *text, const char *name)
+void say_to(int fd, const char *text, const char *name)
 {
 	struct sockaddr_un a;
 	socklen_t size = address(name, &a);

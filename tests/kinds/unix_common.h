@@ -16,8 +16,8 @@ int unix_connected(int type, const char *name);
 void check_name(int fd, const char *expected);
 void check_peer(int fd, const char *expected);
 
-void put(int fd, const char *text);
-void put_to(int fd, const char *text, const char *name);
+void say(int fd, const char *text);
+void say_to(int fd, const char *text, const char *name);
 
 /* A whole message is this. */
 void get(int fd, const char *text);

@@ -21,10 +21,10 @@ static void make(int type, int ends[2])
 
 static void fill_messages(int ends[2])
 {
-	put(ends[1], "one");
-	put(ends[1], "");
-	put(ends[1], "and two");
-	put(ends[0], "the other way");
+	say(ends[1], "one");
+	say(ends[1], "");
+	say(ends[1], "and two");
+	say(ends[0], "the other way");
 }
 
 static void fill_many(void)
@@ -48,7 +48,7 @@ static void setup_options(void)
 	check_call(setsockopt(options[1], SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time)));
 	check_call(setsockopt(options[1], SOL_SOCKET, SO_RCVLOWAT, &(int){ 7 }, sizeof(int)));
 	make(SOCK_STREAM, peeked);
-	put(peeked[1], "peeked at");
+	say(peeked[1], "peeked at");
 	check_call(setsockopt(peeked[0], SOL_SOCKET, SO_PEEK_OFF, &(int){ 3 }, sizeof(int)));
 }
 
@@ -58,9 +58,9 @@ static int orphaned(int type, const char *unread, const char *lost)
 
 	make(type, ends);
 	if (unread)
-		put(ends[1], unread);
+		say(ends[1], unread);
 	if (lost)
-		put(ends[0], lost);
+		say(ends[0], lost);
 	check_call(close(ends[1]));
 	return ends[0];
 }
@@ -70,19 +70,19 @@ void setup(const char *argument)
 	(void)argument;
 	signal(SIGPIPE, SIG_IGN);
 	make(SOCK_STREAM | SOCK_NONBLOCK, stream);
-	put(stream[0], "first ");
-	put(stream[0], "second");
-	put(stream[1], "back");
+	say(stream[0], "first ");
+	say(stream[0], "second");
+	say(stream[1], "back");
 	copy = (int)check_call(fcntl(stream[1], F_DUPFD_CLOEXEC, 90));
 	make(SOCK_DGRAM | SOCK_CLOEXEC, datagram);
 	fill_messages(datagram);
 	make(SOCK_SEQPACKET, sequence);
 	fill_messages(sequence);
 	make(SOCK_STREAM, half);
-	put(half[0], "before the end");
+	say(half[0], "before the end");
 	check_call(shutdown(half[0], SHUT_WR));
 	make(SOCK_DGRAM, deaf);
-	put(deaf[1], "heard");
+	say(deaf[1], "heard");
 	check_call(shutdown(deaf[0], SHUT_RD));
 	make(SOCK_STREAM, empty);
 	setup_options();
@@ -100,7 +100,7 @@ void setup(const char *argument)
 static void second_answers(void)
 {
 	get(both[1], "to the second");
-	put(both[1], "and back");
+	say(both[1], "and back");
 }
 
 static void verify_stream(void)
@@ -113,11 +113,11 @@ static void verify_stream(void)
 	get_nothing(stream[1]);
 	get(stream[0], "back");
 	get_nothing(stream[0]);
-	put(stream[0], "first ");
-	put(stream[0], "second");
-	put(copy, "back");
+	say(stream[0], "first ");
+	say(stream[0], "second");
+	say(copy, "back");
 	get_nothing(empty[0]);
-	put(empty[0], "x");
+	say(empty[0], "x");
 	get(empty[1], "x");
 }
 
@@ -175,10 +175,10 @@ static void verify_orphans(void)
 	get_end(half[1]);
 	check(send(orphan, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
 	check(send(half[0], "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
-	put(half[1], "the living half");
+	say(half[1], "the living half");
 	get(half[0], "the living half");
 	check(send(deaf[1], "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
-	put(deaf[0], "it can speak");
+	say(deaf[0], "it can speak");
 	get(deaf[1], "it can speak");
 	check(send(alone, "x", 1, MSG_NOSIGNAL) == -1 && errno == ENOTCONN);
 	check(option(alone, SO_TYPE) == SOCK_DGRAM);
@@ -206,7 +206,7 @@ void verify(void)
 	verify_options();
 	verify_orphans();
 	verify_many();
-	put(both[0], "to the second");
+	say(both[0], "to the second");
 	second_task_run(second_answers);
 	get(both[0], "and back");
 }
