@@ -13,7 +13,7 @@
 
 enum script_op_code {
 	SCRIPT_SYSCALL = 0,
-	SCRIPT_THREAD = 1, /* clone3(args[0], args[1]); the child executes the script at args[2] */
+	SCRIPT_THREAD = 1, /* clone3(args[0], args[1]); the child executes the script at args[2]; args[3]: struct steer, or 0 */
 };
 
 enum script_flag {
@@ -34,7 +34,8 @@ struct script {
 	uint32_t n;
 	uint32_t done; /* how many have been executed; n: all went well */
 	uint64_t stack; /* SCRIPT_THREAD: top of the stack for the new thread's runner */
+	uint64_t tid;   /* of the thread that is to execute it; 0: whoever does */
 };
 
 _Static_assert(sizeof(struct script_op) == 80, "layout is shared with the runner");
-_Static_assert(sizeof(struct script) == 24, "layout is shared with the runner");
+_Static_assert(sizeof(struct script) == 32, "layout is shared with the runner");

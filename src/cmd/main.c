@@ -91,10 +91,22 @@ static void show_progress(void *data, const char *what, uint64_t done, uint64_t 
 		cmd_format_bytes(rate, (unsigned long long)((double)done * NS / (double)(now - p->started_ns))));
 }
 
+static void show_count(void *data, const char *what, uint64_t done, uint64_t limit)
+{
+	struct cmd_progress *p = data;
+	unsigned long long now = clock_now_ns(CLOCK_MONOTONIC);
+
+	if (now - p->started_ns < NS / 2 || now - p->shown_ns < NS / 10)
+		return;
+	p->shown_ns = now;
+	fprintf(stderr, "\r\033[K%s: %lu of at most %lu", what, done, limit);
+}
+
 void cmd_progress_init(struct cmd_progress *p)
 {
 	*p = (struct cmd_progress){ .started_ns = clock_now_ns(CLOCK_MONOTONIC) };
-	p->progress = (struct progress){ isatty(STDERR_FILENO) ? show_progress : NULL, p };
+	if (isatty(STDERR_FILENO))
+		p->progress = (struct progress){ show_progress, show_count, p };
 }
 
 void cmd_progress_done(struct cmd_progress *p)

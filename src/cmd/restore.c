@@ -59,6 +59,32 @@ static int restore_parse_fd(struct restore_options *o, const char *arg)
 	return 0;
 }
 
+static int restore_parse_tier(struct restore_options *o, const char *arg)
+{
+	static const char *const names[] = {
+		[TIER_AUTO] = "auto", [TIER_CAP] = "cap", [TIER_ROOT] = "root", [TIER_USERNS] = "userns", [TIER_FORK] = "fork",
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(arg, names[i]) == 0) {
+			o->tier = (enum tier)i;
+			return 0;
+		}
+	}
+	return cmd_usage(&cmd_restore, "--tier is one of auto, cap, root, userns, fork, not '%s'", arg);
+}
+
+static int restore_parse_limit(struct restore_options *o, const char *arg)
+{
+	char *end;
+
+	errno = 0;
+	o->fork_limit = strtoull(arg, &end, 10);
+	if (errno || *end || end == arg || *arg == '-')
+		return cmd_usage(&cmd_restore, "--fork-limit needs a number, not '%s'", arg);
+	return 0;
+}
+
 static int restore_parse(struct restore_options *o, struct foreground *f, int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -67,6 +93,8 @@ static int restore_parse(struct restore_options *o, struct foreground *f, int ar
 		{ "fd", required_argument, NULL, 'f' },
 		{ "allow-changed-files", no_argument, NULL, 'a' },
 		{ "allow-foreign-image", no_argument, NULL, 'o' },
+		{ "tier", required_argument, NULL, 't' },
+		{ "fork-limit", required_argument, NULL, 'l' },
 		{ 0 },
 	};
 	int c, status;
@@ -81,6 +109,10 @@ static int restore_parse(struct restore_options *o, struct foreground *f, int ar
 			o->allow_changed = true;
 		else if (c == 'o')
 			o->allow_foreign = true;
+		else if (c == 't' && (status = restore_parse_tier(o, optarg)))
+			return status;
+		else if (c == 'l' && (status = restore_parse_limit(o, optarg)))
+			return status;
 		else if (c == 'f' && (status = restore_parse_fd(o, optarg)))
 			return status;
 		else if (c == 1 && o->path)
@@ -221,6 +253,7 @@ static int restore_run(const struct cmd_globals *g, int argc, char **argv)
 	struct foreground f = { .tty = -1, .signals = -1 };
 	struct restore_options o = { .streams = { 0, 1, 2 },
 				     .pid_wait_ms = PID_WAIT_MS,
+				     .fork_limit = FORK_LIMIT_DEFAULT,
 				     .ready = restore_ready,
 				     .ready_data = &f,
 				     .log = &g->log };
@@ -260,6 +293,8 @@ const struct cmd cmd_restore = {
 		"  -d, --detach        return when the processes run again, and print the root's PID\n"
 		"      --pidfile FILE  write the root's PID to FILE\n"
 		"      --fd N=WHAT     join stream N (0 to 2) to torpor's own (inherit), /dev/null (null) or a file\n"
+		"      --tier TIER     cap, root, fork; auto: the best that works (torpor check shows which do)\n"
+		"      --fork-limit N  tier fork: make at most N processes until the PIDs come up (1000000)\n"
 		"      --allow-changed-files  accept files that changed since the dump\n"
 		"      --allow-foreign-image  accept an image that another user could have written\n",
 	.run = restore_run,

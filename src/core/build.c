@@ -92,24 +92,15 @@ void build_go(struct build *b)
 
 static _Noreturn void build_task(struct build *b, size_t index);
 
-static pid_t build_clone(pid_t pid, uint64_t flags, int exit_signal)
-{
-	struct clone_args args = {
-		.flags = flags,
-		.exit_signal = flags & CLONE_PARENT ? 0 : (uint64_t)exit_signal,
-		.set_tid = (uint64_t)&pid,
-		.set_tid_size = 1,
-	};
-	cleanup_privilege struct privilege p = privilege_raise(PRIVILEGE_CHECKPOINT);
-
-	return sys_clone3(&args);
-}
-
 static int build_clone_failed(pid_t pid, int number, struct err *e)
 {
 	if (number == -EEXIST) {
 		err_set(e, ERR_STATE, 0, "the PID %d is taken", pid);
 		return err_help(e, "end the process that holds it, or wait until it has ended");
+	}
+	if (number == -ETIME) {
+		err_set(e, ERR_STATE, 0, "the PID %d has not come up within the limit of forks", pid);
+		return err_help(e, "a higher --fork-limit");
 	}
 	err_sys(e, number, "making a process with the PID %d", pid);
 	if (number == -EPERM)
@@ -122,7 +113,7 @@ static void build_birth(struct build *b, size_t index, uint64_t flags)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 	int exit_signal = pb->has_exit_signal && pb->exit_signal <= 64 ? (int)pb->exit_signal : SIGCHLD;
-	pid_t pid = build_clone(pb->pid, flags, exit_signal);
+	pid_t pid = pids_clone(b->pids, b->progress, pb->pid, flags, exit_signal);
 
 	if (pid == 0)
 		build_task(b, index);
@@ -145,7 +136,7 @@ static void build_reap(pid_t pid)
 static void build_session_standin(struct build *b, size_t first)
 {
 	const struct plan *p = b->plan;
-	pid_t pid = build_clone(p->tasks[first].pb->sid, 0, SIGCHLD);
+	pid_t pid = pids_clone(b->pids, b->progress, p->tasks[first].pb->sid, 0, SIGCHLD);
 
 	if (pid < 0) {
 		struct err e = ERR_INIT;
@@ -206,7 +197,7 @@ static pid_t build_group_standin(struct build *b, const struct plan_task *t)
 
 	if (!t->makes_group || getpgrp() == t->pb->pgid)
 		return 0;
-	pid = build_clone(t->pb->pgid, 0, SIGCHLD);
+	pid = pids_clone(b->pids, b->progress, t->pb->pgid, 0, SIGCHLD);
 	if (pid < 0) {
 		struct err e = ERR_INIT;
 
@@ -243,6 +234,7 @@ static void build_groups(struct build *b, size_t index, struct restore_task *rt)
 	pid_t standin;
 
 	meeting_arrive(b, 1);
+	pids_reap_strays(b->pids);
 	if (t->pb->pgid == t->pb->pid)
 		build_join(b, t->pb);
 	standin = build_group_standin(b, t);
@@ -283,6 +275,22 @@ static uint64_t script_bytes(const Pb__Task *pb, const struct memory_load *m)
 	return bytes;
 }
 
+/* The page of struct steer, where the runner can reach it. NULL where TIDs are chosen by clone3. */
+static int build_map_steer(const struct build *b, const struct task_restore *tr, void **ret, struct err *e)
+{
+	char *p;
+
+	*ret = NULL;
+	if (b->pids->steer.way == PID_SET_TID || tr->pb->n_threads == 1)
+		return 0;
+	p = region_alloc(tr->region, 2 * MEMORY_PAGE);
+	if (!p)
+		return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
+	p += -(uintptr_t)p % MEMORY_PAGE;
+	*ret = mremap(b->pids, 0, MEMORY_PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, p);
+	return *ret == MAP_FAILED ? err_sys(e, errno, "mapping what tells how to choose TIDs") : 0;
+}
+
 static int build_thread_script(const struct task_restore *tr, const Pb__Thread *th, struct script **ret, struct err *e)
 {
 	struct script_builder b;
@@ -290,12 +298,17 @@ static int build_thread_script(const struct task_restore *tr, const Pb__Thread *
 	if (script_begin(&b, tr->region, thread_script_ops(tr->pb, th), e) < 0 || thread_restore(tr, th, &b, e) < 0)
 		return -1;
 	*ret = b.script;
+	b.script->tid = (uint64_t)th->tid;
 	return script_finish(&b, e);
 }
 
 /* The other threads: each starts in the runner, with its saved TID, and executes its own script. */
-static int build_threads(const struct task_restore *tr, struct script_builder *leader, struct err *e)
+static int build_threads(const struct build *b, const struct task_restore *tr, struct script_builder *leader, struct err *e)
 {
+	void *steer;
+
+	if (build_map_steer(b, tr, &steer, e) < 0)
+		return -1;
 	for (size_t i = 1; i < tr->pb->n_threads; i++) {
 		const Pb__Thread *th = tr->pb->threads[i];
 		struct clone_args args = {
@@ -312,7 +325,7 @@ static int build_threads(const struct task_restore *tr, struct script_builder *l
 			return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
 		if (build_thread_script(tr, th, &script, e) < 0)
 			return -1;
-		script_thread(leader, "making a thread with its TID", at, sizeof(args), script);
+		script_thread(leader, "making a thread with its TID", at, sizeof(args), script, steer);
 	}
 	return 0;
 }
@@ -348,7 +361,7 @@ static int build_script(struct build *b, struct memory_load *m, const struct tas
 	/* Behind the last close: a task that closes any fd of a file loses its POSIX locks on it. */
 	if (lock_restore_script(tr->pb, tr->region, &s, e) < 0)
 		return -1;
-	if (signals_restore(tr, &s, e) < 0 || build_threads(tr, &s, e) < 0 || timers_restore(tr, &s, e) < 0 ||
+	if (signals_restore(tr, &s, e) < 0 || build_threads(b, tr, &s, e) < 0 || timers_restore(tr, &s, e) < 0 ||
 	    limits_restore_script(tr, &s, e) < 0 || thread_restore(tr, tr->pb->threads[0], &s, e) < 0)
 		return -1;
 	*ret = s.script;
@@ -412,7 +425,8 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 	struct arena arena = ARENA_INIT;
 	struct err e = ERR_INIT;
-	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .progress = b->progress };
+	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .progress = b->progress,
+				 .keeps_exe = !b->sets_exe };
 	struct restore_task rt = {
 		.arena = &arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
 	};
@@ -435,7 +449,7 @@ static _Noreturn void build_task(struct build *b, size_t index)
 pid_t build_root(struct build *b, struct err *e)
 {
 	const Pb__Task *pb = b->plan->tasks[0].pb;
-	pid_t pid = build_clone(pb->pid, 0, SIGCHLD);
+	pid_t pid = pids_clone(b->pids, b->progress, pb->pid, 0, SIGCHLD);
 
 	if (pid < 0) {
 		build_clone_failed(pb->pid, pid, e);

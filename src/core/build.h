@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 
+#include "core/pids.h"
 #include "core/plan.h"
 #include "inode/inode.h"
 #include "kinds/kind.h"
@@ -28,6 +29,8 @@ struct build {
 	const struct inode_restore *inodes;
 	const int *object_fds;
 	struct meeting *meeting;
+	struct pids *pids;     /* how PIDs are chosen */
+	bool sets_exe;         /* may /proc/PID/exe be set? */
 	pid_t coordinator;
 	const struct progress *progress;
 	struct build_region {

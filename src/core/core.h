@@ -51,9 +51,16 @@ void dump_result_done(struct dump_result *result);
 
 /* ---- restore ---- */
 
+/* Ways of working, by the privilege that they need (torpor-check(1)). */
+enum tier { TIER_AUTO, TIER_CAP, TIER_ROOT, TIER_USERNS, TIER_FORK };
+
+enum { FORK_LIMIT_DEFAULT = 1000000 };
+
 struct restore_options {
 	const char *path;
 	int streams[3];      /* what the saved standard streams are joined to; -1: nothing */
+	enum tier tier;      /* TIER_AUTO: the best that works */
+	uint64_t fork_limit; /* TIER_FORK: how many processes may be made until the PIDs come up */
 	bool allow_changed;  /* accept files that changed since the dump */
 	bool allow_foreign;  /* accept an image that another user could have written */
 	unsigned pid_wait_ms; /* how long to wait for PIDs that only zombies hold */

@@ -818,7 +818,7 @@ void probe_tiers(const struct probe_outcome *outcomes, struct probe_tier ret[PRO
 		{ "cap", "the user's own programs, same PIDs, with CAP_CHECKPOINT_RESTORE", .implemented = true },
 		{ "root", "as cap, and programs of every user", .implemented = true },
 		{ "userns", "no privilege; same PIDs in a user and PID namespace" },
-		{ "fork", "no privilege; forks until the PID comes up" },
+		{ "fork", "no privilege; forks until the PID comes up", .implemented = true },
 	};
 
 	for (size_t i = 0; i < PROBE_TIERS; i++) {

@@ -44,6 +44,7 @@ struct restore {
 	int *object_fds;
 	struct build build;
 	struct obstacle_list notes;
+	struct pids *pids;
 	void *shared;
 	size_t shared_size;
 };
@@ -171,6 +172,48 @@ static int restore_check_pids(struct restore *r, struct err *e)
 	return 0;
 }
 
+/* How PIDs are chosen, which is all that tells the tiers apart that work in the namespaces of the caller. */
+static int restore_choose_way(const struct restore *r, enum pid_way *ret, struct err *e)
+{
+	int found = pids_find_way(ret);
+
+	if (r->o->tier == TIER_USERNS)
+		return err_set(e, ERR_USAGE, 0, "tier userns is not written yet");
+	if (r->o->tier == TIER_ROOT && geteuid() != 0)
+		return err_set(e, ERR_PERMISSION, 0, "tier root: torpor does not run as root");
+	if (r->o->tier == TIER_FORK) {
+		*ret = PID_FORK;
+		return 0;
+	}
+	if (r->o->tier == TIER_AUTO && (found < 0 || *ret == PID_FORK)) {
+		*ret = PID_FORK;
+		log_say(r->o->log, LOG_NOTE, "tier fork: torpor may not choose PIDs, and makes processes until they come up");
+		return 0;
+	}
+	if (found < 0 || *ret == PID_FORK) {
+		err_set(e, ERR_PERMISSION, 0, "torpor may not choose PIDs");
+		return err_help(e, "%s", privilege_why_not() ?: "give it the capability: setcap cap_checkpoint_restore=ep torpor");
+	}
+	return 0;
+}
+
+static int restore_choose_tier(struct restore *r, struct err *e)
+{
+	enum pid_way way;
+
+	if (restore_choose_way(r, &way, e) < 0)
+		return -1;
+	r->pids = pids_new(way, r->o->fork_limit, e);
+	if (!r->pids)
+		return -1;
+	if (way == PID_LAST_PID)
+		log_say(r->o->log, LOG_INFO, "clone3 with set_tid is not there: PIDs are chosen by ns_last_pid");
+	for (size_t i = 0; i < r->plan.n_tasks; i++)
+		if (pids_foresee(r->pids, r->plan.tasks[i].pb->pid, e) < 0)
+			return -1;
+	return 0;
+}
+
 static int restore_plan(struct restore *r, struct err *e)
 {
 	if (plan_make(&r->plan, r->meta, r->image, &r->arena, e) < 0 || restore_check_kernel(r, e) < 0)
@@ -178,7 +221,7 @@ static int restore_plan(struct restore *r, struct err *e)
 	for (size_t i = 0; i < r->plan.n_tasks; i++)
 		if (r->plan.tasks[i].pb->state != PB__TASK_STATE__ZOMBIE && creds_check(r->plan.tasks[i].pb, e) < 0)
 			return -1;
-	return restore_check_pids(r, e);
+	return restore_check_pids(r, e) < 0 ? -1 : restore_choose_tier(r, e);
 }
 
 /* ---- objects ---- */
@@ -243,7 +286,8 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 	}
 	r->build = (struct build){
 		.plan = &r->plan, .image = r->image, .inodes = &r->inodes, .object_fds = r->object_fds,
-		.meeting = r->shared, .coordinator = getpid(), .progress = r->o->progress,
+		.meeting = r->shared, .coordinator = getpid(), .pids = r->pids,
+		.sets_exe = privilege_can(PRIVILEGE_CHECKPOINT), .progress = r->o->progress,
 		.regions = (struct build_region *)((struct meeting *)r->shared + 1),
 	};
 	return 0;
@@ -283,6 +327,9 @@ static pid_t restore_make_tasks(struct restore *r, struct err *e)
 		goto abandon;
 	if (trace_release(&r->build, e) < 0)
 		goto abandon;
+	if (!r->build.sets_exe && obstacle_add(&r->notes, "N-EXE", root, r->meta->tasks[0]->comm, "restore with the capability",
+					       "its link /proc/%d/exe, and those of its descendants, lead to torpor", root) < 0)
+		log_say(r->o->log, LOG_NOTE, "the links /proc/PID/exe lead to torpor");
 	restore_report_notes(r);
 	return root;
 abandon:
@@ -331,6 +378,7 @@ pid_t core_restore(const struct restore_options *o, struct err *e)
 	place_settle(&r.objects, root < 0);
 	inode_restore_done(&r.inodes, root < 0);
 	setrlimit(RLIMIT_NOFILE, &files);
+	pids_free(r.pids);
 	if (r.shared)
 		munmap(r.shared, r.shared_size);
 	image_close(r.image);

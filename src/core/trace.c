@@ -118,6 +118,8 @@ static bool trace_may_end(const struct build *b, pid_t pid, int status)
 
 	if (atomic_load(&b->meeting->failed))
 		return false;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == PID_STRAY)
+		return true; /* another process had snatched the number that it should have got */
 	return t ? t->pb->state == PB__TASK_STATE__ZOMBIE : WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 

@@ -412,7 +412,7 @@ static int load_set_mm(struct memory_load *m, struct script_builder *b, struct e
 		.end_data = s->end_data, .start_brk = s->start_brk, .brk = s->brk, .start_stack = s->start_stack,
 		.arg_start = s->arg_start, .arg_end = s->arg_end, .env_start = s->env_start, .env_end = s->env_end,
 		.auxv = region_put(&m->region, s->auxv.data, s->auxv.len), .auxv_size = (uint32_t)s->auxv.len,
-		.exe_fd = s->exe < m->inodes->n ? (uint32_t)m->inodes->v[s->exe].fd : (uint32_t)-1,
+		.exe_fd = s->exe < m->inodes->n && !m->keeps_exe ? (uint32_t)m->inodes->v[s->exe].fd : (uint32_t)-1,
 	};
 	void *p = region_put(&m->region, &map, sizeof(map));
 

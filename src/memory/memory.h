@@ -80,6 +80,7 @@ struct memory_load {
 	const Pb__AddressSpace *space;
 	uint32_t owner;
 	const struct progress *progress;
+	bool keeps_exe; /* /proc/PID/exe cannot be set: it stays as it is */
 	struct region region;
 	uint64_t *place; /* for each mapping: where it stands until the switch */
 };

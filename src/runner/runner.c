@@ -6,20 +6,47 @@
  * flat piece of position-independent code without data; it sees only abi/ and
  * arch/. What it executes is decided by host code (src/target/script.h).
  *
- * #syscalls whatever the script says, getpid gettid tgkill
+ * #syscalls whatever the script says, getpid gettid tgkill; and for steering PIDs: clone exit wait4 kill futex open
+ * #syscalls read write close sched_yield
  */
 
 #include <stdint.h>
 
 #include "abi/script.h"
 #include "arch/x86_64/syscall.h"
+#include "runner/steer.h"
 
-enum { NR_GETPID = 39, NR_GETTID = 186, NR_TGKILL = 234, SIGSTOP_NR = 19 };
+enum { NR_SCHED_YIELD = 24, NR_GETPID = 39, NR_EXIT = 60, NR_GETTID = 186, NR_TGKILL = 234, SIGSTOP_NR = 19 };
+enum { CLONE_FLAGS = 0, CLONE_STACK = 5, CLONE_STACK_SIZE = 6 }; /* words of struct clone_args */
 
 void runner_main(void *arg);
 
+/* Until a thread has come out with its TID: another process may have snatched the number. */
+static int64_t runner_steer_thread(const struct script_op *op, struct steer *steer)
+{
+	const uint64_t *clone_args = (const uint64_t *)op->args[0];
+	struct script *script = (struct script *)op->args[2];
+	uint64_t pid = (uint64_t)steer_call(NR_GETPID, 0, 0, 0, 0);
+	int64_t tid;
+
+	steer_lock(steer, (int32_t)script->tid);
+	do {
+		tid = steer_to(steer, (int64_t)script->tid, ~0ull);
+		if (tid < 0)
+			break;
+		tid = arch_clone_thread(clone_args[CLONE_FLAGS], clone_args[CLONE_STACK] + clone_args[CLONE_STACK_SIZE], runner_main,
+					script);
+		while (tid > 0 && tid != (int64_t)script->tid && steer_call(NR_TGKILL, pid, (uint64_t)tid, 0, 0) == 0)
+			steer_call(NR_SCHED_YIELD, 0, 0, 0, 0); /* it leaves the stack that the next one needs */
+	} while (tid > 0 && tid != (int64_t)script->tid);
+	steer_unlock(steer, (int32_t)script->tid);
+	return tid;
+}
+
 static int64_t runner_execute(const struct script_op *op)
 {
+	if (op->code == SCRIPT_THREAD && op->args[3])
+		return runner_steer_thread(op, (struct steer *)op->args[3]);
 	if (op->code == SCRIPT_THREAD)
 		return arch_clone3_thread(op->args[0], op->args[1], runner_main, (void *)op->args[2]);
 	return arch_syscall(op->nr, op->args);
@@ -45,6 +72,8 @@ __attribute__((section(".text.head"))) void runner_main(void *arg)
 	struct script *script = arg;
 	struct script_op *op = (struct script_op *)script->ops;
 
+	if (script->tid && (uint64_t)steer_call(NR_GETTID, 0, 0, 0, 0) != script->tid)
+		steer_call(NR_EXIT, PID_STRAY, 0, 0, 0);
 	for (; script->done < script->n; script->done++, op++) {
 		op->result = runner_execute(op);
 		if (op->result < 0 && (op->flags & SCRIPT_MUST))

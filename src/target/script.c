@@ -103,14 +103,14 @@ void script_syscall(struct script_builder *b, unsigned flags, const char *note, 
 }
 
 void script_thread(struct script_builder *b, const char *note, const void *clone_args, size_t size,
-		   const struct script *thread)
+		   const struct script *thread, const void *steer)
 {
 	struct script_op *op = script_append(b);
 
 	if (op)
 		*op = (struct script_op){ .code = SCRIPT_THREAD,
 					  .flags = SCRIPT_MUST,
-					  .args = { (uint64_t)clone_args, size, (uint64_t)thread },
+					  .args = { (uint64_t)clone_args, size, (uint64_t)thread, (uint64_t)steer },
 					  .note = (uint64_t)note };
 }
 

@@ -52,9 +52,9 @@ void script_syscall(struct script_builder *b, unsigned flags, const char *note, 
 #define script_call(b, flags, note, nr, ...)                                                                  \
 	script_syscall((b), (flags), (note), (nr), (const uint64_t[6]){ __VA_ARGS__ })
 
-/* Append the start of a thread that executes `thread`'s script. `clone_args` lies in the region. */
+/* Append the start of a thread that executes `thread`'s script. `clone_args` and `steer` (may be NULL) lie in the region. */
 void script_thread(struct script_builder *b, const char *note, const void *clone_args, size_t size,
-		   const struct script *thread);
+		   const struct script *thread, const void *steer);
 
 int script_finish(struct script_builder *b, struct err *e);
 

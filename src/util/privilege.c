@@ -132,6 +132,13 @@ bool privilege_exceeds_caller(void)
 	return geteuid() == 0 || (sets_get(&s) && (s.permitted & ~grantable));
 }
 
+bool privilege_can(uint64_t capabilities)
+{
+	struct capability_sets s;
+
+	return sets_get(&s) && !(capabilities & ~s.permitted);
+}
+
 static struct privilege privilege_set(struct capability_sets *s, uint64_t effective)
 {
 	struct privilege p = { .before = s->effective, .changed = effective != s->effective };

@@ -35,6 +35,9 @@ struct privilege {
 	bool changed;
 };
 
+/* Could these be raised? */
+bool privilege_can(uint64_t capabilities);
+
 struct privilege privilege_raise(uint64_t capabilities);
 struct privilege privilege_none(void);
 void privilege_lower(struct privilege *p);

@@ -7,7 +7,8 @@
 #include <stdint.h>
 
 struct progress {
-	void (*step)(void *data, const char *what, uint64_t done, uint64_t total); /* bytes */
+	void (*step)(void *data, const char *what, uint64_t done, uint64_t total);  /* bytes */
+	void (*count)(void *data, const char *what, uint64_t done, uint64_t limit); /* something else, at most `limit` */
 	void *data;
 };
 
@@ -16,4 +17,10 @@ static inline void progress_step(const struct progress *p, const char *what, uin
 {
 	if (p && p->step)
 		p->step(p->data, what, done, total);
+}
+
+static inline void progress_count(const struct progress *p, const char *what, uint64_t done, uint64_t limit)
+{
+	if (p && p->count)
+		p->count(p->data, what, done, limit);
 }

@@ -39,15 +39,6 @@ def capabilities(pid, name):
     return int(status_of(pid)[name], 16)
 
 
-def plain(t):
-    """A copy of torpor without a file capability."""
-    path = os.path.join(t.setup.folder, "bin", "plain")
-    if not os.path.exists(path):
-        shutil.copyfile(t.setup.binary, path)
-        os.chmod(path, 0o755)
-    return path
-
-
 def as_user(t, *options):
     """A launcher: setpriv to the ordinary user, with these options."""
     account = t.setup.account
@@ -126,7 +117,7 @@ def waits(t):
 def ambient(t):
     """An ambient capability serves as well as one of the file, and goes no further."""
     root, steps = hold(t)
-    t.setup.binary = t.setup.dumper = plain(t)
+    t.setup.give_up_capability()
     t.launcher = as_user(t, *AMBIENT)
     wake(t, root, steps)
 
@@ -140,7 +131,7 @@ def capable_program(t):
         raise Failure(f"the program holds {before}")
     t.dump(root)
     refused(t, root, "it held capabilities .* that you do not have")
-    t.setup.binary = plain(t)
+    t.setup.give_up_capability()
     t.launcher = as_user(t, *AMBIENT)
     t.restore(root)
     same_credentials(root, before, "after the restore")

@@ -40,15 +40,6 @@ def program(t, name):
     return binary
 
 
-def without_capability(t):
-    path = os.path.join(t.setup.folder, "bin", "plain")
-    if not os.path.exists(path):
-        with open(t.setup.binary, "rb") as file, open(path, "wb") as copy:
-            copy.write(file.read())
-        os.chmod(path, 0o755)
-    t.setup.binary = t.setup.dumper = path
-
-
 def as_user(t, *options):
     account = t.setup.account
     return ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups", *options]
@@ -116,7 +107,7 @@ def check_capability(t):
 
 @case("check-nothing")
 def check_nothing(t):
-    without_capability(t)
+    t.setup.give_up_capability()
     probes, answer = check(t, [*ALWAYS, *NAMESPACES, "fork"], [*CAPABILITY, *OF_ROOT])
     for name in CAPABILITY:
         says(probes[name], "help", "CAP_CHECKPOINT_RESTORE")
@@ -134,7 +125,7 @@ def namespace_without_namespaces(t):
 @case("check-no-namespaces", needs=["unshare", "setpriv"])
 def check_no_namespaces(t):
     """The number of user namespaces is limited to none, by the sysctl itself."""
-    without_capability(t)
+    t.setup.give_up_capability()
     t.launcher = as_user(t) + namespace_without_namespaces(t)
     probes, answer = check(t, ALWAYS, [*NAMESPACES, *CAPABILITY])
     for name in NAMESPACES:
@@ -147,7 +138,7 @@ def check_no_namespaces(t):
 @case("check-filtered-namespaces")
 def check_filtered_namespaces(t):
     """Namespaces are forbidden, and the sysctls do not say so."""
-    without_capability(t)
+    t.setup.give_up_capability()
     t.launcher = [program(t, "confine"), "namespaces", *as_user(t)]
     probes, answer = check(t, ALWAYS, [*NAMESPACES, *CAPABILITY])
     if tiers(answer)["userns"]["works"] or probes["user_ns"]["error"] != os.strerror(1):
@@ -205,7 +196,7 @@ def check_leaves_nothing(t):
 @case("check-process")
 def check_process(t):
     """What one process would meet: in words, and as JSON with an estimate."""
-    without_capability(t)
+    t.setup.give_up_capability()
     steps = Steps(t, ["step"])
     root = t.start([PYTHON, "-B", t.target("plain.py"), "16"])
     steps.advance(3, seconds=30)

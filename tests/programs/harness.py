@@ -343,6 +343,22 @@ class Setup:
     def __init__(self, folder, binary, account):
         self.folder, self.binary, self.account = folder, binary, account
         self.dumper = binary  # may be a copy without any capability
+        self.tier = None
+
+    def give_up_capability(self):
+        """From now on, torpor is a copy without any capability."""
+        path = os.path.join(self.folder, "bin", "plain")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if not os.path.exists(path):
+            shutil.copyfile(self.binary, path)  # not its capability
+            os.chmod(path, 0o755)
+        self.binary = self.dumper = path
+
+    def work_in(self, tier):
+        """Restore in this tier; without any capability where it needs none."""
+        self.tier = tier
+        if tier in ("userns", "fork"):
+            self.give_up_capability()
 
     def user_arguments(self):
         if self.account is None:
@@ -464,6 +480,8 @@ class Context:
         self.calls += 1
         binary = self.setup.dumper if arguments[0] == "dump" else self.setup.binary
         argv = [*self.launcher, binary, *map(str, arguments)]
+        if arguments[0] == "restore" and self.setup.tier:
+            argv += ["--tier", self.setup.tier]
         if self.launcher:
             more["user"] = False  # it becomes the user itself
         with self.output(f"{self.calls}.out") as out, self.output(f"{self.calls}.err") as err:

@@ -168,6 +168,7 @@ def main():
     default = os.path.join(harness.HERE, "..", "..", "build", "torpor")
     parser.add_argument("--torpor", default=os.path.normpath(default))
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--tier", help="restore in this tier")
     parser.add_argument("-j", type=int, default=1, dest="jobs")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
@@ -187,6 +188,8 @@ def main():
     harness.become_subreaper()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     setup = make_setup(os.path.abspath(options.torpor))
+    if options.tier:
+        setup.work_in(options.tier)
     counts = run(setup, cases, options.jobs)
     return close(setup, counts)
 

@@ -12,7 +12,6 @@ import fnmatch
 import glob
 import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -168,6 +167,7 @@ def main(folder, description):
     parser.add_argument("--torpor", default=os.path.normpath(os.path.join(folder, "..", "..", "build", "torpor")))
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--dump-without-capability", action="store_true", help="only restore has the capability")
+    parser.add_argument("--tier", help="restore in this tier")
     parser.add_argument("-j", type=int, default=1, dest="jobs")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
@@ -183,8 +183,11 @@ def main(folder, description):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     setup = runner.make_setup(os.path.abspath(options.torpor))
     if options.dump_without_capability:
-        setup.dumper = shutil.copy(options.torpor, os.path.join(setup.folder, "torpor"))
-        os.chmod(setup.dumper, 0o755)
+        capable = setup.binary
+        setup.give_up_capability()
+        setup.binary = capable
+    if options.tier:
+        setup.work_in(options.tier)
     BINARIES = build(folder, os.path.join(setup.folder, "self"))
     counts = runner.run(setup, cases, options.jobs)
     return runner.close(setup, counts)

@@ -10,7 +10,6 @@ tests/kinds/common.h). How it is compiled, saved and restored: tests/programs/se
 
 import os
 import random
-import shutil
 import sys
 import time
 
@@ -100,8 +99,7 @@ def unseen_killed(t):
     """A dump without capability makes mappings in the program; killed at any moment, it leaves none."""
     program = Program(t, "unseen")
     before = maps_of(program.root)
-    t.setup.dumper = shutil.copyfile(t.setup.binary, os.path.join(t.base, "torpor"))
-    os.chmod(t.setup.dumper, 0o755)
+    t.setup.give_up_capability()
     for number in range(KILLS):
         pid, _ = t.torpor_start(["dump", program.root, "--keep-running", "--no-sync", "-o", t.image()])
         time.sleep(random.uniform(0.005, 0.08))

@@ -43,3 +43,49 @@ static inline int64_t arch_clone3_thread(uint64_t clone_args, uint64_t size, voi
 			 : "rcx", "r11", "memory");
 	return result;
 }
+
+/* The same by clone(2), for kernels without clone3: `stack` is the top of the child's stack. */
+static inline int64_t arch_clone_thread(uint64_t flags, uint64_t stack, void (*entry)(void *), void *arg)
+{
+	register void (*child_entry)(void *) __asm__("r12") = entry;
+	register void *child_arg __asm__("r13") = arg;
+	register uint64_t r10 __asm__("r10") = 0;
+	register uint64_t r8 __asm__("r8") = 0;
+	int64_t result;
+
+	__asm__ volatile("syscall\n\t"
+			 "test %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "xor %%ebp, %%ebp\n\t"
+			 "mov %%r13, %%rdi\n\t"
+			 "call *%%r12\n\t"
+			 "ud2\n\t"
+			 "1:"
+			 : "=a"(result)
+			 : "a"(56L), "D"(flags), "S"(stack), "d"(0L), "r"(r10), "r"(r8), "r"(child_entry), "r"(child_arg)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+
+/*
+ * A process that ends at once, and of which no tracer hears: clone(2) with CLONE_VM,
+ * CLONE_VFORK and CLONE_UNTRACED. Returns its PID, to be waited for with __WALL.
+ */
+static inline int64_t arch_vfork_exit(void)
+{
+	register uint64_t r10 __asm__("r10") = 0;
+	register uint64_t r8 __asm__("r8") = 0;
+	int64_t result;
+
+	__asm__ volatile("syscall\n\t"
+			 "test %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "mov $60, %%eax\n\t"
+			 "xor %%edi, %%edi\n\t"
+			 "syscall\n\t"
+			 "1:"
+			 : "=a"(result)
+			 : "a"(56L), "D"(0x804100L), "S"(0L), "d"(0L), "r"(r10), "r"(r8)
+			 : "rcx", "r11", "memory");
+	return result;
+}

@@ -3,7 +3,7 @@
 /*
  * without UID GID COMMAND...: run COMMAND as that user on what looks like an older
  * kernel: a seccomp filter answers as a kernel would that does not know
- * PAGEMAP_SCAN, userfaultfd, kcmp, PR_TIMER_CREATE_RESTORE_IDS, guard regions,
+ * clone3, PAGEMAP_SCAN, userfaultfd, kcmp, PR_TIMER_CREATE_RESTORE_IDS, guard regions,
  * the list of membarrier registrations, PTRACE_GET_RSEQ_CONFIGURATION. Started by
  * root: with no_new_privs instead, COMMAND would lose its file capability.
  */
@@ -28,6 +28,7 @@ static const struct {
 	unsigned value, answer;
 } rules[] = {
 	{ SYS_ioctl, 1, PAGEMAP_SCAN_LOW, ENOTTY },
+	{ SYS_clone3, ANY, 0, ENOSYS },
 	{ SYS_userfaultfd, ANY, 0, ENOSYS },
 	{ SYS_kcmp, ANY, 0, ENOSYS },
 	{ SYS_prctl, 0, TIMER_IDS, EINVAL },

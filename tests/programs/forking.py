@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tier fork: no capability and no namespace; PIDs come up by forking."""
+
+import os
+import re
+import subprocess
+
+from harness import Failure, PYTHON, Steps, case, finish, stat_of
+
+
+def hold(t, program="plain.py", labels=("step",)):
+    t.setup.work_in("fork")
+    steps = Steps(t, list(labels))
+    root = t.start([PYTHON, "-B", t.target(program), *(["4"] if program == "plain.py" else [])])
+    steps.advance(3, seconds=60)
+    return root, steps
+
+
+def woken(t, program, labels):
+    root, steps = hold(t, program, labels)
+    t.cycle(root, static=True)
+    steps.advance(3)
+    finish(t, root, steps)
+
+
+@case("fork-python")
+def python(t):
+    woken(t, "plain.py", ["step"])
+
+
+@case("fork-threads")
+def threads(t):
+    woken(t, "threads.py", [f"thread{k}" for k in range(8)])
+
+
+@case("fork-pool", limit=300)
+def pool(t):
+    woken(t, "pool.py", ["step"])
+
+
+def refused(t, root, *arguments):
+    t.statuses.clear()
+    before = set(os.listdir(t.work))
+    result = t.torpor("restore", t.image(), "--detach", *arguments, expect=1)
+    if set(os.listdir(t.work)) != before:
+        raise Failure("the refused restore left files")
+    return result.err
+
+
+@case("fork-limit")
+def limit(t):
+    """It is said beforehand that it would take too long, and how long."""
+    root, steps = hold(t)
+    t.dump(root)
+    for _ in range(20):
+        subprocess.run(["true"], check=True)
+    said = refused(t, root, "--fork-limit", 10)
+    told = re.search(rf"the PID {root} is about (\d+) forks away, some \d+ s; the limit is 10 forks", said)
+    if not told or int(told.group(1)) <= 10 or "--fork-limit" not in said:
+        raise Failure(f"not told how far away the PID is: {said!r}")
+    if stat_of(root):
+        raise Failure("the refused restore left a process")
+
+
+@case("fork-taken-pid")
+def taken(t):
+    root, steps = hold(t)
+    t.dump(root, keep=True)
+    said = refused(t, root)
+    if f"the PID {root} is taken by" not in said:
+        raise Failure(f"not told that the PID is taken: {said!r}")
+    steps.advance(3)
+    finish(t, root, steps)
+
+
+@case("tier-names")
+def names(t):
+    t.torpor("restore", t.image(), "--tier", "none", expect=2)
+    t.torpor("restore", t.image(), "--fork-limit", "-1", expect=2)
+    root, steps = hold(t)
+    t.dump(root)
+    t.setup.tier = None
+    for tier, words in (("cap", "may not choose PIDs"), ("root", "does not run as root")):
+        result = t.torpor("restore", t.image(), "--tier", tier, expect=3)
+        if words not in result.err:
+            raise Failure(f"--tier {tier}: {result}")
