@@ -100,25 +100,29 @@ static int pty_new_master(const char *path, uint32_t index, struct err *e)
 /* ---- its state ---- */
 
 /* An image may say anything; a queue that does not fit is not one that torpor wrote. */
+static int pty_unpack_bytes(const ProtobufCBinaryData *from, uint8_t *to, size_t *n, struct err *e)
+{
+	if (from->len > PTY_QUEUE_MAX - *n)
+		return err_set(e, ERR_IMAGE, 0, "more waits in a terminal than it can hold");
+	if (from->len)
+		memcpy(to + *n, from->data, from->len);
+	*n += from->len;
+	return 0;
+}
+
 static int pty_unpack_queue(const Pb__PtyMaster *pb, struct pty_queue *q, struct err *e)
 {
-	for (size_t i = 0; i < pb->n_lines; i++) {
-		if (i == PTY_LINES_MAX || pb->lines[i].len > PTY_QUEUE_MAX - q->n_input)
-			return err_set(e, ERR_IMAGE, 0, "a terminal has more lines waiting than it can hold");
-		memcpy(q->input + q->n_input, pb->lines[i].data, pb->lines[i].len);
-		q->n_input += pb->lines[i].len;
-		q->line_ends[q->n_lines++] = (uint32_t)q->n_input;
-	}
-	if (pb->input.len > PTY_QUEUE_MAX - q->n_input || pb->output.len > PTY_QUEUE_MAX)
-		return err_set(e, ERR_IMAGE, 0, "a terminal has more waiting than it can hold");
-	memcpy(q->input + q->n_input, pb->input.data, pb->input.len);
-	q->n_input += pb->input.len;
-	memcpy(q->output, pb->output.data, pb->output.len);
-	q->n_output = pb->output.len;
-	if (pb->stopped > PTY_STOPPED_BY_CALL)
-		return err_set(e, ERR_IMAGE, 0, "a terminal was stopped by an unknown cause");
+	if (pb->n_lines > PTY_LINES_MAX || pb->stopped > PTY_STOPPED_BY_CALL)
+		return err_set(e, ERR_IMAGE, 0, "what waits in a terminal is damaged");
 	q->stopped = pb->stopped;
-	return 0;
+	for (; q->n_lines < pb->n_lines; q->n_lines++) {
+		if (pty_unpack_bytes(&pb->lines[q->n_lines], q->input, &q->n_input, e) < 0)
+			return -1;
+		q->line_ends[q->n_lines] = (uint32_t)q->n_input;
+	}
+	if (pty_unpack_bytes(&pb->input, q->input, &q->n_input, e) < 0)
+		return -1;
+	return pty_unpack_bytes(&pb->output, q->output, &q->n_output, e);
 }
 
 /* Both the modes and what waits. */

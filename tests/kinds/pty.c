@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -22,7 +23,7 @@ struct pair {
 };
 
 static struct pair typed, raw, large, packet, exclusive, by_char, by_call, modes;
-static int second_slave, same_slave, peer_slave, sticky, sticky_too, unopened, closed, hung_up, hung_up_too;
+static int watcher, second_slave, same_slave, peer_slave, sticky, sticky_too, unopened, closed, hung_up, hung_up_too;
 
 static void make(struct pair *p, int flags)
 {
@@ -83,6 +84,9 @@ static void verify_typed(void)
 {
 	char text[64];
 
+	struct epoll_event event;
+
+	check(epoll_wait(watcher, &event, 1, 5000) == 1 && event.data.fd == typed.master);
 	check_read(typed.slave, "a line\n");
 	check(read(typed.slave, text, sizeof(text)) == 1 && text[0] == '\n');
 	check(read(typed.slave, text, sizeof(text)) == 0);
@@ -93,6 +97,7 @@ static void verify_typed(void)
 	check_arrives(second_slave, " not ended but now\n");
 	check_arrives(typed.master, "some output\r\n");
 	check_empty(typed.master);
+	check(epoll_wait(watcher, &event, 1, 0) == 0);
 	fill_typed();
 }
 
@@ -394,6 +399,9 @@ void setup(const char *argument)
 	(void)argument;
 	make(&typed, O_NONBLOCK);
 	set_modes(typed.slave, ECHO, 0);
+	watcher = (int)check_call(epoll_create1(0));
+	check_call(epoll_ctl(watcher, EPOLL_CTL_ADD, typed.master,
+			     &(struct epoll_event){ .events = EPOLLIN, .data.fd = typed.master }));
 	setup_modes();
 	make(&raw, O_NONBLOCK);
 	set_modes(raw.slave, ICANON | ECHO | ISIG | IEXTEN, OPOST);

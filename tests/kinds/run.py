@@ -285,6 +285,18 @@ def pty_renumbered(t):
     program.end()
 
 
+def stop_and_kill(t, pid):
+    """Kill torpor, if it is still there. Returns its PID and that of the process that it may have made."""
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        t.until(lambda: t.stands_still(pid), 10, "torpor does not stop")
+        torpor = harness.tree_of(pid)
+        os.kill(pid, signal.SIGKILL)
+        return torpor
+    except ProcessLookupError:
+        return []
+
+
 def pty_killed(t):
     """torpor is killed while it looks: what was typed, written and stopped is still there."""
     program = Program(t, "pty")
@@ -293,10 +305,7 @@ def pty_killed(t):
     for number in range(4 * harness.ROUNDS):
         pid, call = t.torpor_start(["check", program.root])
         time.sleep(random.uniform(0.1, 1) * took)
-        os.kill(pid, signal.SIGSTOP)
-        t.until(lambda: t.stands_still(pid), 10, "torpor does not stop")
-        torpor = harness.tree_of(pid)
-        os.kill(pid, signal.SIGKILL)
+        torpor = stop_and_kill(t, pid)
         t.until(lambda: not any(map(harness.stat_of, torpor)), 10, "the end of the process that looks into terminals")
         t.log(f"killed a torpor of {len(torpor)} processes")
         program.verify(f"after kill {number + 1}")

@@ -2,13 +2,21 @@
 """Whole terminals: a shell with its jobs, an editor, tmux and screen."""
 
 import os
+import pty
 import re
+import shutil
+import subprocess
 import time
 
-from harness import PYTHON, ROUNDS, SLOWER, Failure, case, read, stat_of
+from harness import ENVIRONMENT_PATH, PYTHON, ROUNDS, SLOWER, Failure, case, read, stat_of
 
-SHELL = ["bash", "--norc", "--noprofile", "-i"]
-ENVIRONMENT = {"TERM": "xterm", "INPUTRC": "/dev/null", "PS1": "shell> ", "HISTFILE": "", "SHELL": "/bin/bash"}
+ENVIRONMENT = {"TERM": "xterm", "INPUTRC": "/dev/null", "SHELL": "/bin/bash"}
+
+
+def shell_of(t):
+    """The command of an interactive shell that shows only what is expected."""
+    rc = t.write("rc", "PS1='shell> '\nHISTFILE=\nbind 'set enable-bracketed-paste off'\n")
+    return ["bash", "--rcfile", rc, "-i"]
 
 
 # ---- a shell on the terminal of a Python program ----
@@ -18,7 +26,7 @@ class Pane:
 
     def __init__(self, t):
         self.t, self.seen = t, 0
-        self.root = t.start([PYTHON, "-B", t.target("pane.py"), "80", "24", *SHELL], environment=ENVIRONMENT)
+        self.root = t.start([PYTHON, "-B", t.target("pane.py"), "80", "24", *shell_of(t)], environment=ENVIRONMENT)
         t.until(lambda: os.path.exists(t.path("keys")), 20, "the FIFO for the keys")
         self.expect("shell> ")
 
@@ -65,7 +73,7 @@ class Pane:
 def shell(t):
     """Variables, history, the foreground job, a stopped one, one in the background; half a line typed."""
     pane = Pane(t)
-    pane.command("bind 'set enable-bracketed-paste off'; x=0", "")
+    pane.command("x=0", "")
     pane.command("sleep 1000 & true", r"\[1\] \d+\r\n")
     pane.send("cat -u\n")
     pane.child("cat")
@@ -113,7 +121,7 @@ def editor(t):
     pane.expect("Stopped")
     t.cycle(pane.root)
     pane.send("fg\n")
-    pane.expect("line 1.*\n*.*last")
+    pane.expect("(?s)line 1.*last")
     t.compare_cycle(pane.root)
     pane.send(":wq\r")
     pane.expect("shell> ")
@@ -121,3 +129,180 @@ def editor(t):
     if read(t.path("text")) != expected:
         raise Failure(f"the editor wrote {read(t.path('text'))!r}")
     pane.end()
+
+
+@case("pane-nested", needs=["bash", "script"])
+def nested(t):
+    """A terminal within a terminal: what script(1) shows and writes down; end of file by ^D, at last."""
+    pane = Pane(t)
+    shell = " ".join(shell_of(t)).replace(" -i", "")
+    pane.send(f"script -q -f -c '{shell}' typescript\n")
+    inner = pane.child("script")
+    pane.expect("shell> ")
+    pane.command("y=0", "")
+    for number in range(1, ROUNDS + 1):
+        t.cycle(pane.root)
+        pane.command("echo $((y += 1)) $PPID", rf"\n{number} {inner}\r\n")
+    pane.send("\x04")
+    pane.expect("exit\r\n")
+    pane.expect("shell> ")
+    pane.command("jobs; wc -l < typescript", r"\n\d+\r\n")
+    if f"{ROUNDS} {inner}" not in read(t.path("typescript")):
+        raise Failure(f"script wrote {read(t.path('typescript'))!r}")
+    pane.end()
+
+
+# ---- tmux and screen: a server, its shells, and clients that come and go ----
+
+class Server:
+    """What both have in common: commands to the server, and a client on a terminal of ours."""
+
+    def __init__(self, t):
+        self.t, self.clients = t, 0
+
+    def ask(self, *arguments):
+        """Run a command of the server's own program; what it prints."""
+        path = os.path.join(self.t.logs, "answer")
+        if os.path.exists(path):
+            os.unlink(path)
+        with self.t.output("answer") as out:
+            pid = self.t.popen([*self.program, *map(str, arguments)], subprocess.DEVNULL, out, out,
+                               environment={**ENVIRONMENT, **self.environment})
+        status = self.t.wait_exit(pid, 20)
+        if status != 0:
+            raise Failure(f"{arguments} ended with status {status}: {read(path)}")
+        return read(path)
+
+    def expect(self, window, pattern, seconds=20):
+        """Wait until a window shows the pattern."""
+        try:
+            self.t.until(lambda: re.search(pattern, self.shown(window), re.M), seconds, "", pause=0.01)
+        except Failure:
+            raise Failure(f"{pattern!r} is not in window {window}: {self.shown(window)!r}")
+
+    def attach(self, pattern):
+        """A client on a terminal: it is shown what is there, types a command, and goes away."""
+        master, slave = pty.openpty()
+        self.t.setup.own(os.ttyname(slave))
+        pid = self.t.popen(["setsid", "-c", *self.program, *self.attaching], slave, slave, slave, session=False,
+                           environment={**ENVIRONMENT, **self.environment})
+        os.close(slave)
+        client = Shown(self.t, master)
+        client.expect(pattern)
+        self.clients += 1
+        os.write(master, f"echo typed by $((6 * 7)) {self.clients}\r".encode())
+        client.expect(f"typed by 42 {self.clients}")
+        os.write(master, self.detaching)
+        client.expect("detached")
+        self.t.wait_exit(pid, 20)
+        os.close(master)
+
+
+class Shown:
+    """What a program shows on a terminal of ours."""
+
+    def __init__(self, t, master):
+        self.t, self.master, self.text = t, master, ""
+        os.set_blocking(master, False)
+
+    def expect(self, pattern):
+        def found():
+            try:
+                self.text += os.read(self.master, 65536).decode("utf-8", "replace")
+            except OSError:  # nothing yet, or the end
+                pass
+            return re.search(pattern, self.text)
+        try:
+            self.t.until(found, 20, "")
+        except Failure:
+            raise Failure(f"{pattern!r} was not shown, but {self.text[-700:]!r}")
+
+
+class Tmux(Server):
+    def __init__(self, t):
+        super().__init__(t)
+        self.program = ["tmux", "-S", t.path("socket"), "-f", "/dev/null"]
+        self.attaching, self.detaching, self.environment = ["attach", "-t", ":0"], b"\x02d", {}
+        self.ask("new-session", "-d", "-x", "80", "-y", "24", " ".join(shell_of(t)))
+        self.ask("set-option", "-g", "assume-paste-time", "0")  # keys are keys, however fast they come
+        self.root = int(self.ask("display-message", "-p", "#{pid}"))
+
+    def window(self):
+        return int(self.ask("new-window", "-P", "-F", "#{window_index}", " ".join(shell_of(self.t))))
+
+    def send(self, window, text):
+        self.ask("send-keys", "-t", f":{window}", "-l", text)
+
+    def shown(self, window):
+        return self.ask("capture-pane", "-p", "-t", f":{window}")
+
+    def end(self):
+        self.ask("kill-server")
+
+
+class Screen(Server):
+    def __init__(self, t):
+        super().__init__(t)
+        copy = shutil.copy(shutil.which("screen", path=ENVIRONMENT_PATH), t.path("program"))
+        os.chmod(copy, 0o755)  # set-group-ID programs cannot be saved by their user
+        os.mkdir(t.path("sockets"), 0o700)
+        t.setup.own(t.path("sockets"))
+        self.program, self.environment = [copy, "-S", "work"], {"SCREENDIR": t.path("sockets")}
+        self.attaching, self.detaching, self.windows = ["-p", "0", "-r"], b"\x01d", 1
+        self.ask("-dm", "-c", "/dev/null", *shell_of(t))
+        self.root = int(t.until(lambda: os.listdir(t.path("sockets")), 10, "the socket")[0].split(".")[0])
+
+    def window(self):
+        self.ask("-X", "screen", *shell_of(self.t))
+        self.windows += 1
+        return self.windows - 1
+
+    def send(self, window, text):
+        self.ask("-p", window, "-X", "stuff", text)
+
+    def shown(self, window):
+        path = self.t.path("hardcopy")
+        if os.path.exists(path):
+            os.unlink(path)
+        self.ask("-p", window, "-X", "hardcopy", path)
+        return self.t.until(lambda: read(path), 10, "what is shown")
+
+    def end(self):
+        self.ask("-X", "quit")
+
+
+@case("tmux", needs=["tmux", "bash", "vim.tiny"], server=Tmux)
+@case("screen", needs=["screen", "bash", "vim.tiny"], server=Screen)
+def multiplexer(t, server):
+    """Two shells, one of them with an editor, ten rounds; a client before, in between and afterwards."""
+    server = server(t)
+    shell, other = 0, server.window()
+    server.expect(shell, "shell>$")
+    server.send(shell, "x=0\r")
+    server.expect(other, "shell>$")
+    server.send(other, "vim.tiny -u NONE text\r")
+    server.expect(other, "^~")
+    server.send(other, "i")
+    server.attach("x=0")
+    for number in range(1, ROUNDS + 1):
+        t.cycle(server.root)
+        server.send(shell, "echo $((x += 1)) $(stty size)\r")
+        server.expect(shell, rf"^{number} \d+ 80")
+        server.send(other, f"line {number}\r")
+        server.expect(other, f"line {number}$")
+        if number == ROUNDS // 2:
+            server.attach(f"{number} ")
+    t.compare_cycle(server.root)
+    server.attach(f"{ROUNDS} ")
+    server.send(other, "\x1b\x1a")
+    server.expect(other, "Stopped")
+    t.cycle(server.root)
+    server.send(other, "fg\r")
+    server.expect(other, "^line 2$")
+    server.send(other, ":wq\r")
+    t.until(lambda: os.path.exists(t.path("text")), 10, "the text")
+    server.expect(other, "shell>$")
+    if read(t.path("text")) != "".join(f"line {n}\n" for n in range(1, ROUNDS + 1)) + "\n":
+        raise Failure(f"the editor wrote {read(t.path('text'))!r}")
+    server.end()
+    t.wait_exit(server.root, 10)
