@@ -105,7 +105,8 @@ static int dump_collect_tasks(struct dump *d, struct err *e)
 static int dump_collect(struct dump *d, struct err *e)
 {
 	d->collect = (struct collect){ .arena = d->arena, .tree = &d->tree, .obstacles = &d->result->obstacles,
-				       .inodes = &d->inodes, .choice = d->o->choice };
+				       .inodes = &d->inodes, .choice = d->o->choice,
+				       .look_only = d->o->check_only };
 	d->image = pb_new(d->arena, Pb__Image, pb__image__init);
 	if (!d->image)
 		return err_nomem(e);

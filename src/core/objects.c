@@ -158,7 +158,7 @@ ProtobufCMessage *object_unpack(struct arena *arena, const Pb__Object *o, struct
 }
 
 /* Second ends that no object asked for: their side was closed in the saved tree. */
-static void objects_close_stash(struct restore_objects *r)
+void objects_done(struct restore_objects *r)
 {
 	for (size_t i = 0; i < r->n_stash; i++)
 		if (r->stash[i].fd >= 0)
@@ -203,7 +203,7 @@ static int objects_make(struct restore_objects *r, const Pb__Image *img, struct 
 		if (o->fd < 0)
 			return object_wrap(img, i, e);
 	}
-	objects_close_stash(r);
+	objects_done(r);
 	for (size_t i = 0; kinds[i]; i++)
 		if (kinds[i]->restore_all && kinds[i]->restore_all(r, e) < 0)
 			return -1;
@@ -243,6 +243,20 @@ int objects_complete(struct restore_objects *r, const Pb__Image *img, const int 
 		if (object_complete(r, img->objects[i], fds[i], e) < 0)
 			return object_wrap(img, i, e);
 	return 0;
+}
+
+void objects_release(struct restore_objects *r, const Pb__Image *img)
+{
+	for (size_t i = 0; i < img->n_objects; i++) {
+		const struct kind *kind = kind_by_tag(img->objects[i]->kind);
+		const ProtobufCMessage *m;
+
+		if (!kind->release)
+			continue;
+		m = object_unpack(r->arena, img->objects[i], &ERR_INIT);
+		if (m)
+			kind->release(r, m);
+	}
 }
 
 bool core_terminal_modes(const Pb__Image *image, struct termios *ret)

@@ -21,5 +21,11 @@ int objects_complete(struct restore_objects *r, const Pb__Image *img, const int 
 int objects_lead(struct restore_task *r, struct err *e);
 int objects_group(struct restore_task *r, struct err *e);
 
+/* In the coordinator, when the tree is about to run and nothing can fail any more. */
+void objects_release(struct restore_objects *r, const Pb__Image *img);
+
+/* Close what is still stashed. */
+void objects_done(struct restore_objects *r);
+
 /* In a task: give every slot its object, complete what is at home here, close all else below `fd_base`. */
 int objects_install(struct restore_task *r, size_t task_index, int fd_base, struct err *e);

@@ -325,6 +325,7 @@ static pid_t restore_make_tasks(struct restore *r, struct err *e)
 		goto abandon;
 	if (r->o->ready && r->o->ready(r->o->ready_data, root, r->meta, e) < 0)
 		goto abandon;
+	objects_release(&r->objects, r->meta);
 	if (trace_release(&r->build, e) < 0)
 		goto abandon;
 	if (!r->build.sets_exe && obstacle_add(&r->notes, "N-EXE", root, r->meta->tasks[0]->comm, "restore with the capability",
@@ -375,6 +376,7 @@ pid_t core_restore(const struct restore_options *o, struct err *e)
 	if (root == 0)
 		root = restore_check_owner(&r, e) < 0 ? -1 : restore_run(&r, e);
 	restore_close_objects(&r);
+	objects_done(&r.objects);
 	place_settle(&r.objects, root < 0);
 	inode_restore_done(&r.inodes, root < 0);
 	setrlimit(RLIMIT_NOFILE, &files);

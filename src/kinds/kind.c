@@ -60,7 +60,7 @@ int kind_reopen(const struct fd_view *v, int flags, struct err *e)
 	return fd;
 }
 
-int kind_keep(struct collect *c, int fd, void (*end)(int fd), struct err *e)
+int kind_keep(struct collect *c, int fd, void (*end)(int fd, void *data), void *data, struct err *e)
 {
 	struct kind_kept *kept = arena_grow(c->arena, c->kept, c->n_kept, sizeof(*kept));
 
@@ -69,18 +69,16 @@ int kind_keep(struct collect *c, int fd, void (*end)(int fd), struct err *e)
 		return err_nomem(e);
 	}
 	c->kept = kept;
-	kept[c->n_kept++] = (struct kind_kept){ fd, end };
+	kept[c->n_kept++] = (struct kind_kept){ fd, end, data };
 	return 0;
 }
 
 void kind_release_kept(struct collect *c, bool ended)
 {
-	for (size_t i = 0; i < c->n_kept; i++) {
-		if (ended)
-			c->kept[i].end(c->kept[i].fd);
-		close(c->kept[i].fd);
-	}
-	c->n_kept = 0;
+	for (size_t i = 0; ended && i < c->n_kept; i++)
+		c->kept[i].end(c->kept[i].fd, c->kept[i].data);
+	while (c->n_kept)
+		close(c->kept[--c->n_kept].fd);
 }
 
 int kind_set_status_flags(int fd, unsigned flags, struct err *e)

@@ -77,9 +77,12 @@ struct collect {
 	struct fd_views views; /* every fd of the tree */
 	struct collect_choice choice;
 	struct inet_view_table inet; /* every TCP socket of the machine, if the tree has any */
-	struct kind_kept {     /* fds of the tree that must outlive it; see kind_keep() */
+	bool look_only;        /* nothing will be saved */
+	struct tcp_lock *tcp_lock;   /* of connections that are kept alive; NULL: none yet */
+	struct kind_kept {     /* fds that must outlive the tree; see kind_keep() */
 		int fd;
-		void (*end)(int fd);
+		void (*end)(int fd, void *data);
+		void *data;
 	} *kept;
 	size_t n_kept;
 };
@@ -203,6 +206,12 @@ struct kind {
 	 */
 	int (*last)(struct restore_objects *r, int fd, const ProtobufCMessage *m, struct err *e);
 
+	/*
+	 * Nothing can fail any more, and the tree runs as soon as all objects are
+	 * released; their fds are closed, but what last() stashed is there. NULL: nothing.
+	 */
+	void (*release)(struct restore_objects *r, const ProtobufCMessage *m);
+
 	/* One line for people ("listening on ...", a path); into buf. NULL: only the name is shown. */
 	void (*describe)(const ProtobufCMessage *m, char *buf, size_t size);
 };
@@ -226,10 +235,10 @@ int kind_steal(const struct fd_view *v, struct err *e);
 /*
  * Some things are not to end in the way that the end of their program ends them.
  * A duplicate of such an fd (it is ours from now on, also on failure) is kept
- * until the tree is gone; `end` is called just before it is closed. If the tree
- * is not ended, it is only closed.
+ * until the tree is gone; then `end` is called, and when it has been called for
+ * all, the last one is closed first. If the tree is not ended, they are only closed.
  */
-int kind_keep(struct collect *c, int fd, void (*end)(int fd), struct err *e);
+int kind_keep(struct collect *c, int fd, void (*end)(int fd, void *data), void *data, struct err *e);
 
 /* Close what is kept; `ended`: the tree is gone. */
 void kind_release_kept(struct collect *c, bool ended);

@@ -37,7 +37,7 @@ void tcp_set_port(struct sockaddr_storage *a, unsigned port)
 		((struct sockaddr_in *)a)->sin_port = htons((uint16_t)port);
 }
 
-static struct in6_addr tcp_mapped(const struct sockaddr_storage *a)
+struct in6_addr tcp_mapped(const struct sockaddr_storage *a)
 {
 	struct in6_addr mapped = { .s6_addr = { [10] = 0xff, [11] = 0xff } };
 

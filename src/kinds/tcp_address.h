@@ -3,8 +3,15 @@
 
 /* Addresses of TCP sockets: IPv4, IPv6, and IPv4 as IPv6 sockets show it, which compare as equal. */
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <sys/socket.h>
+
+/* Where one end of a connection is, and the other, as this one's socket sees it: their family is the socket's. */
+struct tcp_end {
+	struct sockaddr_storage local;  /* port 0: any */
+	struct sockaddr_storage remote;
+};
 
 /* Room for an address in words. */
 enum { TCP_ADDRESS_TEXT = 80 };
@@ -16,6 +23,9 @@ socklen_t tcp_address_size(const struct sockaddr_storage *a);
 
 unsigned tcp_port(const struct sockaddr_storage *a);
 void tcp_set_port(struct sockaddr_storage *a, unsigned port);
+
+/* The address as IPv6 has it: an IPv4 one as ::ffff:A.B.C.D. */
+struct in6_addr tcp_mapped(const struct sockaddr_storage *a);
 
 /* Replace the address by the loopback's of the same family. */
 void tcp_set_loopback(struct sockaddr_storage *a);

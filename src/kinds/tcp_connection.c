@@ -9,7 +9,9 @@
  *   end; the listener it needs for that listens before those of the tree do.
  * - closed: an end of ours takes its place, and is closed again.
  * - not there yet (SYN_SENT): it is connected to again.
- * - outside the tree: with --tcp close, the program finds it reset.
+ * - outside the tree: with CAP_NET_ADMIN, it goes on as if nothing had happened
+ *   (tcp_repair.c), and meanwhile no packet reaches or leaves it (tcp_lock.c). With
+ *   --tcp close, the program finds it reset.
  */
 
 #include <errno.h>
@@ -25,15 +27,18 @@
 
 #include "kinds/inet_view.h"
 #include "kinds/kind.h"
+#include "kinds/tcp_lock.h"
 #include "kinds/tcp_options.h"
 #include "kinds/tcp_queue.h"
 #include "kinds/tcp_reconnect.h"
+#include "kinds/tcp_repair.h"
 #include "util/fd.h"
 
 enum { TCP_CONNECTION_TAG = 17 };
 enum tcp_connection_stash {
 	TCP_END = TCP_CONNECTION_TAG,            /* by its own inode number */
 	TCP_FIRST = TCP_CONNECTION_TAG | 1 << 8, /* a duplicate of the first end, by the second's number */
+	TCP_REPAIRED = TCP_CONNECTION_TAG | 2 << 8, /* a duplicate of what is still in repair, by its own number */
 };
 
 enum { TCP_RECEIVE = 1, TCP_SEND = 2 }; /* bits of shutdown */
@@ -136,13 +141,14 @@ static int tcp_refuse(struct collect *c, const struct fd_view *v, const char *he
 /* ---- dump: each way ---- */
 
 static const char help_close[] = "dump it with --tcp close, and the program finds the connection reset; "
-				 "or end it first";
+				 "or give torpor cap_net_admin, and it stays alive";
 
 /* Both ends go without a trace: whoever is restored finds the addresses free. */
-static void tcp_end_by_reset(int fd)
+static void tcp_end_by_reset(int fd, void *data)
 {
 	const struct linger reset = { .l_onoff = 1 };
 
+	(void)data;
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 }
 
@@ -150,7 +156,7 @@ static int tcp_keep_for_reset(struct collect *c, int fd, struct err *e)
 {
 	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 
-	return copy < 0 ? err_sys(e, errno, "duplicating a socket") : kind_keep(c, copy, tcp_end_by_reset, e);
+	return copy < 0 ? err_sys(e, errno, "duplicating a socket") : kind_keep(c, copy, tcp_end_by_reset, NULL, e);
 }
 
 static int tcp_collect_pair(struct collect *c, const struct fd_view *v, int fd, const struct inet_view *peer,
@@ -203,10 +209,111 @@ static int tcp_collect_orphan(struct collect *c, const struct fd_view *v, int fd
 	return tcp_keep_for_reset(c, fd, e);
 }
 
-static int tcp_collect_outside(struct collect *c, const struct fd_view *v, const char *why, Pb__TcpConnection *pb)
+static int tcp_collect_unaccepted(struct collect *c, const struct fd_view *v, Pb__TcpConnection *pb)
 {
 	pb->way = PB__TCP_WAY__TCP_RESET;
-	return c->choice.tcp_close ? 0 : tcp_refuse(c, v, help_close, why);
+	return c->choice.tcp_close ? 0 : tcp_refuse(c, v, "dump it with --tcp close, and the program finds the connection "
+						    "reset; or let the listener accept it first",
+						    "that its listener, which is in the tree, has not accepted yet");
+}
+
+/* ---- dump: kept alive ---- */
+
+/* The tree is gone: the lock must stay. It is no longer torpor's to report if it does not: the image is complete. */
+static void tcp_end_lock(int fd, void *lock)
+{
+	(void)fd;
+	tcp_lock_persist(lock, &ERR_INIT);
+}
+
+static void tcp_end_silently(int fd, void *data)
+{
+	(void)data;
+	tcp_repair_part(fd);
+}
+
+/* Every connection that leads outside, unless nothing is to be saved: then none is disturbed. */
+static int tcp_list_outside(struct collect *c, struct tcp_end **ret, size_t *ret_n, struct err *e)
+{
+	const struct inet_view *peer;
+	struct tcp_end *ends = NULL;
+	size_t n = 0;
+
+	for (uint32_t i = 0; !c->look_only && i < c->views.n_objects; i++) {
+		const struct fd_view *v = views_find_object(&c->views, i);
+
+		if (!tcp_connection_match(v) || v->inet->state == INET_VIEW_SYN_SENT ||
+		    tcp_find_peer(c, v, &peer) != TCP_PEER_OUTSIDE)
+			continue;
+		ends = arena_grow(c->arena, ends, n, sizeof(*ends));
+		if (!ends)
+			return err_nomem(e);
+		ends[n++] = (struct tcp_end){ v->inet->local, v->inet->remote };
+	}
+	*ret = ends;
+	*ret_n = n;
+	return 0;
+}
+
+/* One lock for all. It is kept before what it locks, and so is opened after that is closed. */
+static int tcp_begin_lock(struct collect *c, struct err *e)
+{
+	struct tcp_lock *lock = arena_new(c->arena, struct tcp_lock);
+	struct tcp_end *ends = NULL;
+	size_t n = 0;
+
+	if (!lock)
+		return err_nomem(e);
+	if (tcp_list_outside(c, &ends, &n, e) < 0 || tcp_lock_begin(lock, c->arena, ends, n, e) < 0 || kind_keep(c, lock->fd, tcp_end_lock, lock, e) < 0)
+		return -1;
+	c->tcp_lock = lock;
+	return 0;
+}
+
+/* Now that it is locked; it may have changed until then. */
+static int tcp_read_state(int fd, uint32_t *ret, struct err *e)
+{
+	struct tcp_info info;
+	socklen_t size = sizeof(info);
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+		return err_sys(e, errno, "TCP_INFO");
+	*ret = info.tcpi_state;
+	return 0;
+}
+
+static int tcp_collect_repair(struct collect *c, const struct fd_view *v, int fd, Pb__TcpConnection *pb, struct err *e)
+{
+	int copy;
+
+	if (tcp_read_state(fd, &pb->state, e) < 0)
+		return -1;
+	if (!tcp_state_is_known(pb->state))
+		return tcp_refuse(c, v, "try again", "that has ended just now");
+	pb->repair = pb_new(c->arena, Pb__TcpRepair, pb__tcp_repair__init);
+	if (!pb->repair)
+		return err_nomem(e);
+	pb->repair->lock = (char *)c->tcp_lock->name;
+	if (tcp_repair_collect(c->arena, fd, tcp_has_sent_end(pb->state), tcp_has_received_end(pb->state), pb->repair, e) < 0)
+		return -1;
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return copy < 0 ? err_sys(e, errno, "duplicating a socket") : kind_keep(c, copy, tcp_end_silently, NULL, e);
+}
+
+static int tcp_collect_outside(struct collect *c, const struct fd_view *v, int fd, Pb__TcpConnection *pb, struct err *e)
+{
+	static const char why[] = "whose other end is outside the tree";
+	struct err lock = ERR_INIT;
+
+	pb->way = c->choice.tcp_close ? PB__TCP_WAY__TCP_RESET : PB__TCP_WAY__TCP_REPAIR;
+	if (c->choice.tcp_close)
+		return 0;
+	if (!tcp_repair_is_permitted())
+		return tcp_refuse(c, v, help_close, why);
+	if (!c->tcp_lock && tcp_begin_lock(c, &lock) < 0)
+		return tcp_refuse(c, v, "dump it with --tcp close, and the program finds the connection reset",
+				  "whose other end is outside the tree, on a kernel that cannot lock it (nf_tables)");
+	return c->look_only ? 0 : tcp_collect_repair(c, v, fd, pb, e);
 }
 
 static int tcp_collect_way(struct collect *c, const struct fd_view *v, int fd, Pb__TcpConnection *pb, struct err *e)
@@ -223,10 +330,10 @@ static int tcp_collect_way(struct collect *c, const struct fd_view *v, int fd, P
 	case TCP_PEER_CLOSED:
 		return tcp_collect_orphan(c, v, fd, pb, e);
 	case TCP_PEER_WAITS:
-		return tcp_collect_outside(c, v, "that its listener, which is in the tree, has not accepted yet", pb);
+		return tcp_collect_unaccepted(c, v, pb);
 	case TCP_PEER_OUTSIDE:
 	default:
-		return tcp_collect_outside(c, v, "whose other end is outside the tree", pb);
+		return tcp_collect_outside(c, v, fd, pb, e);
 	}
 }
 
@@ -445,6 +552,20 @@ static int tcp_read_end(const Pb__TcpConnection *pb, struct tcp_end *ret, struct
 	return tcp_read_address(&pb->local, &ret->local, e) < 0 ? -1 : tcp_read_address(&pb->remote, &ret->remote, e);
 }
 
+static int tcp_restore_repair(const struct tcp_end *own, const Pb__TcpConnection *pb, struct err *e)
+{
+	const struct tcp_repaired c = {
+		.end = *own,
+		.received = pb->queue.data,
+		.n_received = pb->queue.len,
+		.end_received = tcp_has_received_end(pb->state),
+	};
+
+	if (!pb->repair)
+		return err_set(e, ERR_IMAGE, 0, "a TCP connection lacks its state");
+	return tcp_repair_restore(&c, pb->repair, e);
+}
+
 static int tcp_restore_way(struct restore_objects *r, const Pb__TcpConnection *pb, struct err *e)
 {
 	struct tcp_end own;
@@ -460,6 +581,8 @@ static int tcp_restore_way(struct restore_objects *r, const Pb__TcpConnection *p
 		return tcp_socket_new(own.local.ss_family, e);
 	case PB__TCP_WAY__TCP_RESET:
 		return tcp_make_reset(&own, pb, e);
+	case PB__TCP_WAY__TCP_REPAIR:
+		return tcp_restore_repair(&own, pb, e);
 	case PB__TCP_WAY__TCP_UNKNOWN:
 	default:
 		return err_set(e, ERR_IMAGE, 0, "a TCP connection is to come back in an unknown way (%d)", (int)pb->way);
@@ -473,25 +596,49 @@ static int tcp_connection_restore(struct restore_objects *r, const ProtobufCMess
 	return fd < 0 ? -1 : kind_raise_fd(fd, r->fd_base, e);
 }
 
+/* It stays in repair until nothing can fail any more: so it has no trace if something does. */
+static int tcp_keep_in_repair(struct restore_objects *r, int fd, const Pb__TcpConnection *pb, struct err *e)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, r->fd_base);
+
+	if (copy < 0)
+		return err_sys(e, errno, "duplicating a socket");
+	return kind_stash_put(r, TCP_REPAIRED, pb->inode, copy, e);
+}
+
+static void tcp_connection_release(struct restore_objects *r, const ProtobufCMessage *m)
+{
+	const Pb__TcpConnection *pb = (const Pb__TcpConnection *)m;
+	cleanup_close int fd = -1;
+
+	if (pb->way != PB__TCP_WAY__TCP_REPAIR)
+		return;
+	fd = kind_stash_take(r, TCP_REPAIRED, pb->inode);
+	if (pb->repair->lock)
+		tcp_lock_open(pb->repair->lock, &ERR_INIT);
+	tcp_repair_release(fd, pb->repair, tcp_has_sent_end(pb->state));
+}
+
 /* Now that every queue is full and the listeners listen. */
 static int tcp_connection_last(struct restore_objects *r, int fd, const ProtobufCMessage *m, struct err *e)
 {
 	const Pb__TcpConnection *pb = (const Pb__TcpConnection *)m;
 	struct tcp_end own;
 
-	(void)r;
 	if (tcp_read_end(pb, &own, e) < 0)
 		return -1;
 	if (pb->way == PB__TCP_WAY__TCP_CONNECTING && tcp_connect_again(fd, &own, e) < 0)
 		return -1;
 	if ((pb->way == PB__TCP_WAY__TCP_PAIR || pb->way == PB__TCP_WAY__TCP_ORPHAN) && tcp_shut(fd, pb, e) < 0)
 		return -1;
-	return tcp_options_restore(fd, pb, e) < 0 ? -1 : kind_set_status_flags(fd, pb->flags, e);
+	if (tcp_options_restore(fd, pb, e) < 0 || kind_set_status_flags(fd, pb->flags, e) < 0)
+		return -1;
+	return pb->way == PB__TCP_WAY__TCP_REPAIR ? tcp_keep_in_repair(r, fd, pb, e) : 0;
 }
 
 static void tcp_connection_describe(const ProtobufCMessage *m, char *buf, size_t size)
 {
-	static const char *const ways[] = { "?", "other end in the tree", "other end closed", "connecting", "reset at restore" };
+	static const char *const ways[] = { "?", "other end in the tree", "other end closed", "connecting", "reset at restore", "kept alive" };
 	const Pb__TcpConnection *pb = (const Pb__TcpConnection *)m;
 	char from[TCP_ADDRESS_TEXT], to[TCP_ADDRESS_TEXT];
 	struct tcp_end own;
@@ -512,5 +659,6 @@ const struct kind kind_tcp_connection = {
 	.collect = tcp_connection_collect,
 	.restore = tcp_connection_restore,
 	.last = tcp_connection_last,
+	.release = tcp_connection_release,
 	.describe = tcp_connection_describe,
 };

@@ -14,12 +14,6 @@
 
 struct err;
 
-/* Where one end of a connection is, and the other, as this one's socket sees it: their family is the socket's. */
-struct tcp_end {
-	struct sockaddr_storage local;  /* port 0: any */
-	struct sockaddr_storage remote;
-};
-
 struct tcp_route {
 	struct tcp_end active;  /* calls connect(2) */
 	struct tcp_end passive; /* is accepted */

@@ -8,6 +8,7 @@ Each program of this folder sets its state up and verifies it from inside (see c
 and restored: tests/programs/selfcheck.py.
 """
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -15,6 +16,7 @@ import pty
 import random
 import signal
 import socket
+import struct
 import sys
 import termios
 import threading
@@ -27,6 +29,10 @@ import harness  # noqa: E402
 import selfcheck  # noqa: E402
 from harness import Failure, Skip, case  # noqa: E402
 from selfcheck import Program  # noqa: E402
+
+CLONE_NEWNET = 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+NETLINK_NETFILTER, NFT_MSG_GETTABLE, NLM_F_REQUEST, NLM_F_DUMP = 12, 10 << 8 | 1, 1, 0x300
 
 # Of those that stand for themselves, the name is that of the kind. lock and owner are what any kind may have.
 KINDS = """device directory epoll eventfd inotify lock owner path_handle pidfd pipe proc_file pty regular_file
@@ -133,37 +139,53 @@ def inotify_replaced(t):
 # ---- TCP connections that lead outside ----
 
 class Server:
-    """Serves the connections of tcp_outside.c, which says what it does, in threads of this process."""
+    """Serves the connections of tcp_outside.c and tcp_kept.c, which say what it does, in threads of this process."""
 
-    def __init__(self, family=socket.AF_INET, host="127.0.0.1"):
+    def __init__(self, family=socket.AF_INET, work=None):
         self.listener = socket.socket(family)
-        self.listener.bind((host, 0))
+        self.listener.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
         self.listener.listen(50)
         self.port = self.listener.getsockname()[1]
-        self.connections = []  # kept open
+        self.work = work
+        self.go = threading.Event()  # those that are told to hold may read
+        self.connections = {}  # by what was said first; kept open
         self.ends = []  # what was read at the end of each: "end", or the name of an error
+        self.got = {}  # by those that were told to hold: whether they got what they should
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
         while True:
             connection, _ = self.listener.accept()
-            self.connections.append(connection)
             threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
 
     def serve(self, connection):
-        stream = connection.makefile("rb")
-        first = stream.readline()
+        stream = connection.makefile("rb", buffering=0)
+        first = stream.readline().decode().strip()
+        self.connections.setdefault(first, []).append(connection)
         try:
-            if first == b"say\n":
+            if first == "say":
                 connection.send(b"unread")
-            elif first == b"end\n":
+            elif first == "end":
                 connection.send(b"last")
                 connection.shutdown(socket.SHUT_WR)
-            while data := stream.read1():
-                connection.send(data)
+            elif first == "pour":
+                connection.sendall(bytes(i % 251 for i in range(3000000)))
+            elif first.startswith("hold"):
+                self.go.wait()
+                self.got[first] = self.read_stuffed(stream, first)
+            while data := stream.read(65536):
+                if first in ("echo", "say"):
+                    connection.send(data)
             self.ends.append("end")
         except OSError as e:
             self.ends.append(errno.errorcode[e.errno])
+
+    def read_stuffed(self, stream, first):
+        total = int(harness.read(os.path.join(self.work, "stuffed_end" if first == "hold end" else "stuffed")))
+        data = b""
+        while len(data) < total and (more := stream.read(65536)):
+            data += more
+        return data == bytes(i % 251 for i in range(total))
 
 
 def tcp_outside(t):
@@ -199,6 +221,51 @@ def tcp_close_keep_running(t):
     t.restore(program.root)
     program.verify("after the restore")
     program.end()
+
+
+def own_network(t):
+    """Go on in a network namespace of our own, with a loopback. Who may do that may keep connections alive."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+        raise Skip(f"a network namespace cannot be had: {os.strerror(ctypes.get_errno())}")
+    with socket.socket() as s:
+        fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+
+
+def tables_of(t):
+    """What nf_tables has: asked for by a dump of the tables."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as s:
+        s.send(struct.pack("IHHII", 20, NFT_MSG_GETTABLE, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + bytes(4))
+        data = s.recv(65536)
+    return data.count(b"torpor-")
+
+
+def tcp_kept(t, version):
+    """Connections to a server outside stay alive, which root can see to."""
+    own_network(t)
+    server = Server(socket.AF_INET if version == 4 else socket.AF_INET6, t.work)
+    program = Program(t, "tcp_kept", f"{version}:{server.port}")
+    t.until(lambda: len(server.connections) == 7, 5, f"the server has {server.connections}")
+    for number in range(3):
+        t.torpor("dump", program.root, "-o", t.image(), user=False)
+        if tables_of(t) != 1:
+            raise Failure(f"{tables_of(t)} locks are there while the program sleeps")
+        t.statuses.clear()
+        t.torpor("restore", t.image(), "--detach", user=False)
+        if tables_of(t) or server.ends != ["end"]:
+            raise Failure(f"{tables_of(t)} locks are there after the restore; connections ended: {server.ends}")
+        program.verify(f"after restore {number + 1}")
+        os.unlink(t.image())
+    server.connections["finished"][0].send(b"late")
+    t.write("all", "")
+    server.go.set()
+    program.verify("when all is read")
+    program.verify("a second time when all is read")
+    t.until(lambda: len(server.got) == 2, 10, f"what was held did not arrive: {server.got}")
+    if server.got != {"hold": True, "hold end": True}:
+        raise Failure(f"what was held did not arrive as it was sent: {server.got}")
+    t.until(lambda: server.ends == ["end"] * 2, 5, f"connections ended: {server.ends}")
+    program.end()
+    t.until(lambda: len(server.ends) == 8 and set(server.ends) == {"end"}, 5, f"connections ended: {server.ends}")
 
 
 # ---- standard streams that lead outside ----
@@ -351,6 +418,8 @@ def declare():
     case("outside-terminal")(outside_terminal)
     case("tcp-outside")(tcp_outside)
     case("tcp-close-keep-running")(tcp_close_keep_running)
+    for version in (4, 6):
+        case(f"tcp-kept-{version}", version=version)(tcp_kept)
     case("pty-renumbered")(pty_renumbered)
     case("pty-killed")(pty_killed)
     case("pty-locked-modes")(pty_locked_modes)
