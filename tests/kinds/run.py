@@ -30,6 +30,7 @@ import selfcheck  # noqa: E402
 from harness import Failure, Skip, case  # noqa: E402
 from selfcheck import Program  # noqa: E402
 
+KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "30"))
 CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 NETLINK_NETFILTER, NFT_MSG_GETTABLE, NLM_F_REQUEST, NLM_F_DUMP = 12, 10 << 8 | 1, 1, 0x300
@@ -268,6 +269,61 @@ def tcp_kept(t, version):
     t.until(lambda: len(server.ends) == 8 and set(server.ends) == {"end"}, 5, f"connections ended: {server.ends}")
 
 
+def kill_dumps(t, program):
+    """Kill torpor at random moments of a dump; the program must not notice, and no lock may be left."""
+    arguments = ["dump", program.root, "-o", t.image(), "--keep-running"]
+    whole = t.torpor(*arguments, user=False).seconds
+    killed = 0
+    for number in range(KILLS):
+        pid, call = t.torpor_start(arguments, user=False)
+        time.sleep(random.uniform(0, whole))  # any moment will do
+        if pid not in t.statuses and harness.stat_of(pid):
+            os.kill(pid, signal.SIGKILL)
+        killed += t.wait_exit(pid) == -signal.SIGKILL
+        t.until(lambda: not tables_of(t), 5, "the end of the lock")
+        program.verify(f"after kill {number + 1}")
+    if killed < KILLS / 4:
+        raise Failure(f"only {killed} of {KILLS} dumps were killed")
+    t.log(f"{killed} of {KILLS} dumps were killed")
+    t.torpor(*arguments, user=False)
+
+
+def tcp_kept_killed(t):
+    own_network(t)
+    server = Server(socket.AF_INET, t.work)
+    program = Program(t, "tcp_kept", f"4:{server.port}")
+    kill_dumps(t, program)
+    if server.ends != ["end"]:
+        raise Failure(f"connections ended: {server.ends}")
+    program.kill()
+
+
+def tcp_repair_killed(t):
+    """Kill torpor at every look at the size of a queue: some come while it is in repair, which the guard must end."""
+    own_network(t)
+    server = Server(socket.AF_INET, t.work)
+    program = Program(t, "tcp_kept", f"4:{server.port}")
+    status, number = -signal.SIGKILL, 0
+    while status == -signal.SIGKILL:
+        number += 1
+        t.launcher = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=ioctl", "-e",
+                      f"inject=ioctl:signal=SIGKILL:when={number}"]
+        pid, call = t.torpor_start(["dump", program.root, "-o", t.image(), "--keep-running"], user=False)
+        status = t.wait_exit(pid)
+        t.until(lambda: not tables_of(t), 5, "the end of the lock")
+        program.verify(f"after a kill at look {number}")
+    if status or number < 25 or server.ends != ["end"]:
+        raise Failure(f"{number} kills, status {status}; connections ended: {server.ends}")
+    program.kill()
+
+
+def tcp_connection_killed(t):
+    own_network(t)
+    program = Program(t, "tcp_connection")
+    kill_dumps(t, program)
+    program.kill()
+
+
 # ---- standard streams that lead outside ----
 
 def restore_joined(t, root, stdin, stdout, stderr):
@@ -420,6 +476,9 @@ def declare():
     case("tcp-close-keep-running")(tcp_close_keep_running)
     for version in (4, 6):
         case(f"tcp-kept-{version}", version=version)(tcp_kept)
+    case("tcp-kept-killed")(tcp_kept_killed)
+    case("tcp-repair-killed", needs=["strace"], limit=300)(tcp_repair_killed)
+    case("tcp-connection-killed")(tcp_connection_killed)
     case("pty-renumbered")(pty_renumbered)
     case("pty-killed")(pty_killed)
     case("pty-locked-modes")(pty_locked_modes)

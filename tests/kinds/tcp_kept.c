@@ -142,10 +142,20 @@ static int option(int fd, int level, int name)
 	return value;
 }
 
+/* A socket in repair is useless. */
+static void verify_repair(void)
+{
+	const int all[] = { idle, unread, ended, finished, poured, held, held_end, closing };
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+		check(option(all[i], IPPROTO_TCP, TCP_REPAIR) == 0);
+}
+
 void verify(void)
 {
 	static bool before;
 
+	verify_repair();
 	check(option(idle, SOL_SOCKET, SO_REUSEADDR) == 1);
 	check(option(unread, SOL_SOCKET, SO_REUSEADDR) == 0);
 	check(option(idle, IPPROTO_TCP, TCP_NODELAY) == 1);
