@@ -144,7 +144,7 @@ const struct cmd cmd_dump = {
 		"                      the program finds the other end closed\n"
 		"      --no-sync       do not wait until the image is on disk\n"
 		"      --tcp close     let go of TCP connections that lead to other programs: after a restore\n"
-		"                      the program finds them reset\n"
+		"                      the program finds them reset (otherwise they need CAP_NET_ADMIN)\n"
 		"      --timeout SECONDS  for a process that does not stop (default 30)\n",
 	.run = dump_run,
 };

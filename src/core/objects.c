@@ -245,18 +245,11 @@ int objects_complete(struct restore_objects *r, const Pb__Image *img, const int 
 	return 0;
 }
 
-void objects_release(struct restore_objects *r, const Pb__Image *img)
+void objects_release(struct restore_objects *r)
 {
-	for (size_t i = 0; i < img->n_objects; i++) {
-		const struct kind *kind = kind_by_tag(img->objects[i]->kind);
-		const ProtobufCMessage *m;
-
-		if (!kind->release)
-			continue;
-		m = object_unpack(r->arena, img->objects[i], &ERR_INIT);
-		if (m)
-			kind->release(r, m);
-	}
+	for (size_t i = 0; i < r->n_objects; i++)
+		if (r->objects[i].kind->release)
+			r->objects[i].kind->release(r, r->objects[i].m);
 }
 
 bool core_terminal_modes(const Pb__Image *image, struct termios *ret)

@@ -22,7 +22,7 @@ int objects_lead(struct restore_task *r, struct err *e);
 int objects_group(struct restore_task *r, struct err *e);
 
 /* In the coordinator, when the tree is about to run and nothing can fail any more. */
-void objects_release(struct restore_objects *r, const Pb__Image *img);
+void objects_release(struct restore_objects *r);
 
 /* Close what is still stashed. */
 void objects_done(struct restore_objects *r);

@@ -325,7 +325,7 @@ static pid_t restore_make_tasks(struct restore *r, struct err *e)
 		goto abandon;
 	if (r->o->ready && r->o->ready(r->o->ready_data, root, r->meta, e) < 0)
 		goto abandon;
-	objects_release(&r->objects, r->meta);
+	objects_release(&r->objects);
 	if (trace_release(&r->build, e) < 0)
 		goto abandon;
 	if (!r->build.sets_exe && obstacle_add(&r->notes, "N-EXE", root, r->meta->tasks[0]->comm, "restore with the capability",
