@@ -211,15 +211,24 @@ static int pty_master_lead(struct restore_task *r, int fd, const ProtobufCMessag
 	return ioctl(fd, TIOCSCTTY, 0) < 0 ? err_sys(e, errno, "getting its controlling terminal (TIOCSCTTY)") : 0;
 }
 
+/* A group may outlive its last member as the foreground group of a terminal; such a one cannot be had again. */
+static bool pty_master_has_group(const Pb__Image *image, int32_t group)
+{
+	for (size_t i = 0; i < image->n_tasks; i++)
+		if (image->tasks[i]->pgid == group)
+			return true;
+	return false;
+}
+
 static int pty_master_group(struct restore_task *r, int fd, const ProtobufCMessage *m, struct err *e)
 {
 	const Pb__PtyMaster *pb = (const Pb__PtyMaster *)m;
 
-	if (pb->session != r->task->pid || !pb->foreground || ioctl(fd, TIOCSPGRP, &pb->foreground) == 0)
+	if (pb->session != r->task->pid || !pty_master_has_group(r->image, pb->foreground))
 		return 0;
-	if (errno == ESRCH) /* of that group nobody was left */
-		return 0;
-	return err_sys(e, errno, "making %d the foreground process group of its terminal", pb->foreground);
+	if (ioctl(fd, TIOCSPGRP, &pb->foreground) < 0)
+		return err_sys(e, errno, "making %d the foreground process group of its terminal", pb->foreground);
+	return 0;
 }
 
 /* What would have kept the tree from being made. */

@@ -167,8 +167,10 @@ static int pty_take(const struct pty_ends *p, struct pty_queue *q, struct err *e
 	if (pty_take_input(p, q, e) < 0 || pty_read_all(p->master, q->output, &q->n_output, e) < 0 ||
 	    pty_take_stop(p, q, e) < 0)
 		return -1;
-	/* An echo may have been held up as well. */
-	return q->stopped ? pty_read_all(p->master, q->output, &q->n_output, e) : 0;
+	/* Echoes that were held up come with the next write, even of nothing. */
+	if (write(p->slave, "", 0) < 0)
+		return err_sys(e, errno, "writing to a terminal");
+	return pty_read_all(p->master, q->output, &q->n_output, e);
 }
 
 /* ---- put ---- */

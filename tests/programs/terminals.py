@@ -181,29 +181,29 @@ class Server:
             raise Failure(f"{pattern!r} is not in window {window}: {self.shown(window)!r}")
 
     def attach(self, pattern):
-        """A client on a terminal: it is shown what is there, types a command, and goes away."""
-        master, slave = pty.openpty()
-        self.t.setup.own(os.ttyname(slave))
-        pid = self.t.popen(["setsid", "-c", *self.program, *self.attaching], slave, slave, slave, session=False,
-                           environment={**ENVIRONMENT, **self.environment})
-        os.close(slave)
-        client = Shown(self.t, master)
+        """A client comes: it is shown what is there, and types a command."""
+        client = Client(self)
         client.expect(pattern)
         self.clients += 1
-        os.write(master, f"echo typed by $((6 * 7)) {self.clients}\r".encode())
+        client.type(f"echo typed by $((6 * 7)) {self.clients}\r")
         client.expect(f"typed by 42 {self.clients}")
-        os.write(master, self.detaching)
-        client.expect("detached")
-        self.t.wait_exit(pid, 20)
-        os.close(master)
+        return client
 
 
-class Shown:
-    """What a program shows on a terminal of ours."""
+class Client:
+    """A client on a terminal of ours."""
 
-    def __init__(self, t, master):
-        self.t, self.master, self.text = t, master, ""
-        os.set_blocking(master, False)
+    def __init__(self, server):
+        self.t, self.text, self.detaching = server.t, "", server.detaching
+        self.master, slave = pty.openpty()
+        os.set_blocking(self.master, False)
+        self.t.setup.own(os.ttyname(slave))
+        self.pid = self.t.popen(["setsid", "-c", *server.program, *server.attaching], slave, slave, slave,
+                                session=False, environment={**ENVIRONMENT, **server.environment})
+        os.close(slave)
+
+    def type(self, text):
+        os.write(self.master, text.encode())
 
     def expect(self, pattern):
         def found():
@@ -217,12 +217,21 @@ class Shown:
         except Failure:
             raise Failure(f"{pattern!r} was not shown, but {self.text[-700:]!r}")
 
+    def end(self, pattern):
+        self.expect(pattern)
+        self.t.wait_exit(self.pid, 20)
+        os.close(self.master)
+
+    def detach(self):
+        self.type(self.detaching)
+        self.end("detached")
+
 
 class Tmux(Server):
     def __init__(self, t):
         super().__init__(t)
         self.program = ["tmux", "-S", t.path("socket"), "-f", "/dev/null"]
-        self.attaching, self.detaching, self.environment = ["attach", "-t", ":0"], b"\x02d", {}
+        self.attaching, self.detaching, self.environment = ["attach", "-t", ":0"], "\x02d", {}
         self.ask("new-session", "-d", "-x", "80", "-y", "24", " ".join(shell_of(t)))
         self.ask("set-option", "-g", "assume-paste-time", "0")  # keys are keys, however fast they come
         self.root = int(self.ask("display-message", "-p", "#{pid}"))
@@ -248,7 +257,7 @@ class Screen(Server):
         os.mkdir(t.path("sockets"), 0o700)
         t.setup.own(t.path("sockets"))
         self.program, self.environment = [copy, "-S", "work"], {"SCREENDIR": t.path("sockets")}
-        self.attaching, self.detaching, self.windows = ["-p", "0", "-r"], b"\x01d", 1
+        self.attaching, self.detaching, self.windows = ["-p", "0", "-r"], "\x01d", 1
         self.ask("-dm", "-c", "/dev/null", *shell_of(t))
         self.root = int(t.until(lambda: os.listdir(t.path("sockets")), 10, "the socket")[0].split(".")[0])
 
@@ -283,7 +292,7 @@ def multiplexer(t, server):
     server.send(other, "vim.tiny -u NONE text\r")
     server.expect(other, "^~")
     server.send(other, "i")
-    server.attach("x=0")
+    server.attach("x=0").detach()
     for number in range(1, ROUNDS + 1):
         t.cycle(server.root)
         server.send(shell, "echo $((x += 1)) $(stty size)\r")
@@ -291,9 +300,9 @@ def multiplexer(t, server):
         server.send(other, f"line {number}\r")
         server.expect(other, f"line {number}$")
         if number == ROUNDS // 2:
-            server.attach(f"{number} ")
+            server.attach(f"{number} ").detach()
     t.compare_cycle(server.root)
-    server.attach(f"{ROUNDS} ")
+    server.attach(f"{ROUNDS} ").detach()
     server.send(other, "\x1b\x1a")
     server.expect(other, "Stopped")
     t.cycle(server.root)
@@ -304,5 +313,34 @@ def multiplexer(t, server):
     server.expect(other, "shell>$")
     if read(t.path("text")) != "".join(f"line {n}\n" for n in range(1, ROUNDS + 1)) + "\n":
         raise Failure(f"the editor wrote {read(t.path('text'))!r}")
+    server.end()
+    t.wait_exit(server.root, 10)
+
+
+@case("tmux-attached", needs=["tmux", "bash"], server=Tmux, options=["--external"], ends="server exited")
+@case("screen-attached", needs=["screen", "bash"], server=Screen, options=[], ends="")
+def attached(t, server, options, ends):
+    """The server is saved while somebody looks: that client has lost it, another one can come."""
+    server = server(t)
+    server.expect(0, "shell>$")
+    server.send(0, "x=11\r")
+    client = server.attach("x=11")
+    if options:
+        refused = t.torpor("dump", server.root, "-o", t.image(), expect=1)
+        if "--external" not in refused.err or "client" not in refused.err:
+            raise Failure(f"the refusal does not speak of the client and --external: {refused}")
+        client.type("echo goes $((x + 1)) on\r")
+        client.expect("goes 12 on")
+    t.torpor("dump", server.root, "-o", t.image(), *options)
+    if ends:
+        client.end(ends)
+    else:
+        t.end(client.pid)  # it looks for its server only every 15 seconds
+    t.restore(server.root)
+    server.send(0, "echo and $((x + 2))\r")
+    server.expect(0, "^and 13$")
+    server.attach("and 13").detach()
+    t.cycle(server.root)
+    server.attach("and 13").detach()
     server.end()
     t.wait_exit(server.root, 10)
