@@ -286,7 +286,7 @@ static struct pair controlling, other;
 static int tty; /* as /dev/tty */
 static struct sessions {
 	pid_t job, other; /* the foreground job, and the leader of the other session */
-	_Atomic unsigned interrupts;
+	_Atomic unsigned ready, interrupts;
 } *sessions;
 
 static void job_interrupted(int signo)
@@ -302,6 +302,7 @@ static _Noreturn void job_main(void)
 	signal(SIGINT, job_interrupted);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	sessions->ready = 1;
 	for (;;)
 		pause();
 }
@@ -326,6 +327,8 @@ static void second_leads(void)
 	if (pid == 0)
 		job_main();
 	sessions->job = pid;
+	while (!sessions->ready)
+		usleep(500);
 	check_call(setpgid(sessions->job, sessions->job));
 	check_call(tcsetpgrp(tty, sessions->job));
 	pid = (pid_t)check_call(fork());
