@@ -692,6 +692,8 @@ static const char same_user[] = "run as the user of the program; a security modu
 static const char mount_setting[] = "permit user namespaces (user.max_user_namespaces and others, see there); and a /proc of "
 				    "which no part is covered by other mounts, as in some containers";
 static const char child_trace[] = "a seccomp filter or security module that permits it (Yama's ptrace_scope below 2)";
+static const char getfd_help[] = "run as the user of the program; a seccomp filter that permits it (Docker's does with --cap-add "
+				 "SYS_PTRACE)";
 static const char netlink_help[] = "a seccomp filter or security module that permits netlink sockets";
 static const char config_cr[] = "a kernel with CONFIG_CHECKPOINT_RESTORE";
 static const char userns_setting[] = "permit user namespaces: user.max_user_namespaces, kernel.unprivileged_userns_clone, "
@@ -704,7 +706,7 @@ const struct probe probes[] = {
 	  "a kernel that does not restrict /proc/PID/mem (proc_mem.force_override)", true, probe_proc_mem },
 	{ "process_vm_readv", "process_vm_readv", PROBE_DUMP, "", "copies memory", same_user,
 	  "a kernel with CONFIG_CROSS_MEMORY_ATTACH", true, probe_vm_readv },
-	{ "pidfd_getfd", "pidfd_getfd", PROBE_DUMP, "", "looks into pipes and sockets", same_user, "Linux 5.6", true,
+	{ "pidfd_getfd", "pidfd_getfd", PROBE_DUMP, "", "looks into pipes and sockets", getfd_help, "Linux 5.6", true,
 	  probe_pidfd_getfd },
 	{ "tid_address", "PR_GET_TID_ADDRESS", PROBE_DUMP, "", "saves what a thread clears when it ends", config_cr, config_cr,
 	  false, probe_tid_address },

@@ -44,7 +44,12 @@ int kind_steal(const struct fd_view *v, struct err *e)
 {
 	int fd = sys_pidfd_getfd(v->task->pidfd, (int)v->fd);
 
-	return fd < 0 ? err_sys(e, fd, "task %d (%s): duplicating fd %u", v->task->pid, v->task->stat.comm, v->fd) : fd;
+	if (fd >= 0)
+		return fd;
+	err_sys(e, fd, "task %d (%s): duplicating fd %u (pidfd_getfd)", v->task->pid, v->task->stat.comm, v->fd);
+	if (fd == -EPERM) /* we trace it already, so it is not the kernel that minds */
+		err_help(e, "a seccomp filter around torpor that permits pidfd_getfd; Docker's does with --cap-add SYS_PTRACE");
+	return fd;
 }
 
 int kind_reopen(const struct fd_view *v, int flags, struct err *e)

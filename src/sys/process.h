@@ -59,9 +59,14 @@ static inline int sys_kcmp(pid_t a, pid_t b, enum sys_kcmp type, unsigned long x
 	return (int)SYS_RESULT(syscall(SYS_kcmp, a, b, (int)type, x, y));
 }
 
+/* Without set_tid and stack also where clone3(2) is not there: before Linux 5.3, and where a seccomp filter forbids it. */
 static inline int sys_clone3(struct clone_args *args)
 {
-	return (int)SYS_RESULT(syscall(SYS_clone3, args, sizeof(*args)));
+	int r = (int)SYS_RESULT(syscall(SYS_clone3, args, sizeof(*args)));
+
+	if (r == -ENOSYS && !args->set_tid_size && !args->stack)
+		r = (int)SYS_RESULT(syscall(SYS_clone, args->flags | args->exit_signal, NULL, args->pidfd, NULL, 0));
+	return r;
 }
 
 static inline int sys_tgkill(pid_t tgid, pid_t tid, int signo)

@@ -179,7 +179,73 @@ def check_docker(t):
     t.launcher = [program(t, "confine"), "docker", *as_user(t), *NO_NEW_PRIVS]
     probes, answer = check(t, ["ptrace", "proc_mem", "process_vm_readv", "mm_map", "sock_diag", "fork"],
                            [*NAMESPACES, *CAPABILITY, "pidfd_getfd", "kcmp", "userfaultfd"])
-    says(probes["pidfd_getfd"], "help", "seccomp filter")
+    says(probes["pidfd_getfd"], "help", "SYS_PTRACE")
+
+
+# ---- real programs, where much is forbidden ----
+
+DOCKER = """+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot,
++mknod,+audit_write,+setfcap""".replace("\n", "")
+
+
+def hold(t, *launcher, user=True):
+    steps = Steps(t, ["step"])
+    root = t.start([*launcher, PYTHON, "-B", t.target("plain.py"), "4"], user=user)
+    steps.advance(3, seconds=30)
+    return root, steps
+
+
+def woken(t, root, steps, *arguments):
+    t.dump(root)
+    t.statuses.clear()
+    result = t.torpor("restore", t.image(), "--detach", "--pidfile", t.image("pid"), *arguments)
+    steps.advance(3)
+    finish(t, root, steps)
+    return result
+
+
+@case("docker-nothing", needs=["setpriv"])
+def docker_nothing(t):
+    """An ordinary user without any capability in a container with Docker's profile, started with --cap-add SYS_PTRACE."""
+    t.setup.give_up_capability()
+    root, steps = hold(t)
+    t.launcher = [program(t, "confine"), "docker-ptrace", *as_user(t, f"--bounding-set=-all,{DOCKER}"), *NO_NEW_PRIVS]
+    result = woken(t, root, steps)
+    if "tier fork" not in result.err:
+        raise Failure(f"torpor does not say in which tier it works: {result}")
+
+
+@case("docker-root", needs=["setpriv"])
+def docker_root(t):
+    """Root in such a container that was also given the two capabilities (--cap-add)."""
+    few = ["setpriv", f"--bounding-set=-all,{DOCKER},+checkpoint_restore,+sys_ptrace"]
+    root, steps = hold(t, *few, user=False)
+    t.launcher = [program(t, "confine"), "docker-ptrace", *few]
+    woken(t, root, steps, "--tier", "root")
+
+
+@case("docker-default", needs=["setpriv"])
+def docker_default(t):
+    """The profile as it is forbids pidfd_getfd, and so the look at an open file: that is said, with what would help."""
+    t.setup.give_up_capability()
+    root, steps = hold(t)
+    t.launcher = [program(t, "confine"), "docker", *as_user(t), *NO_NEW_PRIVS]
+    result = t.torpor("dump", root, "-o", t.image(), expect=3)
+    if "pidfd_getfd" not in result.err or "SYS_PTRACE" not in result.err:
+        raise Failure(f"the dump should say that pidfd_getfd is forbidden, and what would help: {result}")
+    t.untraced(root)
+    steps.advance(3)
+    finish(t, root, steps)
+
+
+@case("no-new-privs", needs=["setpriv"])
+def no_new_privs(t):
+    """A parent with no_new_privs: the file capability is not granted; another tier works, and torpor says which."""
+    root, steps = hold(t)
+    t.launcher = [*as_user(t), *NO_NEW_PRIVS]
+    result = woken(t, root, steps)
+    if "tier fork" not in result.err and "tier userns" not in result.err:
+        raise Failure(f"torpor does not say in which tier it works: {result}")
 
 
 @case("check-leaves-nothing")
