@@ -182,6 +182,58 @@ def check_docker(t):
     says(probes["pidfd_getfd"], "help", "SYS_PTRACE")
 
 
+# ---- what the capability opens ----
+
+DOCUMENT = os.path.join(HERE, "..", "..", "doc", "capability.md")
+
+
+def foreign(t):
+    """A process and a file of root."""
+    process = t.popen(["sleep", "1000"], subprocess.DEVNULL, subprocess.DEVNULL, subprocess.DEVNULL, user=False)
+    path = os.path.join(t.base, "secret")
+    with open(path, "w") as file:
+        os.fchmod(file.fileno(), 0o600)
+    return process, path
+
+
+@case("capability", needs=["setpriv", "unshare"])
+def capability(t):
+    """Each operation as each subject; every outcome must be the expected one. The table is in the log."""
+    binary = program(t, "capability")
+    user = as_user(t)
+    launchers = {
+        "nothing": [*user, "setpriv"],  # once more: a change of user alone leaves root's capabilities
+        "capability": [*user, "--inh-caps=+checkpoint_restore", "--ambient-caps=+checkpoint_restore"],
+        "namespace": [*user, "unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount", "--mount-proc", "--net",
+                      "--ipc", "--uts"],
+        "root": [],
+    }
+    process, path = foreign(t)
+    wrong, rows = [], {}
+    for subject, launcher in launchers.items():
+        done = subprocess.run([*launcher, binary, subject, str(process), path], capture_output=True, text=True, timeout=60,
+                              cwd=t.work)
+        lines = [line.split() for line in done.stdout.splitlines()]
+        for name, got, expected in lines:
+            rows.setdefault(name, []).append(got)
+            if expected != "ok":
+                wrong.append(f"{name} as {subject}: {got}, expected {expected}")
+        if done.returncode or len(lines) != len(rows):
+            raise Failure(f"as {subject}, {len(lines)} of {len(rows)} operations were tried: {done.stderr}")
+    for name, outcomes in rows.items():
+        t.log(" ".join(f"{text:16}" for text in (name, *outcomes)))
+    t.end(process)
+    if wrong:
+        raise Failure("; ".join(wrong))
+
+
+@case("capability-document")
+def capability_document(t):
+    table = subprocess.run([program(t, "capability"), "--table"], capture_output=True, text=True, check=True).stdout
+    if table not in harness.read(DOCUMENT, ""):
+        raise Failure("doc/capability.md does not have the table that `capability --table` prints")
+
+
 # ---- real programs, where much is forbidden ----
 
 DOCKER = """+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot,
