@@ -14,6 +14,7 @@
 enum { TIMEOUT_MS_DEFAULT = 30000, MS = 1000000 };
 
 /* COMM-PID.torpor in the current folder; a comm may hold slashes (kworker/0:1) and spaces. */
+/* A program chooses its name itself: what could be a path, or do something to a terminal, is replaced. */
 static const char *dump_default_path(pid_t pid, struct arena *arena)
 {
 	char *comm, *p;
@@ -23,7 +24,7 @@ static const char *dump_default_path(pid_t pid, struct arena *arena)
 	for (p = comm; p && *p; p++) {
 		if (*p == '\n')
 			*p = '\0';
-		else if (*p == '/' || *p == ' ')
+		else if (*p == '/' || *p <= ' ' || *p >= 0x7f)
 			*p = '_';
 	}
 	return arena_printf(arena, "%s-%d.torpor", comm, pid);

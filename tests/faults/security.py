@@ -10,9 +10,11 @@ Needs root, which sets up users, files and capabilities. Set-up, user and report
 import argparse
 import fnmatch
 import os
+import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 
 sys.dont_write_bytecode = True
@@ -24,6 +26,14 @@ from harness import PYTHON, Failure, Skip, Steps, case, finish, read, stat_of  #
 
 CHECKPOINT = 1 << 40
 SETS = "Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs".split()
+
+
+CHANGES = 24
+
+
+def read_bytes(path):
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def status_of(pid):
@@ -249,6 +259,233 @@ def unreadable_image(t):
         result = t.torpor(command, t.image(), expect=None)
         if result.status not in (3, 5) or "Permission denied" not in result.err:
             raise Failure(f"{command} of an image that the caller may not read: {result}")
+
+
+@case("changing-image", limit=180)
+def changing_image(t):
+    """An image that is written to while it is read: refused, or restored as its owner has written it; nothing else."""
+    root, steps = hold(t)
+    t.dump(root)
+    whole = read_bytes(t.image())
+    chooser = random.Random(3)
+    for number in range(CHANGES):
+        with open(t.image("changing"), "wb") as file:
+            file.write(whole)
+        t.setup.own(t.image("changing"))
+        t.statuses.clear()
+        pid, call = t.torpor_start(["restore", t.image("changing"), "--detach", "--pidfile", t.image("pid")])
+        while pid not in t.statuses:
+            with open(t.image("changing"), "r+b") as file:
+                if number % 4 == 3:
+                    file.truncate(chooser.randrange(len(whole)))
+                else:
+                    file.seek(chooser.randrange(len(whole)))
+                    file.write(chooser.randbytes(64))
+            t.reap()
+        status = t.statuses[pid]
+        t.log(f"restore {number + 1}: {status}, {t.errors(call).strip()[:200]}")
+        if status not in (0, 1, 4, 5):
+            raise Failure(f"restore {number + 1} ended with {status}: {t.errors(call)}")
+        if status == 0:
+            t.end(root)
+        t.until(lambda: not stat_of(root), 10, f"the end of what restore {number + 1} has left (status {status})")
+
+
+# ---- the environment ----
+
+PRELOADED = """
+#include <fcntl.h>
+__attribute__((constructor)) static void loaded(void) { open(MARK, O_CREAT | O_WRONLY, 0600); }
+"""
+
+
+@case("hostile-environment", needs=["cc"])
+def hostile_environment(t):
+    """Nothing in the environment gets code into a torpor with a file capability; into one without, it does."""
+    mark = t.path("mark")
+    source, library = t.write("preloaded.c", PRELOADED), t.path("preloaded.so")
+    subprocess.run(["cc", "-shared", "-fPIC", f'-DMARK="{mark}"', "-o", library, source], check=True)
+    hostile = {"LD_PRELOAD": library, "LD_AUDIT": library, "LD_LIBRARY_PATH": t.work, "GCONV_PATH": t.work, "LOCPATH": t.work,
+               "LD_DEBUG": "all", "LD_DEBUG_OUTPUT": t.path("debug"), "TMPDIR": "/proc", "PATH": t.work, "HOME": "/proc",
+               "POSIXLY_CORRECT": "1", "LC_ALL": "\x1b[31m", "MALLOC_TRACE": t.path("trace"), "IFS": "/"}
+    root, steps = hold(t)
+    for arguments in (["check", root], ["dump", root, "-o", t.image()], ["restore", "--detach", t.image()]):
+        t.statuses.clear()
+        t.torpor(*arguments, environment=hostile)
+    steps.advance(3)
+    if os.path.exists(mark) or any(name.startswith(("debug", "trace")) for name in os.listdir(t.work)):
+        raise Failure(f"the environment was obeyed: {os.listdir(t.work)}")
+    finish(t, root, steps)
+    t.setup.give_up_capability()
+    t.torpor("--version", environment=hostile)
+    if not os.path.exists(mark):
+        raise Failure("the library is not loaded where it should be: this test shows nothing")
+
+
+@case("odd-descriptors")
+def odd_descriptors(t):
+    """Whatever fds torpor is started with, and without standard streams: a restored program has its own, and no other."""
+    root, steps = hold(t)
+    before = sorted(os.listdir(f"/proc/{root}/fd"))
+    secret = os.open(os.path.join(t.base, "secret"), os.O_RDWR | os.O_CREAT, 0o600)
+    ends = os.pipe()
+    numbers = [os.dup2(secret, n, inheritable=True) for n in (3, 63, 64, 65, 66, 200, 500)]
+    numbers += [os.dup2(ends[0], 90, inheritable=True), os.dup2(ends[1], 91, inheritable=True)]
+    script = 'exec "$0" "$@" <&- >&- 2>&-'
+    for arguments in (["dump", str(root), "-o", t.image()], ["restore", t.image(), "--detach"]):
+        t.statuses.clear()
+        account = t.setup.user_arguments()
+        process = subprocess.Popen(["sh", "-c", script, t.setup.binary, *arguments], cwd=t.work, pass_fds=numbers, **account)
+        process.returncode = 0
+        if t.wait_exit(process.pid, 30) != 0:
+            raise Failure(f"torpor {arguments} ended with {t.statuses[process.pid]}")
+    for n in [*numbers, secret, *ends]:
+        os.close(n)
+    after = sorted(os.listdir(f"/proc/{root}/fd"))
+    if after != before:
+        raise Failure(f"the fds {before} became {after}")
+    steps.advance(3)
+    finish(t, root, steps)
+
+
+LIMITS = ["--nofile=0:0", "--nofile=4:4", "--nofile=20:20", "--fsize=0", "--as=2000000", "--as=20000000", "--data=0", "--stack=65536",
+          "--nproc=0:0", "--core=0", "--memlock=0", "--sigpending=0", "--msgqueue=0", "--cpu=1"]
+
+
+def ended_properly(t, limit, result):
+    """With a message of its own; but with some limits no program can even be loaded."""
+    if 0 <= result.status <= 5:
+        return
+    other = subprocess.run(["prlimit", limit, PYTHON, "-c", ""], capture_output=True)
+    if other.returncode == 0:
+        raise Failure(f"with {limit}, {result.argv[0]} ended with {result}")
+
+
+@case("no-resources", needs=["prlimit"], limit=240)
+def no_resources(t):
+    """With next to nothing torpor fails or works, and harms nothing."""
+    root, steps = hold(t)
+    t.dump(root, "good", keep=True)
+    for limit in LIMITS:
+        t.launcher = as_user(t) + ["prlimit", limit]
+        result = t.torpor("dump", root, "--keep-running", "-o", t.image(), expect=None)
+        ended_properly(t, limit, result)
+        if result.status != 0 and os.path.exists(t.image()):
+            raise Failure(f"the failed dump with {limit} left an image")
+        t.untraced(root)
+        steps.advance(2)
+        if os.path.exists(t.image()):
+            os.unlink(t.image())
+    t.end(root)
+    # What the copy in `good` wrote after the dump belongs to the one that ran on.
+    for limit in LIMITS:
+        t.launcher = as_user(t) + ["prlimit", limit]
+        t.statuses.clear()
+        result = t.torpor("restore", t.image("good"), "--allow-changed-files", "--detach", expect=None)
+        ended_properly(t, limit, result)
+        if result.status == 0:
+            t.end(root)  # if it has not found out yet that it may not write any more
+        elif stat_of(root):
+            raise Failure(f"the failed restore with {limit} left {root}")
+
+
+# ---- where the image goes ----
+
+@case("output-symlink")
+def output_symlink(t):
+    """A symbolic link at the image's place is replaced, not followed."""
+    root, steps = hold(t)
+    victim = t.write("victim", "precious")
+    os.symlink(victim, t.image())
+    os.lchown(t.image(), t.setup.account.pw_uid, t.setup.account.pw_gid)
+    before = credentials(root)
+    t.torpor("dump", root, "-o", t.image())
+    if read(victim) != "precious" or os.path.islink(t.image()):
+        raise Failure("the link was followed")
+    t.expect_gone(root, [root])
+    t.restore(root)
+    same_credentials(root, before, "after the restore")
+    finish(t, root, steps)
+
+
+@case("output-shared-folder")
+def output_shared_folder(t):
+    """In a folder like /tmp, another user's link or file at the image's place is left alone, and the program runs on."""
+    root, steps = hold(t)
+    shared = os.path.join(t.base, "shared")
+    os.mkdir(shared)
+    os.chmod(shared, 0o1777)
+    victim = os.path.join(t.base, "victim")
+    place = os.path.join(shared, "image")
+    for make in (lambda: os.symlink(victim, place), lambda: open(place, "w").close()):
+        with open(victim, "w") as file:
+            file.write("precious")
+        make()
+        result = t.torpor("dump", root, "-o", place, expect=None)
+        if result.status == 0 or read(victim) != "precious" or os.listdir(shared) != ["image"]:
+            raise Failure(f"{result}; the folder has {os.listdir(shared)}")
+        t.untraced(root)
+        steps.advance(2)
+        os.unlink(place)
+    t.torpor("dump", root, "-o", place)
+    if os.stat(place).st_mode & 0o077:
+        raise Failure(f"others may read the image: mode {os.stat(place).st_mode:o}")
+
+
+# ---- whom torpor looks at ----
+
+def dump_refused(t, root):
+    result = t.torpor("dump", root, "-o", t.image(), expect=3)
+    if os.path.exists(t.image()) or not stat_of(root) or stat_of(root).state in "ZTt":
+        raise Failure(f"the refused dump did not leave {root} alone: {result}")
+    return result
+
+
+@case("set-user-id-target")
+def set_user_id_target(t):
+    """The file capability is none to look into programs that run with more than the user's privileges."""
+    path = os.path.join(t.base, "sleep")
+    shutil.copyfile(shutil.which("sleep"), path)
+    os.chmod(path, 0o4755)
+    dump_refused(t, t.start([path, "1000"]))
+
+
+@case("execute-only-target")
+def execute_only_target(t):
+    """Nor to read a program that the user may execute but not read."""
+    path = os.path.join(t.base, "sleep")
+    shutil.copyfile(shutil.which("sleep"), path)
+    os.chmod(path, 0o711)
+    dump_refused(t, t.start([path, "1000"]))
+
+
+@case("foreign-target")
+def foreign_target(t):
+    root = t.popen(["sleep", "1000"], subprocess.DEVNULL, subprocess.DEVNULL, subprocess.DEVNULL, user=False)
+    t.until(lambda: read(f"/proc/{root}/comm") == "sleep\n", 5, "the start of sleep")
+    dump_refused(t, root)
+
+
+@case("capable-target", needs=["setpriv"])
+def capable_target(t):
+    """A program with capabilities that torpor does not have."""
+    root = t.popen(as_user(t, "--inh-caps=+net_raw", "--ambient-caps=+net_raw") + ["sleep", "1000"], subprocess.DEVNULL,
+                   subprocess.DEVNULL, subprocess.DEVNULL, user=False)
+    t.until(lambda: read(f"/proc/{root}/comm") == "sleep\n", 5, "the start of sleep")
+    dump_refused(t, root)
+
+
+@case("deceitful-name")
+def deceitful_name(t):
+    """The name of a program is its own to choose: it is no path, and does nothing to a terminal."""
+    script = "import ctypes, time; ctypes.CDLL(None).prctl(15, b'../\\x1b]0;x\\x07/..'); time.sleep(1000)"
+    root = t.start([PYTHON, "-c", script])
+    t.until(lambda: "x" in read(f"/proc/{root}/comm", ""), 10, "its name")
+    t.until(lambda: read(f"/proc/{root}/wchan", "") != "0", 5, "its sleep")
+    result = t.torpor("dump", root, "-vv", cwd=t.images)
+    names = os.listdir(t.images)
+    if len(names) != 1 or "\x1b" in result.out + result.err:
+        raise Failure(f"the image is in {names}; torpor said {result.out + result.err!r}")
 
 
 # ---- all of it ----
