@@ -223,25 +223,30 @@ int objects_restore(struct restore_objects *r, const Pb__Image *img, int **ret_f
 	return result;
 }
 
-static int object_complete(struct restore_objects *r, const Pb__Object *o, int fd, struct err *e)
+static int objects_complete_kind(struct restore_objects *r, const Pb__Image *img, const struct kind *kind, struct err *e)
 {
-	const struct kind *kind = kind_by_tag(o->kind);
-	ProtobufCMessage *m;
+	for (size_t i = 0; i < r->n_objects; i++) {
+		const struct restore_object *o = &r->objects[i];
 
-	if (kind->last) {
-		m = object_unpack(r->arena, o, e);
-		if (!m || kind->last(r, fd, m, e) < 0)
-			return -1;
+		if (o->kind == kind && kind->last(r, o->fd, o->m, e) < 0)
+			return object_wrap(img, i, e);
 	}
-	/* The lease after the owner, whom it would choose itself. */
-	return owner_restore(o, fd, e) < 0 ? -1 : lock_restore_leases(o, fd, e);
+	return 0;
 }
 
-int objects_complete(struct restore_objects *r, const Pb__Image *img, const int *fds, struct err *e)
+int objects_complete(struct restore_objects *r, const Pb__Image *img, struct err *e)
 {
-	for (size_t i = 0; i < img->n_objects; i++)
-		if (object_complete(r, img->objects[i], fds[i], e) < 0)
+	for (size_t i = 0; kinds[i]; i++)
+		if (kinds[i]->last && objects_complete_kind(r, img, kinds[i], e) < 0)
+			return -1;
+	for (size_t i = 0; i < r->n_objects; i++) {
+		const Pb__Object *o = img->objects[i];
+		int fd = r->objects[i].fd;
+
+		/* The lease after the owner, whom it would choose itself. */
+		if (owner_restore(o, fd, e) < 0 || lock_restore_leases(o, fd, e) < 0)
 			return object_wrap(img, i, e);
+	}
 	return 0;
 }
 

@@ -15,7 +15,7 @@ ProtobufCMessage *object_unpack(struct arena *arena, const Pb__Object *o, struct
 int objects_restore(struct restore_objects *r, const Pb__Image *img, int **ret_fds, struct err *e);
 
 /* In the coordinator, when every task stands complete: what must come last. */
-int objects_complete(struct restore_objects *r, const Pb__Image *img, const int *fds, struct err *e);
+int objects_complete(struct restore_objects *r, const Pb__Image *img, struct err *e);
 
 /* In a task that leads a session: before that has other members, and when all process groups stand. */
 int objects_lead(struct restore_task *r, struct err *e);

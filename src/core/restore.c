@@ -299,7 +299,7 @@ static int restore_complete(struct restore *r, struct err *e)
 	if (inode_restore_seals(&r->inodes, e) < 0)
 		return -1;
 	inode_restore_close(&r->inodes);
-	if (objects_complete(&r->objects, r->meta, r->object_fds, e) < 0)
+	if (objects_complete(&r->objects, r->meta, e) < 0)
 		return -1;
 	restore_close_objects(r); /* before they run: a lock is given up by the last who closes */
 	return 0;

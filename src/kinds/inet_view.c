@@ -6,7 +6,9 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,6 +125,35 @@ static int inet_view_ask(struct arena *arena, struct inet_view_table *table, int
 		r = n < 0 ? err_sys(e, errno, "reading from sock_diag") : inet_view_take(arena, table, buffer, (size_t)n, e);
 	}
 	return r < 0 ? r : 0;
+}
+
+/* ---- one socket ---- */
+
+static int inet_view_option(int fd, int level, int name, void *ret, socklen_t size)
+{
+	return getsockopt(fd, level, name, ret, &size) < 0 ? -errno : 0;
+}
+
+int inet_view_read(int fd, uint64_t ino, struct inet_view *ret, struct err *e)
+{
+	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+	socklen_t size = sizeof(ret->local);
+	struct tcp_info info = { 0 };
+	int domain, protocol;
+
+	if (inet_view_option(fd, SOL_SOCKET, SO_DOMAIN, &domain, sizeof(domain)) < 0 ||
+	    inet_view_option(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, sizeof(protocol)) < 0)
+		return err_sys(e, errno, "asking what socket it is");
+	if ((domain != AF_INET && domain != AF_INET6) || protocol != IPPROTO_TCP)
+		return 1;
+	*ret = (struct inet_view){ .ino = (uint32_t)ino, .protocol = IPPROTO_TCP };
+	if (inet_view_option(fd, IPPROTO_TCP, TCP_INFO, &info, sizeof(info)) < 0 || poll(&p, 1, 0) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&ret->local, &size) < 0)
+		return err_sys(e, errno, "asking about a TCP socket");
+	ret->state = info.tcpi_state;
+	ret->ended = p.revents & POLLRDHUP; /* a socket that was never connected is not shut down */
+	ret->remote.ss_family = (sa_family_t)domain;
+	return 0;
 }
 
 /* ---- order ---- */

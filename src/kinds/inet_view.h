@@ -3,8 +3,9 @@
 
 /* TCP sockets as the kernel's sock_diag(7) shows them: in which state, connected to whom. */
 
-#include <stdint.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/socket.h>
 
 struct arena;
@@ -30,6 +31,7 @@ struct inet_view {
 	uint8_t protocol; /* IPPROTO_* */
 	uint8_t state;
 	uint8_t shutdown; /* bit 0: receive, bit 1: send */
+	bool ended;       /* CLOSE: it was connected */
 	uint32_t unread, unsent; /* bytes; of a listening socket: connections that wait, and how many may */
 	struct sockaddr_storage local, remote;
 };
@@ -40,11 +42,14 @@ struct inet_view_table {
 	size_t n;
 };
 
-/* Every TCP socket of this network namespace that has a port. */
+/* Every TCP socket of this network namespace that listens or is connected. */
 int inet_view_dump(struct arena *arena, struct inet_view_table *ret, struct err *e);
 
 /* NULL when there is no such socket. */
 const struct inet_view *inet_view_find(const struct inet_view_table *table, uint64_t ino);
+
+/* Look at a socket itself. Returns 0; 1 when it is no TCP socket; or negative. */
+int inet_view_read(int fd, uint64_t ino, struct inet_view *ret, struct err *e);
 
 /* The other end of a connection, as far as it is in this network namespace; NULL: it is not. */
 const struct inet_view *inet_view_find_peer(const struct inet_view_table *table, const struct inet_view *end);

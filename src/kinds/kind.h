@@ -202,7 +202,8 @@ struct kind {
 
 	/*
 	 * What must come last: in the coordinator, when every task stands complete and
-	 * no file is open any more but theirs. NULL: nothing.
+	 * no file is open any more but theirs; kind by kind, in the order of kinds.def.
+	 * NULL: nothing.
 	 */
 	int (*last)(struct restore_objects *r, int fd, const ProtobufCMessage *m, struct err *e);
 

@@ -2,6 +2,7 @@
 #include "kinds/tcp_address.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,6 +22,15 @@ const char *tcp_address_text(const struct sockaddr_storage *a, char buf[TCP_ADDR
 socklen_t tcp_address_size(const struct sockaddr_storage *a)
 {
 	return a->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+}
+
+int tcp_address_parse(const void *data, size_t size, struct sockaddr_storage *ret)
+{
+	*ret = (struct sockaddr_storage){ 0 };
+	if (size < sizeof(sa_family_t) || size > sizeof(*ret))
+		return -EINVAL;
+	memcpy(ret, data, size);
+	return (ret->ss_family == AF_INET || ret->ss_family == AF_INET6) && size == tcp_address_size(ret) ? 0 : -EINVAL;
 }
 
 unsigned tcp_port(const struct sockaddr_storage *a)
@@ -71,12 +81,23 @@ bool tcp_same_address(const struct sockaddr_storage *a, const struct sockaddr_st
 	return tcp_port(a) == tcp_port(b) && memcmp(&x, &y, sizeof(x)) == 0;
 }
 
+static bool tcp_is_unspecified(const struct in6_addr *a)
+{
+	return IN6_IS_ADDR_UNSPECIFIED(a) || (IN6_IS_ADDR_V4MAPPED(a) && !memcmp(&a->s6_addr[12], "\0\0\0", 4));
+}
+
+bool tcp_is_bound(const struct sockaddr_storage *a)
+{
+	struct in6_addr host = tcp_mapped(a);
+
+	return tcp_port(a) || !tcp_is_unspecified(&host);
+}
+
 bool tcp_is_at(const struct sockaddr_storage *bound, const struct sockaddr_storage *a)
 {
 	struct in6_addr host = tcp_mapped(bound);
-	bool any = IN6_IS_ADDR_UNSPECIFIED(&host) || (IN6_IS_ADDR_V4MAPPED(&host) && !memcmp(&host.s6_addr[12], "\0\0\0", 4));
 
-	return any ? tcp_port(bound) == tcp_port(a) : tcp_same_address(bound, a);
+	return tcp_is_unspecified(&host) ? tcp_port(bound) == tcp_port(a) : tcp_same_address(bound, a);
 }
 
 bool tcp_is_local(const struct sockaddr_storage *a, const struct sockaddr_storage *b)

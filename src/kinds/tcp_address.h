@@ -21,6 +21,12 @@ const char *tcp_address_text(const struct sockaddr_storage *a, char buf[TCP_ADDR
 
 socklen_t tcp_address_size(const struct sockaddr_storage *a);
 
+/* One of these two families, and its size. Returns 0, or -EINVAL. */
+int tcp_address_parse(const void *data, size_t size, struct sockaddr_storage *ret);
+
+/* Is this the address of a socket that was bound? */
+bool tcp_is_bound(const struct sockaddr_storage *a);
+
 unsigned tcp_port(const struct sockaddr_storage *a);
 void tcp_set_port(struct sockaddr_storage *a, unsigned port);
 

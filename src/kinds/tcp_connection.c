@@ -9,6 +9,8 @@
  *   end; the listener it needs for that listens before those of the tree do.
  * - closed: an end of ours takes its place, and is closed again.
  * - not there yet (SYN_SENT): it is connected to again.
+ * - gone, together with the connection (CLOSE): a socket is made that has been
+ *   through the same.
  * - outside the tree: with CAP_NET_ADMIN, it goes on as if nothing had happened
  *   (tcp_repair.c), and meanwhile no packet reaches or leaves it (tcp_lock.c). With
  *   --tcp close, the program finds it reset.
@@ -47,7 +49,7 @@ enum { TCP_RESET_MS = 2000 };
 static const char *const tcp_state_names[] = {
 	[INET_VIEW_ESTABLISHED] = "established", [INET_VIEW_SYN_SENT] = "SYN_SENT", [INET_VIEW_FIN_WAIT1] = "FIN_WAIT1",
 	[INET_VIEW_FIN_WAIT2] = "FIN_WAIT2", [INET_VIEW_CLOSE_WAIT] = "CLOSE_WAIT", [INET_VIEW_LAST_ACK] = "LAST_ACK",
-	[INET_VIEW_CLOSING] = "CLOSING",
+	[INET_VIEW_CLOSING] = "CLOSING", [INET_VIEW_CLOSE] = "ended",
 };
 
 static bool tcp_state_is_known(uint32_t state)
@@ -55,15 +57,21 @@ static bool tcp_state_is_known(uint32_t state)
 	return state < sizeof(tcp_state_names) / sizeof(*tcp_state_names) && tcp_state_names[state];
 }
 
+/* A socket whose connection has ended stays closed (CLOSE); both sides had their say. */
 static bool tcp_has_received_end(uint32_t state)
 {
-	return state == INET_VIEW_CLOSE_WAIT || state == INET_VIEW_LAST_ACK || state == INET_VIEW_CLOSING;
+	return state == INET_VIEW_CLOSE || state == INET_VIEW_CLOSE_WAIT || state == INET_VIEW_LAST_ACK || state == INET_VIEW_CLOSING;
 }
 
 static bool tcp_has_sent_end(uint32_t state)
 {
-	return state == INET_VIEW_FIN_WAIT1 || state == INET_VIEW_FIN_WAIT2 || state == INET_VIEW_LAST_ACK ||
-	       state == INET_VIEW_CLOSING;
+	return state == INET_VIEW_CLOSE || state == INET_VIEW_FIN_WAIT1 || state == INET_VIEW_FIN_WAIT2 ||
+	       state == INET_VIEW_LAST_ACK || state == INET_VIEW_CLOSING;
+}
+
+static struct tcp_options tcp_connection_options(const Pb__TcpConnection *pb)
+{
+	return (struct tcp_options){ (Pb__SocketOption ***)&pb->options, (size_t *)&pb->n_options };
 }
 
 /* It stays where it is: the table of sockets lives as long as the message. */
@@ -75,7 +83,7 @@ static ProtobufCBinaryData tcp_address_bytes(const struct sockaddr_storage *a)
 static bool tcp_connection_match(const struct fd_view *v)
 {
 	return v->inet && v->inet->protocol == IPPROTO_TCP && tcp_state_is_known(v->inet->state) &&
-	       !(v->info.flags & O_PATH);
+	       (v->inet->state != INET_VIEW_CLOSE || v->inet->ended) && !(v->info.flags & O_PATH);
 }
 
 /* ---- dump: the other end ---- */
@@ -316,10 +324,25 @@ static int tcp_collect_outside(struct collect *c, const struct fd_view *v, int f
 	return c->look_only ? 0 : tcp_collect_repair(c, v, fd, pb, e);
 }
 
+/* An error that the program has not seen comes back with a reset; which one it is cannot be seen without taking it. */
+static int tcp_collect_ended(int fd, Pb__TcpConnection *pb, struct err *e)
+{
+	struct pollfd p = { .fd = fd };
+
+	if (poll(&p, 1, 0) < 0)
+		return err_sys(e, errno, "poll");
+	pb->way = PB__TCP_WAY__TCP_RESET;
+	if (p.revents & POLLERR)
+		pb->state = INET_VIEW_ESTABLISHED;
+	return 0;
+}
+
 static int tcp_collect_way(struct collect *c, const struct fd_view *v, int fd, Pb__TcpConnection *pb, struct err *e)
 {
 	const struct inet_view *peer;
 
+	if (v->inet->state == INET_VIEW_CLOSE)
+		return tcp_collect_ended(fd, pb, e);
 	if (v->inet->state == INET_VIEW_SYN_SENT) {
 		pb->way = PB__TCP_WAY__TCP_CONNECTING;
 		return 0;
@@ -343,13 +366,16 @@ static int tcp_collect_way(struct collect *c, const struct fd_view *v, int fd, P
 static int tcp_check(struct collect *c, const struct fd_view *v, int fd, struct err *e)
 {
 	struct pollfd p = { .fd = fd, .events = POLLPRI };
+	const char *obstacle = tcp_options_obstacle(fd);
 	int at_mark = 0;
 
+	if (obstacle)
+		return tcp_refuse(c, v, "let the program close it, then try again", obstacle);
 	if (poll(&p, 1, 0) < 0)
 		return err_sys(e, errno, "poll of %s", v->link);
 	if ((p.revents & POLLPRI) || (ioctl(fd, SIOCATMARK, &at_mark) == 0 && at_mark))
 		return tcp_refuse(c, v, "let the program receive it first", "with urgent data");
-	if (p.revents & POLLERR)
+	if ((p.revents & POLLERR) && v->inet->state != INET_VIEW_CLOSE)
 		return tcp_refuse(c, v, "let the program see to it first",
 				  "with an error or a notification that the program has not seen yet");
 	return 0;
@@ -379,7 +405,7 @@ static int tcp_connection_collect(struct collect *c, const struct fd_view *v, Pr
 	pb->local = tcp_address_bytes(&s->local);
 	pb->remote = tcp_address_bytes(&s->remote);
 	if (tcp_check(c, v, fd, e) < 0 || tcp_collect_way(c, v, fd, pb, e) < 0 ||
-	    tcp_options_collect(c->arena, fd, s->local.ss_family, pb, e) < 0)
+	    tcp_options_collect(c->arena, fd, s->local.ss_family, tcp_connection_options(pb), e) < 0)
 		return -1;
 	return c->obstacles->n > before ? 0 : tcp_collect_queue(c, fd, pb, e);
 }
@@ -388,10 +414,7 @@ static int tcp_connection_collect(struct collect *c, const struct fd_view *v, Pr
 
 static int tcp_read_address(const ProtobufCBinaryData *saved, struct sockaddr_storage *ret, struct err *e)
 {
-	*ret = (struct sockaddr_storage){ 0 };
-	if (saved->len <= sizeof(*ret))
-		memcpy(ret, saved->data, saved->len);
-	if ((ret->ss_family != AF_INET && ret->ss_family != AF_INET6) || saved->len != tcp_address_size(ret))
+	if (tcp_address_parse(saved->data, saved->len, ret) < 0)
 		return err_set(e, ERR_IMAGE, 0, "a TCP connection has an address of an unknown kind");
 	return 0;
 }
@@ -631,7 +654,7 @@ static int tcp_connection_last(struct restore_objects *r, int fd, const Protobuf
 		return -1;
 	if ((pb->way == PB__TCP_WAY__TCP_PAIR || pb->way == PB__TCP_WAY__TCP_ORPHAN) && tcp_shut(fd, pb, e) < 0)
 		return -1;
-	if (tcp_options_restore(fd, pb, e) < 0 || kind_set_status_flags(fd, pb->flags, e) < 0)
+	if (tcp_options_restore(fd, tcp_connection_options(pb), e) < 0 || kind_set_status_flags(fd, pb->flags, e) < 0)
 		return -1;
 	return pb->way == PB__TCP_WAY__TCP_REPAIR ? tcp_keep_in_repair(r, fd, pb, e) : 0;
 }

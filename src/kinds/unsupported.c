@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -65,6 +64,8 @@ static const struct unsupported_link *unsupported_find_link(const char *link)
 
 /* ---- sockets ---- */
 
+enum { UNSUPPORTED_MPTCP = 262 }; /* IPPROTO_MPTCP, which not every libc knows */
+
 static void unsupported_print_address(const struct sockaddr_storage *a, socklen_t size, char *buf, size_t room)
 {
 	const struct sockaddr_in *v4 = (const void *)a;
@@ -79,21 +80,6 @@ static void unsupported_print_address(const struct sockaddr_storage *a, socklen_
 		inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof(host));
 		snprintf(buf, room, "[%s]:%u", host, ntohs(v6->sin6_port));
 	}
-}
-
-static const char *unsupported_tcp_state(int fd)
-{
-	static const char *const names[] = {
-		"?", "established", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "closed",
-		"CLOSE_WAIT", "LAST_ACK", "listening", "CLOSING",
-	};
-	struct tcp_info info = { 0 };
-	socklen_t size = sizeof(info);
-
-	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0 ||
-	    info.tcpi_state >= sizeof(names) / sizeof(*names))
-		return "?";
-	return names[info.tcpi_state];
 }
 
 /* "from ADDRESS to ADDRESS", as far as it has any. */
@@ -126,9 +112,9 @@ static int unsupported_inet(struct collect *c, const struct fd_view *v, int fd, 
 {
 	int protocol = unsupported_option(fd, SO_PROTOCOL), type = unsupported_option(fd, SO_TYPE);
 
-	if (type == SOCK_STREAM && protocol == IPPROTO_TCP)
-		return kind_refuse(c, v, "E-FD-TCP", "close the connection or stop the server part first",
-				   "is a TCP socket (%s%s)", unsupported_tcp_state(fd), addresses);
+	if (protocol == UNSUPPORTED_MPTCP)
+		return kind_refuse(c, v, "E-FD-MPTCP", "start the program with plain TCP (for Go: GODEBUG=multipathtcp=0)",
+				   "is a Multipath TCP socket%s", addresses);
 	if (type == SOCK_DGRAM)
 		return kind_refuse(c, v, "E-FD-UDP", help_close, "is a UDP socket (protocol %d%s)", protocol, addresses);
 	return kind_refuse(c, v, "E-FD-INET", help_close, "is an internet socket of protocol %d%s", protocol, addresses);

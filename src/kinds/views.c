@@ -543,6 +543,25 @@ static bool view_may_wait(const struct unix_view *s)
 	return s->connected && !s->peer && s->type != SOCK_DGRAM;
 }
 
+/* The kernel does not list TCP sockets that neither listen nor are connected. */
+static int view_inet(struct collect *c, struct fd_view *v, struct err *e)
+{
+	cleanup_close int fd = -1;
+	struct inet_view *own;
+	int r;
+
+	v->inet = inet_view_find(&c->inet, v->st.st_ino);
+	if (v->inet && v->inet->state <= INET_VIEW_CLOSING && v->inet->state != INET_VIEW_CLOSE)
+		return 0;
+	fd = kind_steal(v, e);
+	own = arena_new(c->arena, struct inet_view);
+	if (fd < 0 || !own)
+		return fd < 0 ? fd : err_nomem(e);
+	r = inet_view_read(fd, v->st.st_ino, own, e);
+	v->inet = r == 0 ? own : NULL;
+	return r < 0 ? r : 0;
+}
+
 /* Whatever is not a unix socket may be a TCP socket. */
 static int views_inet(struct collect *c, const size_t *sockets, size_t n, struct err *e)
 {
@@ -553,7 +572,8 @@ static int views_inet(struct collect *c, const size_t *sockets, size_t n, struct
 	if (any && inet_view_dump(c->arena, &c->inet, e) < 0)
 		return -1;
 	for (size_t i = 0; any && i < n; i++)
-		c->views.v[sockets[i]].inet = inet_view_find(&c->inet, c->views.v[sockets[i]].st.st_ino);
+		if (!c->views.v[sockets[i]].socket && view_inet(c, &c->views.v[sockets[i]], e) < 0)
+			return -1;
 	return 0;
 }
 

@@ -112,12 +112,7 @@ static int inet_socket(int type, uint16_t port, bool listening)
 	return fd;
 }
 
-static void put_tcp_listening(void)
-{
-	put(inet_socket(SOCK_STREAM, 0, true));
-}
-
-static void put_tcp_connected(void)
+static void put_tcp_unaccepted(void)
 {
 	int server = inet_socket(SOCK_STREAM, 0, true), client = inet_socket(SOCK_STREAM, 0, false);
 	struct sockaddr_in a;
@@ -126,6 +121,20 @@ static void put_tcp_connected(void)
 	check_call(getsockname(server, (struct sockaddr *)&a, &size));
 	check_call(connect(client, (struct sockaddr *)&a, size));
 	put(client);
+}
+
+static void put_tcp_urgent(void)
+{
+	int server = inet_socket(SOCK_STREAM, 0, true), client = inet_socket(SOCK_STREAM, 0, false), fd;
+	struct sockaddr_in a;
+	socklen_t size = sizeof(a);
+
+	check_call(getsockname(server, (struct sockaddr *)&a, &size));
+	check_call(connect(client, (struct sockaddr *)&a, size));
+	fd = (int)check_call(accept(server, NULL, NULL));
+	check_call(send(client, "!", 1, MSG_OOB));
+	check_call(poll(&(struct pollfd){ .fd = fd, .events = POLLPRI }, 1, 5000));
+	put(fd);
 }
 
 static void put_udp(void)
@@ -357,7 +366,7 @@ static const struct {
 	{ "inotify_gone", put_inotify_gone }, { "pidfd_outside", put_pidfd_outside },
 	{ "owner_outside", put_owner_outside },
 	{ "io_uring", put_io_uring }, { "userfaultfd", put_userfaultfd }, { "secretmem", put_secretmem },
-	{ "tcp_listening", put_tcp_listening }, { "tcp_connected", put_tcp_connected }, { "udp", put_udp },
+	{ "tcp_unaccepted", put_tcp_unaccepted }, { "tcp_urgent", put_tcp_urgent }, { "udp", put_udp },
 	{ "netlink", put_netlink }, { "unix_outside", put_unix_outside }, { "unix_waits", put_unix_waits },
 	{ "unix_left", put_unix_left }, { "flying_epoll", put_flying_epoll }, { "flying_pidfd", put_flying_pidfd },
 	

@@ -37,7 +37,7 @@ NETLINK_NETFILTER, NFT_MSG_GETTABLE, NLM_F_REQUEST, NLM_F_DUMP = 12, 10 << 8 | 1
 
 # Of those that stand for themselves, the name is that of the kind. lock and owner are what any kind may have.
 KINDS = """device directory epoll eventfd inotify lock owner path_handle pidfd pipe proc_file pty regular_file
-signalfd tcp_connection timerfd unix_datagram unix_flight unix_name unix_pair""".split()
+signalfd tcp_connection tcp_socket timerfd unix_datagram unix_flight unix_name unix_pair""".split()
 
 # What refused.c can put at fd 42, and what torpor must say of it.
 REFUSED = {
@@ -49,8 +49,8 @@ REFUSED = {
     "io_uring": "is an io_uring instance",
     "userfaultfd": "handles page faults",
     "secretmem": "is secret memory",
-    "tcp_listening": "is a TCP socket (listening, 127.0.0.1:",
-    "tcp_connected": "is a TCP connection (established, from 127.0.0.1:",
+    "tcp_unaccepted": ") that its listener, which is in the tree, has not accepted yet",
+    "tcp_urgent": ") with urgent data",
     "udp": "is a UDP socket (protocol 17, 127.0.0.1:",
     "netlink": "is a netlink socket",
     "terminal_line": "is the master of a terminal with line discipline 27",

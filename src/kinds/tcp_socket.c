@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * TCP sockets that are not connected: new ones, bound ones, and those that
+ * listen. Who waits to be accepted is dropped: such a connection ends when the
+ * tree does.
+ *
+ * At restore, a listener is bound at once and listens last of all: until then
+ * the connections of its address are made (tcp_connection.c), and nobody must
+ * connect to a program that may never run.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "kinds/kind.h"
+#include "kinds/tcp_address.h"
+#include "kinds/tcp_options.h"
+#include "util/fd.h"
+
+static bool tcp_socket_match(const struct fd_view *v)
+{
+	return v->inet && v->inet->protocol == IPPROTO_TCP && !(v->info.flags & O_PATH) &&
+	       (v->inet->state == INET_VIEW_LISTEN || (v->inet->state == INET_VIEW_CLOSE && !v->inet->ended));
+}
+
+/* ---- dump ---- */
+
+static int tcp_socket_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
+{
+	Pb__TcpSocket *pb = (Pb__TcpSocket *)m;
+	const struct inet_view *s = v->inet;
+	cleanup_close int fd = kind_steal(v, e);
+	const char *why;
+
+	if (fd < 0)
+		return fd;
+	why = tcp_options_obstacle(fd);
+	if (why)
+		return kind_refuse(c, v, "E-FD-TCP", "let the program close it, then try again", "is a TCP socket %s", why);
+	pb->flags = v->info.flags & ~O_CLOEXEC;
+	pb->family = s->local.ss_family;
+	if (tcp_is_bound(&s->local) && !pb_set_bytes(c->arena, pb, local, &s->local, tcp_address_size(&s->local)))
+		return err_nomem(e);
+	if (s->state == INET_VIEW_LISTEN) {
+		pb_set(pb, listening, true);
+		pb_set(pb, backlog, s->unsent);
+	}
+	return tcp_options_collect(c->arena, fd, s->local.ss_family, (struct tcp_options){ &pb->options, &pb->n_options }, e);
+}
+
+/* ---- restore ---- */
+
+static struct tcp_options tcp_socket_options(const Pb__TcpSocket *pb)
+{
+	return (struct tcp_options){ (Pb__SocketOption ***)&pb->options, (size_t *)&pb->n_options };
+}
+
+static int tcp_socket_bind(int fd, const Pb__TcpSocket *pb, struct err *e)
+{
+	struct sockaddr_storage a;
+	char text[TCP_ADDRESS_TEXT];
+
+	if (!pb->has_local)
+		return 0;
+	if (tcp_address_parse(pb->local.data, pb->local.len, &a) < 0 || a.ss_family != pb->family)
+		return err_set(e, ERR_IMAGE, 0, "a TCP socket has an address of an unknown kind");
+	if (bind(fd, (struct sockaddr *)&a, tcp_address_size(&a)) == 0)
+		return 0;
+	err_sys(e, errno, "binding a TCP socket to %s", tcp_address_text(&a, text));
+	if (e->number == EADDRINUSE)
+		return err_help(e, "end the program that has this address, or wait for a minute");
+	return e->number == EACCES ? err_help(e, "restore it as root, or allow the port: net.ipv4.ip_unprivileged_port_start")
+				   : -1;
+}
+
+/* With SO_REUSEADDR for the moment: connections of the same address are to come, and may have been there before. */
+static int tcp_socket_restore(struct restore_objects *r, const ProtobufCMessage *m, struct err *e)
+{
+	const Pb__TcpSocket *pb = (const Pb__TcpSocket *)m;
+	cleanup_close int fd = -1;
+
+	if (pb->family != AF_INET && pb->family != AF_INET6)
+		return err_set(e, ERR_IMAGE, 0, "a TCP socket of the unknown family %u", pb->family);
+	fd = socket((int)pb->family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+	if (fd < 0)
+		return err_sys(e, errno, "socket");
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int)) < 0)
+		return err_sys(e, errno, "SO_REUSEADDR");
+	if (tcp_options_prepare(fd, tcp_socket_options(pb), e) < 0 || tcp_socket_bind(fd, pb, e) < 0 ||
+	    kind_set_status_flags(fd, pb->flags, e) < 0)
+		return -1;
+	return kind_raise_fd(fd_take(&fd), r->fd_base, e);
+}
+
+static int tcp_socket_last(struct restore_objects *r, int fd, const ProtobufCMessage *m, struct err *e)
+{
+	const Pb__TcpSocket *pb = (const Pb__TcpSocket *)m;
+	char text[TCP_ADDRESS_TEXT];
+	struct sockaddr_storage a;
+
+	(void)r;
+	if (pb->listening && listen(fd, (int)pb->backlog) < 0) {
+		if (tcp_address_parse(pb->local.data, pb->local.len, &a) < 0)
+			return err_sys(e, errno, "listening");
+		err_sys(e, errno, "listening at %s", tcp_address_text(&a, text));
+		return err_help(e, "end the program that has this address, or wait for a minute");
+	}
+	return tcp_options_restore(fd, tcp_socket_options(pb), e);
+}
+
+static void tcp_socket_describe(const ProtobufCMessage *m, char *buf, size_t size)
+{
+	const Pb__TcpSocket *pb = (const Pb__TcpSocket *)m;
+	char text[TCP_ADDRESS_TEXT];
+	struct sockaddr_storage a;
+
+	if (!pb->has_local)
+		snprintf(buf, size, "not bound");
+	else if (tcp_address_parse(pb->local.data, pb->local.len, &a) < 0)
+		snprintf(buf, size, "?");
+	else
+		snprintf(buf, size, "%s at %s", pb->listening ? "listening" : "bound", tcp_address_text(&a, text));
+}
+
+const struct kind kind_tcp_socket = {
+	.name = "tcp_socket",
+	.tag = 15,
+	.message = &pb__tcp_socket__descriptor,
+	.match = tcp_socket_match,
+	.collect = tcp_socket_collect,
+	.restore = tcp_socket_restore,
+	.last = tcp_socket_last,
+	.describe = tcp_socket_describe,
+};
