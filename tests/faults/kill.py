@@ -548,8 +548,7 @@ def target_ends(t):
     for number in range(max(40, KILLS)):
         root = t.start([t.target("steady"), "brief", str(random.randint(0, 120))])
         if number % 2:
-            t.torpor_start(["dump", root, "-o", t.image(), "--keep-running"])
-            pid = max(p for p in tree_of(os.getpid()) if p != root)
+            pid, _ = t.torpor_start(["dump", root, "-o", t.image(), "--keep-running"])
             delay(random.random() * 0.015)
             try:
                 os.kill(root, signal.SIGKILL)

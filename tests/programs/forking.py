@@ -2,10 +2,12 @@
 """Tier fork: no capability and no namespace; PIDs come up by forking."""
 
 import os
+import random
 import re
 import subprocess
+import time
 
-from harness import Failure, PYTHON, Steps, case, finish, stat_of
+from harness import Failure, PYTHON, Steps, case, finish, stat_of, threads_of, tree_of
 
 
 def hold(t, program="plain.py", labels=("step",)):
@@ -36,6 +38,34 @@ def threads(t):
 @case("fork-pool", limit=300)
 def pool(t):
     woken(t, "pool.py", ["step"])
+
+
+KILLS = 6
+
+
+@case("fork-killed", limit=240)
+def killed(t):
+    """A restore that is killed while PIDs go by, leaves nothing, or all of it; the image can be tried again."""
+    t.setup.work_in("fork")
+    labels = [f"thread{k}" for k in range(8)]
+    root, steps = hold(t, "threads.py", labels)
+    whole = len(threads_of(root))
+    t.dump(root)
+    for number in range(KILLS):
+        t.statuses.clear()
+        pid, call = t.torpor_start(["restore", t.image()])
+        time.sleep(random.uniform(0.02, 6))
+        t.end(pid)
+        # All of it, if that was too late; else nothing.
+        t.until(lambda: len(threads_of(root)) in (0, whole), 10, f"{root} is half there after kill {number + 1}")
+        t.end(root)
+        t.until(lambda: not tree_of(os.getpid())[1:], 10, f"kill {number + 1} left {tree_of(os.getpid())[1:]}")
+    os.unlink(steps.path)  # one of them may have run for a moment
+    for label in labels:
+        steps.base[label] = None
+    t.restore(root)
+    steps.advance(3)
+    finish(t, root, steps)
 
 
 def refused(t, root, *arguments):
