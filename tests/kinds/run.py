@@ -8,7 +8,6 @@ Each program of this folder sets its state up and verifies it from inside (see c
 and restored: tests/programs/selfcheck.py.
 """
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -31,8 +30,6 @@ from harness import Failure, Skip, case  # noqa: E402
 from selfcheck import Program  # noqa: E402
 
 KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "30"))
-CLONE_NEWNET = 0x40000000
-SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 NETLINK_NETFILTER, NFT_MSG_GETTABLE, NLM_F_REQUEST, NLM_F_DUMP = 12, 10 << 8 | 1, 1, 0x300
 
 # Of those that stand for themselves, the name is that of the kind. lock and owner are what any kind may have.
@@ -224,14 +221,6 @@ def tcp_close_keep_running(t):
     program.end()
 
 
-def own_network(t):
-    """Go on in a network namespace of our own, with a loopback. Who may do that may keep connections alive."""
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
-        raise Skip(f"a network namespace cannot be had: {os.strerror(ctypes.get_errno())}")
-    with socket.socket() as s:
-        fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
-
-
 def tables_of(t):
     """What nf_tables has: asked for by a dump of the tables."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as s:
@@ -242,7 +231,7 @@ def tables_of(t):
 
 def tcp_kept(t, version):
     """Connections to a server outside stay alive, which root can see to."""
-    own_network(t)
+    harness.own_network()
     server = Server(socket.AF_INET if version == 4 else socket.AF_INET6, t.work)
     program = Program(t, "tcp_kept", f"{version}:{server.port}")
     t.until(lambda: len(server.connections) == 7, 5, f"the server has {server.connections}")
@@ -289,7 +278,7 @@ def kill_dumps(t, program):
 
 
 def tcp_kept_killed(t):
-    own_network(t)
+    harness.own_network()
     server = Server(socket.AF_INET, t.work)
     program = Program(t, "tcp_kept", f"4:{server.port}")
     kill_dumps(t, program)
@@ -300,7 +289,7 @@ def tcp_kept_killed(t):
 
 def tcp_repair_killed(t):
     """Kill torpor at every look at the size of a queue: some come while it is in repair, which the guard must end."""
-    own_network(t)
+    harness.own_network()
     server = Server(socket.AF_INET, t.work)
     program = Program(t, "tcp_kept", f"4:{server.port}")
     status, number = -signal.SIGKILL, 0
@@ -318,7 +307,7 @@ def tcp_repair_killed(t):
 
 
 def tcp_connection_killed(t):
-    own_network(t)
+    harness.own_network()
     program = Program(t, "tcp_connection")
     kill_dumps(t, program)
     program.kill()
