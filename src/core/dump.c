@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -284,10 +285,24 @@ static uint64_t dump_capabilities(const struct dump_options *o, struct arena *ar
 	return status.cap_prm;
 }
 
+/* As many fds as the limit permits: some things are held until the tree is gone. Returns the limit as it was. */
+static struct rlimit dump_raise_fd_limit(void)
+{
+	struct rlimit before, most;
+
+	if (getrlimit(RLIMIT_NOFILE, &before) < 0)
+		return (struct rlimit){ 0 };
+	most = before;
+	most.rlim_cur = most.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &most);
+	return before;
+}
+
 int core_dump(const struct dump_options *o, struct dump_result *result, struct err *e)
 {
 	struct dump d = { .o = o, .result = result, .arena = &result->arena, .begun = clock_now_ns(CLOCK_MONOTONIC) };
 	cleanup_privilege struct privilege p = { 0 };
+	struct rlimit files;
 	int r;
 
 	*result = (struct dump_result){ .obstacles.arena = &result->arena };
@@ -295,6 +310,7 @@ int core_dump(const struct dump_options *o, struct dump_result *result, struct e
 	if (o->pid == getpid() || o->pid == 1)
 		return err_set(e, ERR_USAGE, 0, "process %d is %s", o->pid, o->pid == 1 ? "init" : "torpor itself");
 	p = privilege_raise(privilege_extra() | dump_capabilities(o, d.arena));
+	files = dump_raise_fd_limit();
 	r = dump_examine(&d, e);
 	if (r == 0 && !o->check_only)
 		r = dump_save(&d, e);
@@ -307,6 +323,8 @@ int core_dump(const struct dump_options *o, struct dump_result *result, struct e
 	target_tree_release(&d.tree);
 	image_writer_free(d.writer);
 	inode_table_done(&d.inodes);
+	if (files.rlim_max)
+		setrlimit(RLIMIT_NOFILE, &files);
 	return r;
 }
 

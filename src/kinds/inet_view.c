@@ -224,13 +224,16 @@ int inet_view_dump(struct arena *arena, struct inet_view_table *ret, struct err 
 	return 0;
 }
 
-const struct inet_view *inet_view_find(const struct inet_view_table *table, uint64_t ino)
+const struct inet_view *inet_view_hold(const struct inet_view_table *table, uint64_t ino, uint32_t object)
 {
 	const struct inet_view key = { .ino = (uint32_t)ino };
+	struct inet_view *v = NULL;
 
-	if (!table->n || ino == 0 || ino > UINT32_MAX)
-		return NULL;
-	return bsearch(&key, table->v, table->n, sizeof(key), inet_view_compare);
+	if (table->n && ino != 0 && ino <= UINT32_MAX)
+		v = bsearch(&key, table->v, table->n, sizeof(key), inet_view_compare);
+	if (v)
+		v->holder = object + 1;
+	return v;
 }
 
 const struct inet_view *inet_view_find_peer(const struct inet_view_table *table, const struct inet_view *end)

@@ -27,6 +27,7 @@ enum inet_view_state {
 };
 
 struct inet_view {
+	uint32_t holder;  /* number of the tree's object that it is, + 1; 0: none */
 	uint32_t ino;     /* 0: no process has it: it was closed, or waits to be accepted */
 	uint8_t protocol; /* IPPROTO_* */
 	uint8_t state;
@@ -45,8 +46,8 @@ struct inet_view_table {
 /* Every TCP socket of this network namespace that listens or is connected. */
 int inet_view_dump(struct arena *arena, struct inet_view_table *ret, struct err *e);
 
-/* NULL when there is no such socket. */
-const struct inet_view *inet_view_find(const struct inet_view_table *table, uint64_t ino);
+/* Note which object of the tree a socket is. NULL when there is no such socket. */
+const struct inet_view *inet_view_hold(const struct inet_view_table *table, uint64_t ino, uint32_t object);
 
 /* Look at a socket itself. Returns 0; 1 when it is no TCP socket; or negative. */
 int inet_view_read(int fd, uint64_t ino, struct inet_view *ret, struct err *e);

@@ -74,6 +74,16 @@ static struct tcp_options tcp_connection_options(const Pb__TcpConnection *pb)
 	return (struct tcp_options){ (Pb__SocketOption ***)&pb->options, (size_t *)&pb->n_options };
 }
 
+static int tcp_duplicate(int fd, int base, struct err *e)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, base);
+
+	if (copy >= 0)
+		return copy;
+	err_sys(e, errno, "duplicating a socket");
+	return e->number == EMFILE ? err_help(e, "raise the limit of open files: ulimit -Hn") : -1;
+}
+
 /* It stays where it is: the table of sockets lives as long as the message. */
 static ProtobufCBinaryData tcp_address_bytes(const struct sockaddr_storage *a)
 {
@@ -94,17 +104,6 @@ enum tcp_peer {
 	TCP_PEER_CLOSED,
 	TCP_PEER_WAITS, /* to be accepted by a listener of the tree */
 };
-
-static const struct fd_view *tcp_find_socket(const struct collect *c, uint64_t ino)
-{
-	for (size_t i = 0; i < c->views.n_objects; i++) {
-		const struct fd_view *v = views_find_object(&c->views, (uint32_t)i);
-
-		if (v->inet && v->inet->ino == ino)
-			return v;
-	}
-	return NULL;
-}
 
 /* Does the tree hold the listener that has made this end, which nobody has accepted yet? */
 static bool tcp_has_listener(const struct collect *c, const struct inet_view *end)
@@ -129,7 +128,7 @@ static enum tcp_peer tcp_find_peer(const struct collect *c, const struct fd_view
 
 	*ret = peer;
 	if (peer && peer->ino)
-		return tcp_find_socket(c, peer->ino) ? TCP_PEER_INSIDE : TCP_PEER_OUTSIDE;
+		return peer->holder ? TCP_PEER_INSIDE : TCP_PEER_OUTSIDE;
 	if (peer && !tcp_has_sent_end(peer->state) && peer->state != INET_VIEW_TIME_WAIT)
 		return tcp_has_listener(c, peer) ? TCP_PEER_WAITS : TCP_PEER_OUTSIDE;
 	if (peer || (tcp_has_received_end(v->inet->state) && tcp_is_local(&v->inet->local, &v->inet->remote)))
@@ -151,7 +150,7 @@ static int tcp_refuse(struct collect *c, const struct fd_view *v, const char *he
 static const char help_close[] = "dump it with --tcp close, and the program finds the connection reset; "
 				 "or give torpor cap_net_admin, and it stays alive";
 
-/* Both ends go without a trace: whoever is restored finds the addresses free. */
+/* The connection goes without a trace: whoever is restored finds its addresses free. */
 static void tcp_end_by_reset(int fd, void *data)
 {
 	const struct linger reset = { .l_onoff = 1 };
@@ -162,15 +161,15 @@ static void tcp_end_by_reset(int fd, void *data)
 
 static int tcp_keep_for_reset(struct collect *c, int fd, struct err *e)
 {
-	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	int copy = tcp_duplicate(fd, 0, e);
 
-	return copy < 0 ? err_sys(e, errno, "duplicating a socket") : kind_keep(c, copy, tcp_end_by_reset, NULL, e);
+	return copy < 0 ? -1 : kind_keep(c, copy, tcp_end_by_reset, NULL, e);
 }
 
 static int tcp_collect_pair(struct collect *c, const struct fd_view *v, int fd, const struct inet_view *peer,
 			    Pb__TcpConnection *pb, struct err *e)
 {
-	cleanup_close int other = kind_steal(tcp_find_socket(c, peer->ino), e);
+	cleanup_close int other = kind_steal(views_find_object(&c->views, peer->holder - 1), e);
 	bool active;
 	int64_t left;
 
@@ -190,7 +189,7 @@ static int tcp_collect_pair(struct collect *c, const struct fd_view *v, int fd, 
 	pb->has_peer_local = pb->has_peer_remote = true;
 	pb->peer_local = tcp_address_bytes(&peer->local);
 	pb->peer_remote = tcp_address_bytes(&peer->remote);
-	return tcp_keep_for_reset(c, fd, e);
+	return v->inet->ino < peer->ino ? tcp_keep_for_reset(c, fd, e) : 0; /* one end resets the other */
 }
 
 static bool tcp_orphan_is_done(const void *v)
@@ -304,8 +303,8 @@ static int tcp_collect_repair(struct collect *c, const struct fd_view *v, int fd
 	pb->repair->lock = (char *)c->tcp_lock->name;
 	if (tcp_repair_collect(c->arena, fd, tcp_has_sent_end(pb->state), tcp_has_received_end(pb->state), pb->repair, e) < 0)
 		return -1;
-	copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	return copy < 0 ? err_sys(e, errno, "duplicating a socket") : kind_keep(c, copy, tcp_end_silently, NULL, e);
+	copy = tcp_duplicate(fd, 0, e);
+	return copy < 0 ? -1 : kind_keep(c, copy, tcp_end_silently, NULL, e);
 }
 
 static int tcp_collect_outside(struct collect *c, const struct fd_view *v, int fd, Pb__TcpConnection *pb, struct err *e)
@@ -541,9 +540,9 @@ static int tcp_make_pair(struct restore_objects *r, const Pb__TcpConnection *pb,
 	if (tcp_feed(other, mine, pb->queue.data, pb->queue.len, e) < 0)
 		return -1;
 	other = fd_raise(fd_take(&other), r->fd_base, e);
-	copy = fcntl(mine, F_DUPFD_CLOEXEC, r->fd_base);
+	copy = tcp_duplicate(mine, r->fd_base, e);
 	if (other < 0 || copy < 0)
-		return err_sys(e, errno, "duplicating a socket");
+		return -1;
 	if (kind_stash_put(r, TCP_FIRST, pb->peer, copy, e) < 0)
 		return -1;
 	copy = -1; /* the stash has it */
@@ -622,11 +621,9 @@ static int tcp_connection_restore(struct restore_objects *r, const ProtobufCMess
 /* It stays in repair until nothing can fail any more: so it has no trace if something does. */
 static int tcp_keep_in_repair(struct restore_objects *r, int fd, const Pb__TcpConnection *pb, struct err *e)
 {
-	int copy = fcntl(fd, F_DUPFD_CLOEXEC, r->fd_base);
+	int copy = tcp_duplicate(fd, r->fd_base, e);
 
-	if (copy < 0)
-		return err_sys(e, errno, "duplicating a socket");
-	return kind_stash_put(r, TCP_REPAIRED, pb->inode, copy, e);
+	return copy < 0 ? -1 : kind_stash_put(r, TCP_REPAIRED, pb->inode, copy, e);
 }
 
 static void tcp_connection_release(struct restore_objects *r, const ProtobufCMessage *m)

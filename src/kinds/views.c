@@ -550,7 +550,7 @@ static int view_inet(struct collect *c, struct fd_view *v, struct err *e)
 	struct inet_view *own;
 	int r;
 
-	v->inet = inet_view_find(&c->inet, v->st.st_ino);
+	v->inet = inet_view_hold(&c->inet, v->st.st_ino, v->object);
 	if (v->inet && v->inet->state <= INET_VIEW_CLOSING && v->inet->state != INET_VIEW_CLOSE)
 		return 0;
 	fd = kind_steal(v, e);
