@@ -221,6 +221,27 @@ def tcp_close_keep_running(t):
     program.end()
 
 
+def tcp_connecting(t):
+    """A listener that is full does not answer; then it has room."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    first = socket.create_connection(listener.getsockname())
+    program = Program(t, "tcp_connecting", str(listener.getsockname()[1]))
+    for number in range(2):
+        t.until(lambda: not harness.stat_of(program.root) or len(harness.tree_of(program.root)) == 2, 5, "the second task")
+        t.cycle(program.root)
+        program.verify(f"after restore {number + 1}")
+    t.write("accepted", "")
+    listener.listen(10)
+    listener.settimeout(20)
+    connections = [listener.accept()[0] for _ in range(3)]
+    program.verify("when the connections are made")
+    got = {c.recv(10) for c in connections[1:]}
+    if got != {b"waiting", b"blocked"}:
+        raise Failure(f"the connections bring {got}")
+    first.close()
+    program.kill()
+
+
 def tables_of(t):
     """What nf_tables has: asked for by a dump of the tables."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as s:
@@ -462,6 +483,7 @@ def declare():
     case("outside-pipes")(outside_pipes)
     case("outside-terminal")(outside_terminal)
     case("tcp-outside")(tcp_outside)
+    case("tcp-connecting")(tcp_connecting)
     case("tcp-close-keep-running")(tcp_close_keep_running)
     for version in (4, 6):
         case(f"tcp-kept-{version}", version=version)(tcp_kept)
