@@ -126,11 +126,11 @@ static int pty_unpack_queue(const Pb__PtyMaster *pb, struct pty_queue *q, struct
 }
 
 /* Both the modes and what waits. */
-static int pty_restore_queue(struct restore_objects *r, int master, const Pb__PtyMaster *pb, struct err *e)
+static int pty_restore_queue(int master, const Pb__PtyMaster *pb, struct err *e)
 {
+	cleanup_pty_queue struct pty_queue *q = NULL;
 	cleanup_close int slave = -1;
 	struct sys_termios2 modes;
-	struct pty_queue *q;
 	int error;
 
 	if (pb->termios.len != sizeof(modes))
@@ -142,7 +142,7 @@ static int pty_restore_queue(struct restore_objects *r, int master, const Pb__Pt
 			return slave;
 	}
 	if (pb->n_lines || pb->input.len || pb->output.len || pb->stopped) {
-		q = arena_new(r->arena, struct pty_queue);
+		q = pty_queue_new();
 		if (!q)
 			return err_nomem(e);
 		return pty_unpack_queue(pb, q, e) < 0 ? -1 : pty_queue_put(master, slave, &modes, q, e);
@@ -170,12 +170,12 @@ static int pty_restore_node(int master, const Pb__PtyMaster *pb, struct err *e)
 	return 0;
 }
 
-static int pty_restore_state(struct restore_objects *r, int master, const Pb__PtyMaster *pb, struct err *e)
+static int pty_restore_state(int master, const Pb__PtyMaster *pb, struct err *e)
 {
 	const struct winsize size = { (unsigned short)pb->rows, (unsigned short)pb->columns, (unsigned short)pb->width,
 				      (unsigned short)pb->height };
 
-	if (pty_restore_queue(r, master, pb, e) < 0 || pty_restore_node(master, pb, e) < 0)
+	if (pty_restore_queue(master, pb, e) < 0 || pty_restore_node(master, pb, e) < 0)
 		return -1;
 	if (ioctl(master, TIOCSWINSZ, &size) < 0)
 		return err_sys(e, errno, "setting the size of a terminal");
@@ -243,7 +243,7 @@ int pty_pair(struct restore_objects *r, uint32_t object, struct err *e)
 	master = kind_raise_fd(pty_new_master(pb->path, pb->index, e), r->fd_base, e);
 	if (master < 0)
 		return -1;
-	if (pty_restore_state(r, master, pb, e) < 0) {
+	if (pty_restore_state(master, pb, e) < 0) {
 		close(master);
 		return -1;
 	}

@@ -145,7 +145,7 @@ static int pty_master_collect_queue(struct collect *c, const struct fd_view *v, 
 				    Pb__PtyMaster *pb, struct err *e)
 {
 	struct pollfd p = { .fd = fds->master, .events = POLLIN };
-	struct pty_queue *q;
+	cleanup_pty_queue struct pty_queue *q = NULL;
 
 	if (poll(&p, 1, 0) < 0)
 		return err_sys(e, errno, "poll");
@@ -156,10 +156,9 @@ static int pty_master_collect_queue(struct collect *c, const struct fd_view *v, 
 		return kind_refuse(c, v, "E-FD-PTY-QUEUE", "let the program open the other side, or read what waits",
 				   "is the master of a terminal with unread output, whose slave torpor cannot open");
 	}
-	q = arena_new(c->arena, struct pty_queue);
-	if (!q)
-		return err_nomem(e);
-	return pty_queue_peek(fds->master, fds->slave, q, e) < 0 ? -1 : pty_master_store_queue(c, q, pb, e);
+	if (pty_queue_peek(fds->master, fds->slave, &q, e) < 0)
+		return -1;
+	return q ? pty_master_store_queue(c, q, pb, e) : 0;
 }
 
 static int pty_master_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)

@@ -325,8 +325,10 @@ static int pty_guise_begin(struct pty_guise *g, int master, struct err *e)
 		return err_sys(e, errno, "asking a terminal for its state");
 	g->is_locked = memcmp(g->locked, unlocked, sizeof(unlocked)) != 0;
 	r = g->is_locked ? sys_tty_lock_modes(master, unlocked) : 0;
-	if (r < 0)
-		return err_sys(e, r, "unlocking its terminal modes");
+	if (r < 0) {
+		err_sys(e, r, "unlocking its terminal modes, to see what waits in it");
+		return err_help(e, "give torpor the capability: setcap cap_checkpoint_restore=ep torpor");
+	}
 	if (g->packet)
 		ioctl(master, TIOCPKT, &(int){ 0 });
 	fcntl(master, F_SETFL, g->flags | O_NONBLOCK);
@@ -385,14 +387,27 @@ static int pty_take_and_put(int master, int slave, struct pty_queue *q, struct e
 	return r;
 }
 
-/* Shared between torpor and the process that looks. */
-struct pty_peek {
-	struct pty_queue queue;
+/* The outcome of the process that looks, in memory that torpor shares with it. */
+struct pty_outcome {
+	struct pty_queue queue; /* first: it is what is handed out */
 	struct err err;
 	int result;
 };
 
-static int pty_peek_by_other(int master, int slave, struct pty_peek *peek, struct err *e)
+struct pty_queue *pty_queue_new(void)
+{
+	struct pty_outcome *o = mmap(NULL, sizeof(*o), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	return o == MAP_FAILED ? NULL : &o->queue;
+}
+
+void pty_queue_free(struct pty_queue **q)
+{
+	if (*q)
+		munmap(*q, sizeof(struct pty_outcome));
+}
+
+static int pty_peek_by_other(int master, int slave, struct pty_outcome *o, struct err *e)
 {
 	sigset_t all, before;
 	pid_t pid;
@@ -401,7 +416,7 @@ static int pty_peek_by_other(int master, int slave, struct pty_peek *peek, struc
 	sigprocmask(SIG_SETMASK, &all, &before);
 	pid = fork();
 	if (pid == 0) {
-		peek->result = pty_take_and_put(master, slave, &peek->queue, &peek->err);
+		o->result = pty_take_and_put(master, slave, &o->queue, &o->err);
 		_exit(0);
 	}
 	sigprocmask(SIG_SETMASK, &before, NULL);
@@ -409,9 +424,9 @@ static int pty_peek_by_other(int master, int slave, struct pty_peek *peek, struc
 		return err_sys(e, errno, "fork");
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;
-	if (peek->result < 0)
-		*e = peek->err;
-	return peek->result;
+	if (o->result < 0)
+		*e = o->err;
+	return o->result;
 }
 
 /* Does plainly nothing wait? What was typed in canonical mode and not ended is not shown. */
@@ -425,18 +440,11 @@ static bool pty_is_idle(int master, int slave)
 	       sys_tty_modes(master, &modes) == 0 && !pty_is_canonical(&modes);
 }
 
-int pty_queue_peek(int master, int slave, struct pty_queue *ret, struct err *e)
+int pty_queue_peek(int master, int slave, struct pty_queue **ret, struct err *e)
 {
-	struct pty_peek *peek;
-	int r;
-
+	*ret = NULL;
 	if (pty_is_idle(master, slave))
 		return 0;
-	peek = mmap(NULL, sizeof(*peek), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (peek == MAP_FAILED)
-		return err_nomem(e);
-	r = pty_peek_by_other(master, slave, peek, e);
-	*ret = peek->queue;
-	munmap(peek, sizeof(*peek));
-	return r;
+	*ret = pty_queue_new();
+	return *ret ? pty_peek_by_other(master, slave, (struct pty_outcome *)*ret, e) : err_nomem(e);
 }

@@ -27,12 +27,18 @@ struct pty_queue {
 	uint8_t output[PTY_QUEUE_MAX];      /* written to the slave, not yet read from the master */
 };
 
+/* An empty queue (it is large, but takes only the room that it uses), or NULL; for pty_queue_free(). */
+struct pty_queue *pty_queue_new(void);
+void pty_queue_free(struct pty_queue **q);
+
+#define cleanup_pty_queue __attribute__((cleanup(pty_queue_free)))
+
 /*
  * Look what waits in a pseudo-terminal of programs that stand still. `master` and
  * `slave` are their own open file descriptions; slave -1: none is open any more.
- * The queue is 0 wherever nothing waits, and must be zeroed by the caller.
+ * *ret is the caller's; NULL when plainly nothing waits.
  */
-int pty_queue_peek(int master, int slave, struct pty_queue *ret, struct err *e);
+int pty_queue_peek(int master, int slave, struct pty_queue **ret, struct err *e);
 
 /*
  * Put all that into a new pseudo-terminal, through its non-blocking ends
