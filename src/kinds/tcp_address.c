@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "util/err.h"
+
 const char *tcp_address_text(const struct sockaddr_storage *a, char buf[TCP_ADDRESS_TEXT])
 {
 	char host[INET6_ADDRSTRLEN] = "?";
@@ -17,6 +19,21 @@ const char *tcp_address_text(const struct sockaddr_storage *a, char buf[TCP_ADDR
 		inet_ntop(AF_INET, &((const struct sockaddr_in *)a)->sin_addr, host, sizeof(host));
 	snprintf(buf, TCP_ADDRESS_TEXT, a->ss_family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, tcp_port(a));
 	return buf;
+}
+
+int tcp_address_fail(const char *what, const struct sockaddr_storage *a, int number, struct err *e)
+{
+	char text[TCP_ADDRESS_TEXT];
+
+	number = number < 0 ? -number : number;
+	if (number != EADDRINUSE && number != EADDRNOTAVAIL) {
+		err_sys(e, number, "%s %s", what, tcp_address_text(a, text));
+		return number == EACCES ? err_help(e, "restore it as root, or permit the port: net.ipv4.ip_unprivileged_port_start")
+					: -1;
+	}
+	err_set(e, ERR_STATE, number, "%s %s", what, tcp_address_text(a, text));
+	return err_help(e, "%s", number == EADDRINUSE ? "end the program that has this address, or wait for a minute"
+						       : "restore it where the machine has this address, and it is free");
 }
 
 socklen_t tcp_address_size(const struct sockaddr_storage *a)

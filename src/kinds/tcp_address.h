@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
+struct err;
+
 /* Where one end of a connection is, and the other, as this one's socket sees it: their family is the socket's. */
 struct tcp_end {
 	struct sockaddr_storage local;  /* port 0: any */
@@ -18,6 +20,9 @@ enum { TCP_ADDRESS_TEXT = 80 };
 
 /* "127.0.0.1:80" or "[::1]:80"; returns `buf`. */
 const char *tcp_address_text(const struct sockaddr_storage *a, char buf[TCP_ADDRESS_TEXT]);
+
+/* "WHAT ADDRESS: why it cannot be had", and what would help. `number` is of errno, or negative. */
+int tcp_address_fail(const char *what, const struct sockaddr_storage *a, int number, struct err *e);
 
 socklen_t tcp_address_size(const struct sockaddr_storage *a);
 

@@ -64,7 +64,6 @@ static int tcp_bind(int fd, const struct sockaddr_storage *a)
 static int tcp_listen(const struct sockaddr_storage *a, struct err *e)
 {
 	cleanup_close int fd = tcp_open(a->ss_family);
-	char text[TCP_ADDRESS_TEXT];
 	int r = fd < 0 ? fd : tcp_set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
 
 	if (r == 0 && a->ss_family == AF_INET6)
@@ -75,10 +74,7 @@ static int tcp_listen(const struct sockaddr_storage *a, struct err *e)
 		r = listen(fd, 1) < 0 ? -errno : 0;
 	if (r == 0)
 		return fd_take(&fd);
-	err_sys(e, r, "listening at %s, to make a connection again", tcp_address_text(a, text));
-	if (r == -EADDRINUSE)
-		err_help(e, "end the program that has this address, or wait for a minute");
-	return -1;
+	return tcp_address_fail("making a TCP connection again: listening at", a, r, e);
 }
 
 /* ---- the port it comes from ---- */
@@ -159,7 +155,6 @@ static int tcp_connect_from(const struct sockaddr_storage *source, const struct 
 			    struct err *e)
 {
 	uint64_t until = clock_now_ns(CLOCK_MONOTONIC) + (patient ? (uint64_t)PORT_MS * MS : 0);
-	char from[TCP_ADDRESS_TEXT], to[TCP_ADDRESS_TEXT];
 	int fd;
 
 	for (;;) {
@@ -172,10 +167,7 @@ static int tcp_connect_from(const struct sockaddr_storage *source, const struct 
 	}
 	if (fd >= 0)
 		return fd;
-	err_sys(e, fd, "connecting from %s to %s again", tcp_address_text(source, from), tcp_address_text(target, to));
-	if (tcp_is_taken(fd))
-		err_help(e, "end the program that has the first address, or wait for a minute");
-	return -1;
+	return tcp_address_fail("making a TCP connection again: connecting from", source, fd, e);
 }
 
 int tcp_connect_again(int fd, const struct tcp_end *end, struct err *e)

@@ -63,7 +63,6 @@ static struct tcp_options tcp_socket_options(const Pb__TcpSocket *pb)
 static int tcp_socket_bind(int fd, const Pb__TcpSocket *pb, struct err *e)
 {
 	struct sockaddr_storage a;
-	char text[TCP_ADDRESS_TEXT];
 
 	if (!pb->has_local)
 		return 0;
@@ -71,11 +70,7 @@ static int tcp_socket_bind(int fd, const Pb__TcpSocket *pb, struct err *e)
 		return err_set(e, ERR_IMAGE, 0, "a TCP socket has an address of an unknown kind");
 	if (bind(fd, (struct sockaddr *)&a, tcp_address_size(&a)) == 0)
 		return 0;
-	err_sys(e, errno, "binding a TCP socket to %s", tcp_address_text(&a, text));
-	if (e->number == EADDRINUSE)
-		return err_help(e, "end the program that has this address, or wait for a minute");
-	return e->number == EACCES ? err_help(e, "restore it as root, or allow the port: net.ipv4.ip_unprivileged_port_start")
-				   : -1;
+	return tcp_address_fail("binding a TCP socket to", &a, errno, e);
 }
 
 /* With SO_REUSEADDR for the moment: connections of the same address are to come, and may have been there before. */
@@ -100,15 +95,12 @@ static int tcp_socket_restore(struct restore_objects *r, const ProtobufCMessage 
 static int tcp_socket_last(struct restore_objects *r, int fd, const ProtobufCMessage *m, struct err *e)
 {
 	const Pb__TcpSocket *pb = (const Pb__TcpSocket *)m;
-	char text[TCP_ADDRESS_TEXT];
-	struct sockaddr_storage a;
+	struct sockaddr_storage a = { 0 };
 
 	(void)r;
 	if (pb->listening && listen(fd, (int)pb->backlog) < 0) {
-		if (tcp_address_parse(pb->local.data, pb->local.len, &a) < 0)
-			return err_sys(e, errno, "listening");
-		err_sys(e, errno, "listening at %s", tcp_address_text(&a, text));
-		return err_help(e, "end the program that has this address, or wait for a minute");
+		tcp_address_parse(pb->local.data, pb->local.len, &a);
+		return tcp_address_fail("listening at", &a, errno, e);
 	}
 	return tcp_options_restore(fd, tcp_socket_options(pb), e);
 }

@@ -13,6 +13,7 @@ import fcntl
 import os
 import pty
 import random
+import re
 import signal
 import socket
 import struct
@@ -219,6 +220,39 @@ def tcp_close_keep_running(t):
     t.restore(program.root)
     program.verify("after the restore")
     program.end()
+
+
+def tcp_taken(t):
+    """Somebody has the address of a listener: the restore fails, leaves nothing, and can be tried again at once."""
+    program = Program(t, "tcp_socket")
+    t.dump(program.root)
+    ports = re.findall(r"listening at 127\.0\.0\.1:(\d+)", t.torpor("inspect", t.image()).out)
+    for port in map(int, set(ports)):
+        with socket.create_server(("127.0.0.1", port)):
+            restore_refused(t, program.root, f"127.0.0.1:{port}")
+    if len(set(ports)) != 2:
+        raise Failure(f"inspect shows other listeners: {ports}")
+    t.restore(program.root)
+    program.verify("after the failures")
+    program.end()
+
+
+def tcp_kept_failed(t):
+    """A restore that fails does not open the lock, and can be tried again."""
+    harness.own_network()
+    server = Server(socket.AF_INET, t.work)
+    program = Program(t, "tcp_kept", f"4:{server.port}")
+    t.torpor("dump", program.root, "-o", t.image(), user=False)
+    for number in range(3):
+        result = t.torpor("restore", t.image(), "--detach", "--pidfile", "/nonexistent/pid", user=False, expect=None)
+        if result.status == 0 or tables_of(t) != 1 or server.ends != ["end"]:
+            raise Failure(f"{tables_of(t)} locks, connections ended: {server.ends}, {result}")
+    t.statuses.clear()
+    t.torpor("restore", t.image(), "--detach", user=False)
+    program.verify("after the failures")
+    if tables_of(t) or server.ends != ["end"]:
+        raise Failure(f"{tables_of(t)} locks are there after the restore; connections ended: {server.ends}")
+    program.kill()
 
 
 def tcp_connecting(t):
@@ -483,6 +517,8 @@ def declare():
     case("outside-pipes")(outside_pipes)
     case("outside-terminal")(outside_terminal)
     case("tcp-outside")(tcp_outside)
+    case("tcp-taken")(tcp_taken)
+    case("tcp-kept-failed")(tcp_kept_failed)
     case("tcp-connecting")(tcp_connecting)
     case("tcp-close-keep-running")(tcp_close_keep_running)
     for version in (4, 6):
