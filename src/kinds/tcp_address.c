@@ -28,12 +28,14 @@ int tcp_address_fail(const char *what, const struct sockaddr_storage *a, int num
 	number = number < 0 ? -number : number;
 	if (number != EADDRINUSE && number != EADDRNOTAVAIL) {
 		err_sys(e, number, "%s %s", what, tcp_address_text(a, text));
-		return number == EACCES ? err_help(e, "restore it as root, or permit the port: net.ipv4.ip_unprivileged_port_start")
-					: -1;
+		if (number != EACCES)
+			return -1;
+		return err_help(e, "restore it as root, or permit the port: net.ipv4.ip_unprivileged_port_start");
 	}
 	err_set(e, ERR_STATE, number, "%s %s", what, tcp_address_text(a, text));
-	return err_help(e, "%s", number == EADDRINUSE ? "end the program that has this address, or wait for a minute"
-						       : "restore it where the machine has this address, and it is free");
+	if (number == EADDRINUSE)
+		return err_help(e, "end the program that has this address, or wait for a minute");
+	return err_help(e, "restore it where the machine has this address, and it is free");
 }
 
 socklen_t tcp_address_size(const struct sockaddr_storage *a)

@@ -296,13 +296,14 @@ int tcp_lock_begin(struct tcp_lock *lock, struct arena *arena, const struct tcp_
 		return -1;
 	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
 		return err_sys(e, errno, "getrandom");
-	*lock = (struct tcp_lock){ .fd = -1, .name = arena_printf(arena, "%s%016lx", lock_prefix, number), .ends = ends, .n = n };
+	*lock = (struct tcp_lock){ .fd = -1, .ends = ends, .n = n };
+	lock->name = arena_printf(arena, "%s%016lx", lock_prefix, number);
 	owned = arena_printf(arena, "%s-dump", lock->name);
 	if (!lock->name || !owned)
 		return err_nomem(e);
 	r = lock_make(fd, owned, NFT_TABLE_F_OWNER, ends, n);
 	if (r < 0)
-		return err_sys(e, r, "locking TCP connections, with a table of nf_tables that the kernel removes when torpor ends");
+		return err_sys(e, r, "locking TCP connections: a table of nf_tables that has an owner");
 	lock->fd = fd_take(&fd);
 	return 0;
 }

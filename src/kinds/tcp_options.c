@@ -112,7 +112,8 @@ int tcp_options_collect(struct arena *arena, int fd, int family, struct tcp_opti
 		char value[TCP_OPTION_MAX];
 		Pb__SocketOption *saved, **v;
 
-		if (!tcp_option_get(fd, o, value) || !tcp_option_is_set(fd, new, o, value)) /* or the kernel has no such option */
+		/* Or the kernel has no such option. */
+		if (!tcp_option_get(fd, o, value) || !tcp_option_is_set(fd, new, o, value))
 			continue;
 		saved = pb_new(arena, Pb__SocketOption, pb__socket_option__init);
 		v = arena_grow(arena, *to.v, *to.n, sizeof(*v));

@@ -188,7 +188,8 @@ int tcp_queue_read(int fd, struct arena *arena, uint8_t **ret, size_t *ret_size,
 		return -1;
 	n = recv(fd, *ret, *ret_size, MSG_PEEK | MSG_DONTWAIT);
 	if (n != queued)
-		err_set(e, ERR_SYSTEM, n < 0 ? errno : 0, "only %zd of %d bytes in a TCP socket's queue could be read", n, queued);
+		err_set(e, ERR_SYSTEM, n < 0 ? errno : 0, "only %zd of %d bytes in a TCP socket's queue could be read", n,
+			queued);
 	if (offset >= 0 && tcp_queue_set_peek_offset(fd, offset, e) < 0)
 		return -1;
 	return n == queued ? 0 : -1;

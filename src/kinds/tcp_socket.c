@@ -28,6 +28,12 @@ static bool tcp_socket_match(const struct fd_view *v)
 	       (v->inet->state == INET_VIEW_LISTEN || (v->inet->state == INET_VIEW_CLOSE && !v->inet->ended));
 }
 
+/* For both directions: only a dump changes the message. */
+static struct tcp_options tcp_socket_options(const Pb__TcpSocket *pb)
+{
+	return (struct tcp_options){ (Pb__SocketOption ***)&pb->options, (size_t *)&pb->n_options };
+}
+
 /* ---- dump ---- */
 
 static int tcp_socket_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
@@ -50,15 +56,10 @@ static int tcp_socket_collect(struct collect *c, const struct fd_view *v, Protob
 		pb_set(pb, listening, true);
 		pb_set(pb, backlog, s->unsent);
 	}
-	return tcp_options_collect(c->arena, fd, s->local.ss_family, (struct tcp_options){ &pb->options, &pb->n_options }, e);
+	return tcp_options_collect(c->arena, fd, s->local.ss_family, tcp_socket_options(pb), e);
 }
 
 /* ---- restore ---- */
-
-static struct tcp_options tcp_socket_options(const Pb__TcpSocket *pb)
-{
-	return (struct tcp_options){ (Pb__SocketOption ***)&pb->options, (size_t *)&pb->n_options };
-}
 
 static int tcp_socket_bind(int fd, const Pb__TcpSocket *pb, struct err *e)
 {
