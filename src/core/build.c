@@ -17,12 +17,14 @@
 #include "core/build.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
@@ -37,6 +39,7 @@
 #include "sys/memory.h"
 #include "sys/process.h"
 #include "task/task.h"
+#include "util/fd.h"
 #include "util/privilege.h"
 
 enum {
@@ -227,6 +230,15 @@ static void build_join(struct build *b, const Pb__Task *pb)
 	build_fail(b, pb, &e);
 }
 
+/* It was born with the controlling terminal of its session, which it had given up. */
+static void build_give_up_terminal(void)
+{
+	cleanup_close int fd = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+
+	if (fd >= 0)
+		ioctl(fd, TIOCNOTTY);
+}
+
 static void build_groups(struct build *b, size_t index, struct restore_task *rt)
 {
 	const struct plan_task *t = &b->plan->tasks[index];
@@ -243,6 +255,8 @@ static void build_groups(struct build *b, size_t index, struct restore_task *rt)
 	meeting_arrive(b, 3);
 	if (t->pb->sid == t->pb->pid && objects_group(rt, &e) < 0)
 		build_fail(b, t->pb, &e);
+	if (t->pb->terminal_given_up)
+		build_give_up_terminal();
 	if (standin)
 		build_reap(standin);
 }

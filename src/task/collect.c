@@ -37,6 +37,14 @@ static bool in_tree(const struct task_collect *c, pid_t pid)
 	return target_find(c->tree, pid) != NULL;
 }
 
+/* Did it give up the controlling terminal that the others of its session have? */
+static bool task_has_given_up_terminal(const struct task_collect *c, const struct target *t)
+{
+	const struct target *leader = target_find(c->tree, t->stat.sid);
+
+	return !t->stat.tty_nr && leader && leader->stat.tty_nr;
+}
+
 static int task_collect_identity(struct task_collect *c, struct target *t, Pb__Task *pb)
 {
 	const struct proc_stat *root = &c->tree->tasks[0]->stat, *st = &t->stat;
@@ -50,6 +58,8 @@ static int task_collect_identity(struct task_collect *c, struct target *t, Pb__T
 	pb_set(pb, group_outside, st->pgrp == root->pgrp && !in_tree(c, st->pgrp));
 	pb_set(pb, foreground, st->tpgid == st->pgrp);
 	pb_set(pb, exit_signal, st->exit_signal);
+	if (task_has_given_up_terminal(c, t))
+		pb_set(pb, terminal_given_up, true);
 	return pb->comm ? 0 : -ENOMEM;
 }
 

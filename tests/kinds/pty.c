@@ -286,6 +286,7 @@ static struct pair controlling, other;
 static int tty; /* as /dev/tty */
 static struct sessions {
 	pid_t job, other; /* the foreground job, and the leader of the other session */
+	pid_t without;    /* in the session, but without its terminal */
 	_Atomic unsigned ready, interrupts;
 } *sessions;
 
@@ -303,6 +304,13 @@ static _Noreturn void job_main(void)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	sessions->ready = 1;
+	for (;;)
+		pause();
+}
+
+static _Noreturn void without_main(void)
+{
+	ioctl(tty, TIOCNOTTY);
 	for (;;)
 		pause();
 }
@@ -335,6 +343,10 @@ static void second_leads(void)
 	if (pid == 0)
 		other_main();
 	sessions->other = pid;
+	pid = (pid_t)check_call(fork());
+	if (pid == 0)
+		without_main();
+	sessions->without = pid;
 }
 
 /* Fields of /proc/PID/stat behind the name: state ppid pgrp session tty_nr tpgid */
@@ -366,6 +378,20 @@ static void check_terminal(pid_t pid, int master, pid_t foreground)
 	check(group == foreground);
 }
 
+static void check_no_terminal(pid_t pid)
+{
+	unsigned number;
+	int group;
+
+	for (int i = 0; i < 2000; i++) { /* until it has given it up */
+		stat_terminal(pid, &number, &group);
+		if (!number)
+			return;
+		usleep(1000);
+	}
+	check(!"without a terminal");
+}
+
 static void second_verifies(void)
 {
 	struct stat st;
@@ -386,6 +412,7 @@ static void verify_sessions(void)
 	check_terminal(second_task_pid(), controlling.master, sessions->job);
 	check_terminal(sessions->job, controlling.master, sessions->job);
 	check_terminal(sessions->other, other.master, sessions->other);
+	check_no_terminal(sessions->without);
 	second_task_run(second_verifies);
 	check_arrives(controlling.master, "by /dev/tty by name");
 	check_write(controlling.master, "\003");
@@ -435,6 +462,7 @@ void setup(const char *argument)
 	second_task_start();
 	second_task_run(second_leads);
 	check_terminal(sessions->other, other.master, sessions->other);
+	check_no_terminal(sessions->without);
 }
 
 void verify(void)
