@@ -136,7 +136,7 @@ static int pty_restore_queue(int master, const Pb__PtyMaster *pb, struct err *e)
 	if (pb->termios.len != sizeof(modes))
 		return err_set(e, ERR_IMAGE, 0, "the modes of a terminal are damaged");
 	memcpy(&modes, pb->termios.data, sizeof(modes));
-	if (pb->opened) { /* once: a master whose slave was never opened waits, one whose slave was closed does not */
+	if (pb->opened) { /* a master whose slave was closed hangs up, one whose slave was never open waits */
 		slave = pty_open_slave(master, O_RDWR | O_NONBLOCK, false, e);
 		if (slave < 0)
 			return slave;
@@ -172,8 +172,8 @@ static int pty_restore_node(int master, const Pb__PtyMaster *pb, struct err *e)
 
 static int pty_restore_state(int master, const Pb__PtyMaster *pb, struct err *e)
 {
-	const struct winsize size = { (unsigned short)pb->rows, (unsigned short)pb->columns, (unsigned short)pb->width,
-				      (unsigned short)pb->height };
+	const struct winsize size = { (unsigned short)pb->rows, (unsigned short)pb->columns,
+				      (unsigned short)pb->width, (unsigned short)pb->height };
 
 	if (pty_restore_queue(master, pb, e) < 0 || pty_restore_node(master, pb, e) < 0)
 		return -1;
@@ -224,7 +224,8 @@ static const Pb__PtyMaster *pty_unpack(struct restore_objects *r, uint32_t objec
 	const Pb__PtyMaster *pb = NULL;
 
 	if (o && o->kind == kind_pty_master.tag)
-		pb = (const Pb__PtyMaster *)pb_unpack(r->arena, kind_pty_master.message, o->body.data, o->body.len);
+		pb = (const Pb__PtyMaster *)pb_unpack(r->arena, kind_pty_master.message, o->body.data,
+						      o->body.len);
 	if (!pb)
 		err_set(e, ERR_IMAGE, 0, "the master of a terminal is missing or damaged");
 	return pb;

@@ -59,7 +59,8 @@ static int pty_master_check(struct collect *c, const struct fd_view *v, const st
 	return r;
 }
 
-static int pty_master_collect_modes(struct collect *c, const struct pty_fds *fds, Pb__PtyMaster *pb, struct err *e)
+static int pty_master_collect_modes(struct collect *c, const struct pty_fds *fds, Pb__PtyMaster *pb,
+				    struct err *e)
 {
 	uint8_t locked[SYS_TERMIOS_SIZE], none[SYS_TERMIOS_SIZE] = { 0 };
 	struct sys_termios2 modes;
@@ -115,13 +116,15 @@ static void pty_master_collect_session(const struct collect *c, const struct pty
 		pb_set(pb, foreground, group);
 }
 
-static int pty_master_store_queue(struct collect *c, const struct pty_queue *q, Pb__PtyMaster *pb, struct err *e)
+static int pty_master_store_queue(struct collect *c, const struct pty_queue *q, Pb__PtyMaster *pb,
+				  struct err *e)
 {
 	size_t from = 0;
 
 	for (size_t i = 0; i < q->n_lines; i++) {
 		size_t size = q->line_ends[i] - from;
-		ProtobufCBinaryData line = { .len = size, .data = arena_memdup(c->arena, q->input + from, size) };
+		ProtobufCBinaryData line = { .len = size,
+					     .data = arena_memdup(c->arena, q->input + from, size) };
 
 		if (!line.data || !pb_add(c->arena, pb, lines, line))
 			return err_nomem(e);
@@ -153,8 +156,9 @@ static int pty_master_collect_queue(struct collect *c, const struct fd_view *v, 
 	if (!pb->opened || (fds->slave < 0 && pb->locked)) {
 		if (!(p.revents & POLLIN) || sys_tty_number(fds->master, FIONREAD) == 0)
 			return 0;
-		return kind_refuse(c, v, "E-FD-PTY-QUEUE", "let the program open the other side, or read what waits",
-				   "is the master of a terminal with unread output, whose slave torpor cannot open");
+		return kind_refuse(c, v, "E-FD-PTY-QUEUE", "let the program read it, or open the slave",
+				   "is the master of a terminal with unread output, "
+				   "whose slave torpor cannot open");
 	}
 	if (pty_queue_peek(fds->master, fds->slave, &q, e) < 0)
 		return -1;
@@ -207,10 +211,12 @@ static int pty_master_lead(struct restore_task *r, int fd, const ProtobufCMessag
 {
 	if (((const Pb__PtyMaster *)m)->session != r->task->pid)
 		return 0;
-	return ioctl(fd, TIOCSCTTY, 0) < 0 ? err_sys(e, errno, "getting its controlling terminal (TIOCSCTTY)") : 0;
+	if (ioctl(fd, TIOCSCTTY, 0) < 0)
+		return err_sys(e, errno, "getting its controlling terminal (TIOCSCTTY)");
+	return 0;
 }
 
-/* A group may outlive its last member as the foreground group of a terminal; such a one cannot be had again. */
+/* A foreground group may have outlived its last member; then it cannot be had again. */
 static bool pty_master_has_group(const Pb__Image *image, int32_t group)
 {
 	for (size_t i = 0; i < image->n_tasks; i++)
@@ -226,7 +232,8 @@ static int pty_master_group(struct restore_task *r, int fd, const ProtobufCMessa
 	if (pb->session != r->task->pid || !pty_master_has_group(r->image, pb->foreground))
 		return 0;
 	if (ioctl(fd, TIOCSPGRP, &pb->foreground) < 0)
-		return err_sys(e, errno, "making %d the foreground process group of its terminal", pb->foreground);
+		return err_sys(e, errno, "making %d the foreground process group of its terminal",
+			       pb->foreground);
 	return 0;
 }
 

@@ -115,7 +115,8 @@ static int pty_take_lines(const struct pty_ends *p, struct pty_queue *q, struct 
 		if (got < 0)
 			return errno == EAGAIN ? 0 : err_sys(e, errno, "reading a line from a terminal");
 		if (q->n_lines == PTY_LINES_MAX || q->n_input + (size_t)got == PTY_QUEUE_MAX)
-			return err_set(e, ERR_SYSTEM, 0, "more waits in a terminal than the kernel should hold");
+			return err_set(e, ERR_SYSTEM, 0,
+				       "more waits in a terminal than the kernel should hold");
 		q->n_input += (size_t)got;
 		q->line_ends[q->n_lines++] = (uint32_t)q->n_input;
 	}
@@ -159,7 +160,9 @@ static int pty_take_stop(const struct pty_ends *p, struct pty_queue *q, struct e
 		return err_set(e, ERR_SYSTEM, 0, "what is typed into a terminal does not arrive");
 	q->stopped = pty_is_ready(p->slave, POLLOUT, 0) ? PTY_STOPPED_BY_CHARACTER : PTY_STOPPED_BY_CALL;
 	/* What is put back needs output that goes on. */
-	return ioctl(p->slave, TCXONC, TCOON) < 0 ? err_sys(e, errno, "letting the output of a terminal go on") : 0;
+	if (ioctl(p->slave, TCXONC, TCOON) < 0)
+		return err_sys(e, errno, "letting the output of a terminal go on");
+	return 0;
 }
 
 static int pty_take(const struct pty_ends *p, struct pty_queue *q, struct err *e)
@@ -271,8 +274,11 @@ static int pty_put_stop(const struct pty_ends *p, const struct pty_queue *q, str
 
 	if (p->slave < 0)
 		return err_set(e, ERR_IMAGE, 0, "the output of a terminal that nobody has opened is stopped");
-	if (q->stopped == PTY_STOPPED_BY_CALL)
-		return ioctl(p->slave, TCXONC, TCOOFF) < 0 ? err_sys(e, errno, "stopping the output of a terminal") : 0;
+	if (q->stopped == PTY_STOPPED_BY_CALL) {
+		if (ioctl(p->slave, TCXONC, TCOOFF) < 0)
+			return err_sys(e, errno, "stopping the output of a terminal");
+		return 0;
+	}
 	plain.cc[VSTOP] = PTY_STOP;
 	plain.cc[VSTART] = PTY_START;
 	if (pty_set_modes(p, &plain, e) < 0)
@@ -295,7 +301,8 @@ static int pty_put(const struct pty_ends *p, const struct pty_queue *q, struct e
 	return pty_set_modes(p, &p->modes, e);
 }
 
-int pty_queue_put(int master, int slave, const struct sys_termios2 *modes, const struct pty_queue *q, struct err *e)
+int pty_queue_put(int master, int slave, const struct sys_termios2 *modes, const struct pty_queue *q,
+		  struct err *e)
 {
 	const struct pty_ends p = { .master = master, .slave = slave, .modes = *modes };
 
@@ -346,7 +353,7 @@ static void pty_guise_end(const struct pty_guise *g, int master)
 	fcntl(master, F_SETFL, g->flags);
 }
 
-/* An open file description of our own. `slave`, if there is one, can lift a TIOCEXCL that would be in the way. */
+/* An open file description of our own. A TIOCEXCL that would be in the way is lifted through `slave`. */
 static int pty_open_own_slave(int master, int slave, struct err *e)
 {
 	bool exclusive = slave >= 0 && sys_tty_number(slave, TIOCGEXCL) == 1;
@@ -396,7 +403,8 @@ struct pty_outcome {
 
 struct pty_queue *pty_queue_new(void)
 {
-	struct pty_outcome *o = mmap(NULL, sizeof(*o), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct pty_outcome *o =
+		mmap(NULL, sizeof(*o), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	return o == MAP_FAILED ? NULL : &o->queue;
 }

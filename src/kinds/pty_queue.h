@@ -18,13 +18,13 @@ enum { PTY_QUEUE_MAX = 256 * 1024, PTY_LINES_MAX = 32 * 1024 };
 enum pty_stopped { PTY_RUNS, PTY_STOPPED_BY_CHARACTER, PTY_STOPPED_BY_CALL };
 
 struct pty_queue {
-	uint32_t stopped;                   /* enum pty_stopped */
-	size_t n_lines;                     /* canonical mode: complete lines; each is what one read(2) yields */
-	uint32_t line_ends[PTY_LINES_MAX];  /* in `input`, ascending */
+	uint32_t stopped;                  /* enum pty_stopped */
+	size_t n_lines;                    /* canonical mode: whole lines; each is what one read(2) yields */
+	uint32_t line_ends[PTY_LINES_MAX]; /* in `input`, ascending */
 	size_t n_input;
-	uint8_t input[PTY_QUEUE_MAX];       /* the lines, then the rest: in canonical mode, a line without its end */
+	uint8_t input[PTY_QUEUE_MAX];      /* the lines, then the rest: a line without its end, or raw keys */
 	size_t n_output;
-	uint8_t output[PTY_QUEUE_MAX];      /* written to the slave, not yet read from the master */
+	uint8_t output[PTY_QUEUE_MAX];     /* written to the slave, not yet read from the master */
 };
 
 /* An empty queue (it is large, but takes only the room that it uses), or NULL; for pty_queue_free(). */
@@ -46,4 +46,5 @@ int pty_queue_peek(int master, int slave, struct pty_queue **ret, struct err *e)
  * `modes` are those that the slave has afterwards.
  */
 struct sys_termios2;
-int pty_queue_put(int master, int slave, const struct sys_termios2 *modes, const struct pty_queue *q, struct err *e);
+int pty_queue_put(int master, int slave, const struct sys_termios2 *modes, const struct pty_queue *q,
+		  struct err *e);

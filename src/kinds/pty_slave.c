@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Slaves of pseudo-terminals whose master is in the tree, or closed. What the pair shares is with its master. */
+/* Slaves of pseudo-terminals whose master is in the tree, or closed. The master has what the pair shares. */
 
 #include <errno.h>
 #include <fcntl.h>

@@ -13,10 +13,17 @@
 #include "sys/tty.h"
 #include "util/fd.h"
 
-enum { MAJOR_MEM = 1, MAJOR_TTY_AUX = 5, MINOR_TTY = 0, MINOR_PTMX = 2, MAJOR_PTS_FIRST = 136, MAJOR_PTS_LAST = 143 };
+enum {
+	MAJOR_MEM = 1,
+	MAJOR_TTY_AUX = 5,
+	MINOR_TTY = 0,
+	MINOR_PTMX = 2,
+	MAJOR_PTS_FIRST = 136,
+	MAJOR_PTS_LAST = 143,
+};
 
 #define TERMINAL_HUNG_UP (1ull << 32)  /* with the number: the index may be in use again */
-#define TERMINAL_NAMELESS (1ull << 33) /* with the object: a hung up /dev/tty, of which no number is known */
+#define TERMINAL_NAMELESS (1ull << 33) /* with the object: a hung up /dev/tty, whose number nobody knows */
 
 /* A master or a slave. Equal keys: two ends of one pseudo-terminal. */
 struct terminal_end {
@@ -46,7 +53,7 @@ static dev_t terminal_decode_dev(unsigned dev)
 	return makedev(dev >> 8 & 0xfff, (dev & 0xff) | (dev >> 12 & 0xfff00));
 }
 
-/* Which pseudo-terminal it is an end of, in *ret_key. False: none. A slave whose master is gone answers no ioctl. */
+/* Of which pseudo-terminal is it an end? False: of none. A slave whose master is gone answers no ioctl. */
 static bool terminal_find_key(const struct fd_view *v, int fd, uint64_t *ret_key)
 {
 	int dev = sys_tty_number(fd, TIOCGDEV);
@@ -63,7 +70,7 @@ static bool terminal_find_key(const struct fd_view *v, int fd, uint64_t *ret_key
 	return true;
 }
 
-/* 1: it is the end of a pseudo-terminal, see *ret. 0: it is not; a terminal of another sort is always outside. */
+/* 1: it is the end of a pseudo-terminal. 0: it is not; a terminal of another sort is always outside. */
 static int terminal_classify(struct fd_view *v, struct terminal_end *ret, struct err *e)
 {
 	cleanup_close int fd = kind_steal(v, e);

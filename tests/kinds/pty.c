@@ -23,7 +23,8 @@ struct pair {
 };
 
 static struct pair typed, raw, large, packet, exclusive, by_char, by_call, modes;
-static int watcher, second_slave, same_slave, peer_slave, sticky, sticky_too, unopened, closed, hung_up, hung_up_too;
+static int watcher, second_slave, same_slave, peer_slave, sticky, sticky_too, unopened, closed, hung_up,
+	hung_up_too;
 
 static void make(struct pair *p, int flags)
 {
@@ -113,7 +114,8 @@ static void verify_raw(void)
 	check(check_call(fcntl(raw.slave, F_GETFL)) & O_NONBLOCK);
 	char text[64];
 
-	check(read(raw.slave, text, sizeof(text)) == 8 && memcmp(text, "\000\003\004\r\n\021\023\377", 8) == 0);
+	check(read(raw.slave, text, sizeof(text)) == 8 &&
+	      memcmp(text, "\000\003\004\r\n\021\023\377", 8) == 0);
 	check_empty(raw.slave);
 	check_arrives(raw.master, "\033[2J\n");
 	check_empty(raw.master);
@@ -154,7 +156,8 @@ static void setup_modes(void)
 	struct termios t;
 
 	make(&modes, 0);
-	second_slave = (int)check_call(open(ptsname(typed.master), O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+	second_slave =
+		(int)check_call(open(ptsname(typed.master), O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
 	same_slave = (int)check_call(dup(modes.slave));
 	peer_slave = (int)check_call(ioctl(modes.master, TIOCGPTPEER, O_WRONLY | O_NOCTTY));
 	sticky = (int)check_call(ioctl(modes.master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
@@ -176,7 +179,8 @@ static void verify_modes(void)
 	struct stat st, by_name;
 
 	check_call(tcgetattr(modes.slave, &t));
-	check((t.c_iflag & (IXOFF | IUTF8)) == (IXOFF | IUTF8) && (t.c_lflag & TOSTOP) && t.c_cc[VINTR] == 'x');
+	check((t.c_iflag & (IXOFF | IUTF8)) == (IXOFF | IUTF8) && (t.c_lflag & TOSTOP) &&
+	      t.c_cc[VINTR] == 'x');
 	check(cfgetospeed(&t) == B19200);
 	check_call(ioctl(modes.master, TIOCGWINSZ, &size));
 	check(size.ws_row == 33 && size.ws_col == 101 && size.ws_xpixel == 808 && size.ws_ypixel == 660);

@@ -72,7 +72,8 @@ static uint8_t random_key(void)
 static void random_content(const struct pair *p)
 {
 	uint8_t keys[INPUT_MAX], piece[PIECE_MAX];
-	unsigned n = below(3) ? below(below(4) ? 40 : INPUT_MAX) : 0, output = below(3) ? below(OUTPUT_MAX) : 0;
+	unsigned n = below(3) ? below(below(4) ? 40 : INPUT_MAX) : 0,
+		 output = below(3) ? below(OUTPUT_MAX) : 0;
 
 	for (unsigned i = 0; i < n; i++)
 		keys[i] = random_key();
