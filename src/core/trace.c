@@ -39,6 +39,21 @@ static int trace_read(pid_t pid, uint64_t addr, void *buf, size_t size)
 	return process_vm_readv(pid, &local, 1, &remote, 1, 0) == (ssize_t)size ? 0 : -EIO;
 }
 
+/* A thread that could not be made: its number is what matters. */
+static int trace_thread_failed(pid_t pid, const struct script_op *op, struct err *e)
+{
+	struct script thread;
+
+	if (trace_read(pid, op->args[2], &thread, sizeof(thread)) < 0 || (op->result != -EEXIST && op->result != -ETIME))
+		return err_sys(e, (int)op->result, "making a thread with its TID");
+	if (op->result == -ETIME) {
+		err_set(e, ERR_STATE, 0, "the TID %lu has not come up within the limit of forks", thread.tid);
+		return err_help(e, "a higher --fork-limit");
+	}
+	err_set(e, ERR_STATE, 0, "the TID %lu is taken by another process", thread.tid);
+	return err_help(e, "try again when that has ended");
+}
+
 /* Did the script at `addr` run to its end? */
 static int trace_check_end(pid_t pid, uint64_t addr, struct script *ret, struct err *e)
 {
@@ -50,6 +65,8 @@ static int trace_check_end(pid_t pid, uint64_t addr, struct script *ret, struct 
 		return 0;
 	if (trace_read(pid, ret->ops + ret->done * sizeof(op), &op, sizeof(op)) < 0)
 		return err_set(e, ERR_SYSTEM, 0, "reading the script's outcome");
+	if (op.code == SCRIPT_THREAD)
+		return trace_thread_failed(pid, &op, e);
 	return err_sys(e, (int)op.result, "%s (step %u of %u)", op.note ? (const char *)op.note : "the switch",
 		       ret->done + 1, ret->n);
 }

@@ -7,7 +7,7 @@ import re
 import subprocess
 import time
 
-from harness import Failure, PYTHON, Steps, case, finish, stat_of, threads_of, tree_of
+from harness import Failure, PYTHON, Skip, Steps, case, finish, stat_of, threads_of, tree_of
 
 
 def hold(t, program="plain.py", labels=("step",)):
@@ -114,3 +114,37 @@ def names(t):
         result = t.torpor("restore", t.image(), "--tier", tier, expect=3)
         if words not in result.err:
             raise Failure(f"--tier {tier}: {result}")
+
+
+@case("taken-tid")
+def taken_tid(t):
+    """The TID of a thread is taken by another process: that is said, and nothing is left."""
+    labels = [f"thread{k}" for k in range(8)]
+    steps = Steps(t, labels)
+    root = t.start([PYTHON, "-B", t.target("threads.py")])
+    steps.advance(3, seconds=60)
+    tid = threads_of(root)[3]
+    t.dump(root)
+    holder = occupy(t, tid)
+    said = refused(t, root)
+    if str(tid) not in said or "taken" not in said:
+        raise Failure(f"not told which TID is taken: {said!r}")
+    t.end(holder)
+    t.restore(root)
+    steps.advance(3)
+    finish(t, root, steps)
+
+
+def occupy(t, pid):
+    """A process with this PID (root may choose it)."""
+    if os.geteuid() != 0:
+        raise Skip("only root can choose a PID for the test")
+    script = ("import ctypes, os, sys, time\n"
+              "class Args(ctypes.Structure): _fields_ = [(n, ctypes.c_uint64) for n in "
+              "'flags pidfd ctid ptid signal stack size tls tid ntid cgroup'.split()]\n"
+              "tid = ctypes.c_int(int(sys.argv[1]))\n"
+              "args = Args(signal=17, tid=ctypes.addressof(tid), ntid=1)\n"
+              "if ctypes.CDLL(None).syscall(435, ctypes.byref(args), ctypes.sizeof(args)) == 0: time.sleep(1000)\n")
+    t.wait_exit(t.start([PYTHON, "-c", script, str(pid)], user=False), 10)
+    t.until(lambda: stat_of(pid), 5, f"a process with the PID {pid}")
+    return pid
