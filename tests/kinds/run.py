@@ -14,9 +14,11 @@ import os
 import pty
 import random
 import re
+import shutil
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import termios
 import threading
@@ -284,18 +286,26 @@ def tables_of(t):
     return data.count(b"torpor-")
 
 
-def tcp_kept(t, version):
-    """Connections to a server outside stay alive, which root can see to."""
+def give_capabilities(t):
+    """Let the user's torpor be one that may keep connections alive."""
+    t.setup.dumper = t.setup.binary = shutil.copy(t.setup.binary, os.path.join(t.base, "torpor"))
+    subprocess.run(["setcap", "cap_checkpoint_restore,cap_net_admin,cap_net_raw=ep", t.setup.binary], check=True)
+
+
+def tcp_kept(t, version, user=False):
+    """Connections to a server outside stay alive, which root can see to, or whoever has the capabilities."""
     harness.own_network()
+    if user:
+        give_capabilities(t)
     server = Server(socket.AF_INET if version == 4 else socket.AF_INET6, t.work)
     program = Program(t, "tcp_kept", f"{version}:{server.port}")
     t.until(lambda: len(server.connections) == 7, 5, f"the server has {server.connections}")
     for number in range(3):
-        t.torpor("dump", program.root, "-o", t.image(), user=False)
+        t.torpor("dump", program.root, "-o", t.image(), user=user)
         if tables_of(t) != 1:
             raise Failure(f"{tables_of(t)} locks are there while the program sleeps")
         t.statuses.clear()
-        t.torpor("restore", t.image(), "--detach", user=False)
+        t.torpor("restore", t.image(), "--detach", user=user)
         if tables_of(t) or server.ends != ["end"]:
             raise Failure(f"{tables_of(t)} locks are there after the restore; connections ended: {server.ends}")
         program.verify(f"after restore {number + 1}")
@@ -523,6 +533,7 @@ def declare():
     case("tcp-close-keep-running")(tcp_close_keep_running)
     for version in (4, 6):
         case(f"tcp-kept-{version}", version=version)(tcp_kept)
+    case("tcp-kept-user", needs=["setcap"], version=4, user=True)(tcp_kept)
     case("tcp-kept-killed")(tcp_kept_killed)
     case("tcp-repair-killed", needs=["strace"], limit=300)(tcp_repair_killed)
     case("tcp-connection-killed")(tcp_connection_killed)
