@@ -267,6 +267,7 @@ static _Noreturn void build_zombie(const Pb__Task *pb)
 {
 	int signo = WTERMSIG(pb->exit_status);
 
+	privilege_end(); /* the exit status of one with more capabilities is hidden from its own user: proc_pid_stat(5) */
 	prctl(PR_SET_NAME, pb->comm);
 	if (WIFEXITED(pb->exit_status))
 		_exit(WEXITSTATUS(pb->exit_status));

@@ -44,7 +44,7 @@ void privilege_lower(struct privilege *p);
 
 #define cleanup_privilege __attribute__((cleanup(privilege_lower), unused))
 
-/* All is done but waiting for a child and passing signals on to it. */
+/* For good: all is done but ending, or waiting for a child and passing signals on to it. */
 void privilege_end(void);
 
 /* Why the file capability of this very binary is not in force, in words; NULL when it has none or holds it. */
