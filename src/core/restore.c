@@ -120,7 +120,20 @@ static int restore_check_kernel(struct restore *r, struct err *e)
 	return 0;
 }
 
-/* Who holds this PID? 0: nobody; 1: a zombie, or a dead leader's group or session; 2: somebody, named in `e`. */
+/* Killed, and not yet a zombie: its PID will be free in a moment. */
+static bool restore_holder_ends(struct restore *r, const struct proc_stat *stat)
+{
+	struct proc_status status;
+	char *text;
+
+	if (stat->flags & PROC_FLAGS_ENDING)
+		return true;
+	return fd_read_proc(stat->pid, "status", &r->arena, &text, NULL) == 0 &&
+	       proc_parse_status(text, &r->arena, &status) == 0 &&
+	       (status.sig_pending | status.shd_pending) >> (SIGKILL - 1) & 1;
+}
+
+/* Who holds this PID? 0: nobody; 1: who has ended, or is about to; 2: somebody, named in `e`. */
 static int restore_pid_holder(struct restore *r, pid_t pid, struct err *e)
 {
 	struct proc_stat stat;
@@ -130,12 +143,14 @@ static int restore_pid_holder(struct restore *r, pid_t pid, struct err *e)
 		return 0;
 	if (fd_read_proc(pid, "stat", &r->arena, &text, NULL) < 0 || proc_parse_stat(text, &stat) < 0)
 		return 0;
-	err_set(e, ERR_STATE, 0, "the PID %d is taken by %s", pid, stat.comm);
 	if (stat.state == 'Z' || stat.state == 'X') {
 		err_set(e, ERR_STATE, 0, "the PID %d is still held by the zombie of %s, which process %d has not reaped", pid,
 			stat.comm, stat.ppid);
 		return 1;
 	}
+	err_set(e, ERR_STATE, 0, "the PID %d is taken by %s", pid, stat.comm);
+	if (restore_holder_ends(r, &stat))
+		return 1;
 	err_help(e, "end that process, or wait until it has ended");
 	return 2;
 }

@@ -26,6 +26,9 @@ struct proc_stat {
 	long n_threads;
 };
 
+/* In proc_stat.flags: PF_EXITING and PF_SIGNALED (include/linux/sched.h of the kernel). */
+enum { PROC_FLAGS_ENDING = 0x404 };
+
 /* `text` is NUL-terminated. comm may hold spaces and parentheses. Returns 0 or -EINVAL. */
 int proc_parse_stat(const char *text, struct proc_stat *ret);
 
