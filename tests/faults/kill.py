@@ -9,8 +9,6 @@ the others are aimed: at the time when the target is traced, or at the end, when
 Set-up, user and reporting are those of tests/programs.
 """
 
-import argparse
-import fnmatch
 import os
 import random
 import re
@@ -631,7 +629,7 @@ def two_dumps(t):
     summary(t, {"refused": refused, "saved": 40 - refused})
 
 
-@case("impossible-targets")
+@case("impossible-targets", shares_machine=True)
 def impossible(t):
     for target, status, words in ((1, (1, 2, 3), "init"), (2, (1, 2, 3), "kernel thread")):
         result = t.torpor("dump", target, "-o", t.image(), expect=None)
@@ -653,30 +651,12 @@ def impossible(t):
 
 # ---- all of it ----
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = os.path.join(HERE, "..", "..", "build", "torpor")
-    parser.add_argument("--torpor", default=os.path.normpath(default))
-    parser.add_argument("--list", action="store_true")
-    parser.add_argument("names", nargs="*")
-    options = parser.parse_args()
-    cases = [c for c in harness.CASES
-             if not options.names or any(fnmatch.fnmatch(c.name, n) for n in options.names)]
-    if options.list:
-        print("\n".join(c.name for c in cases))
-        return 0
-    if not os.access(options.torpor, os.X_OK):
-        sys.exit(f"kill.py: {options.torpor} is not there; build it first")
-    harness.become_subreaper()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    setup = run.make_setup(os.path.abspath(options.torpor))
+def prepare(setup):
     if harness.TARGETS == os.path.join(harness.HERE, "targets"):
         harness.TARGETS = shutil.copytree(harness.TARGETS, os.path.join(setup.folder, "targets"))
     subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-o",
                     os.path.join(harness.TARGETS, "steady"), os.path.join(HERE, "steady.c")], check=True)
-    counts = run.run(setup, cases, 1)
-    return run.close(setup, counts)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run.main(__doc__, prepare))

@@ -7,20 +7,16 @@
 Needs root, which sets up users, files and capabilities. Set-up, user and reporting are those of tests/programs.
 """
 
-import argparse
-import fnmatch
 import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "programs"))
-import harness  # noqa: E402
 import run  # noqa: E402
 from harness import PYTHON, Failure, Skip, Steps, case, finish, read, stat_of  # noqa: E402
 
@@ -488,31 +484,5 @@ def deceitful_name(t):
         raise Failure(f"the image is in {names}; torpor said {result.out + result.err!r}")
 
 
-# ---- all of it ----
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = os.path.join(HERE, "..", "..", "build", "torpor")
-    parser.add_argument("--torpor", default=os.path.normpath(default))
-    parser.add_argument("--list", action="store_true")
-    parser.add_argument("names", nargs="*")
-    options = parser.parse_args()
-    cases = [c for c in harness.CASES
-             if not options.names or any(fnmatch.fnmatch(c.name, n) for n in options.names)]
-    if options.list:
-        print("\n".join(c.name for c in cases))
-        return 0
-    if os.geteuid() != 0:
-        print("security.py needs root\n0 passed, 0 failed")
-        return 0
-    if not os.access(options.torpor, os.X_OK):
-        sys.exit(f"security.py: {options.torpor} is not there; build it first")
-    harness.become_subreaper()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    setup = run.make_setup(os.path.abspath(options.torpor))
-    counts = run.run(setup, cases, 1)
-    return run.close(setup, counts)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run.main(__doc__, needs_root=True))

@@ -8,11 +8,8 @@ Needs root, which sets up users, capabilities, namespaces and filters. Set-up, u
 tests/programs.
 """
 
-import argparse
-import fnmatch
 import json
 import os
-import signal
 import subprocess
 import sys
 
@@ -327,31 +324,5 @@ def check_process(t):
     finish(t, root, steps)
 
 
-# ---- all of it ----
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = os.path.join(HERE, "..", "..", "build", "torpor")
-    parser.add_argument("--torpor", default=os.path.normpath(default))
-    parser.add_argument("--list", action="store_true")
-    parser.add_argument("names", nargs="*")
-    options = parser.parse_args()
-    cases = [c for c in harness.CASES
-             if not options.names or any(fnmatch.fnmatch(c.name, n) for n in options.names)]
-    if options.list:
-        print("\n".join(c.name for c in cases))
-        return 0
-    if os.geteuid() != 0:
-        print("tests/platform needs root\n0 passed, 0 failed")
-        return 0
-    if not os.access(options.torpor, os.X_OK):
-        sys.exit(f"run.py: {options.torpor} is not there; build it first")
-    harness.become_subreaper()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    setup = run.make_setup(os.path.abspath(options.torpor))
-    counts = run.run(setup, cases, 1)
-    return run.close(setup, counts)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run.main(__doc__, needs_root=True))

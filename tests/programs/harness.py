@@ -21,6 +21,7 @@ woken up again, with the files it had.
 import ctypes
 import fcntl
 import os
+import random
 import re
 import shutil
 import signal
@@ -37,6 +38,7 @@ ROUNDS = int(os.environ.get("TORPOR_TEST_ROUNDS", "10"))
 SLOWER = float(os.environ.get("TORPOR_TEST_SLOWER", "1"))  # factor on all time limits
 ENVIRONMENT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+JOBS = int(os.environ.get("TORPOR_TEST_JOBS", "1"))
 SNATCHED = 3  # tries of a restore in tier fork
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -51,8 +53,9 @@ class Skip(Exception):
 
 
 class Case:
-    def __init__(self, name, function, needs, limit):
+    def __init__(self, name, function, needs, limit, shares_machine):
         self.name, self.function, self.needs, self.limit = name, function, needs, limit
+        self.shares_machine = shares_machine  # it looks at processes that are not its own
 
     def missing(self):
         return [p for p in self.needs if not shutil.which(p, path=ENVIRONMENT_PATH)]
@@ -61,10 +64,11 @@ class Case:
 CASES = []
 
 
-def case(name, needs=(), limit=120, **arguments):
+def case(name, needs=(), limit=120, shares_machine=False, **arguments):
     """Declare a case. Arguments beyond these are handed to the function."""
     def register(function):
-        CASES.append(Case(name, lambda t: function(t, **arguments), needs, limit * SLOWER))
+        CASES.append(Case(name, lambda t: function(t, **arguments), needs, limit * SLOWER,
+                          shares_machine))
         return function
     return register
 
@@ -76,17 +80,72 @@ def become_subreaper():
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-CLONE_NEWNET = 0x40000000
+CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x20000000, 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+MS_REC, MS_PRIVATE, MS_NODEV, MS_NOEXEC, MS_NOSUID = 0x4000, 0x40000, 4, 8, 2
+FIRST_PIDS = (2000, 28000)  # where the PIDs of a namespace begin: above what the kernel skips once they have gone round
+
+
+def unshare(flags):
+    """Returns 0, or the errno."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return ctypes.get_errno() if libc.unshare(flags) else 0
+
+
+def loopback_up():
+    with socket.socket() as s:
+        fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
 
 
 def own_network():
     """Go on in a network namespace of our own, with a loopback. Who may do that may keep connections alive."""
+    problem = unshare(CLONE_NEWNET)
+    if problem:
+        raise Skip(f"a network namespace cannot be had: {os.strerror(problem)}")
+    loopback_up()
+
+
+def mount_proc():
+    """A /proc of our PID namespace, for us alone."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET):
-        raise Skip(f"a network namespace cannot be had: {os.strerror(ctypes.get_errno())}")
-    with socket.socket() as s:
-        fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+    if (libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None)
+            or libc.mount(b"proc", b"/proc", b"proc", MS_NODEV | MS_NOEXEC | MS_NOSUID, None)):
+        raise OSError(ctypes.get_errno(), "mounting /proc")
+
+
+def begin_pids(pid_max):
+    """PIDs as on a machine that has run for a while. A namespace of Linux 6.14 or newer has a pid_max of its own."""
+    if read("/proc/sys/kernel/pid_max") != pid_max:
+        with open("/proc/sys/kernel/pid_max", "w") as f:
+            f.write(pid_max)
+    with open("/proc/sys/kernel/ns_last_pid", "w") as f:
+        f.write(str(random.randrange(*FIRST_PIDS)))
+
+
+def serve_as_init(pid):
+    """What PID 1 has to do until this process has ended."""
+    while os.wait()[0] != pid:
+        pass
+    os._exit(0)
+
+
+def own_machine():
+    """Root's cases get PIDs, a /proc and a network of their own, so that no two can take each other's PIDs or ports.
+    Returns in a new process, which is not PID 1; the one that called waits for it and ends with it."""
+    pid_max = read("/proc/sys/kernel/pid_max")
+    if os.geteuid() != 0 or unshare(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET):
+        return
+    init = os.fork()
+    if init:
+        os.waitpid(init, 0)
+        os._exit(0)
+    mount_proc()
+    loopback_up()
+    begin_pids(pid_max)
+    pid = os.fork()
+    if pid:
+        serve_as_init(pid)
+    os.setsid()
 
 
 # ---- /proc ----
@@ -496,9 +555,10 @@ class Context:
 
     def torpor_start(self, arguments, stdin=subprocess.DEVNULL, stdout=None, stderr=None, **more):
         self.calls += 1
-        binary = self.setup.dumper if arguments[0] == "dump" else self.setup.binary
+        command = arguments[0] if arguments else None
+        binary = self.setup.dumper if command == "dump" else self.setup.binary
         argv = [*self.launcher, binary, *map(str, arguments)]
-        if arguments[0] == "restore" and self.setup.tier:
+        if command == "restore" and self.setup.tier:
             argv += ["--tier", self.setup.tier]
         if self.launcher:
             more["user"] = False  # it becomes the user itself

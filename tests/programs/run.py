@@ -6,8 +6,9 @@
 
 As root it makes an ordinary user `torpor-test`, gives a copy of the binary the file capability
 CAP_CHECKPOINT_RESTORE and runs everything as that user. Otherwise it uses the binary as it is.
-TORPOR_TEST_ROUNDS=N makes N cycles per program (10), TORPOR_TEST_SLOWER=F stretches all time limits.
-With more than one job (-jN) a case may fail because another one got a PID it needs.
+TORPOR_TEST_ROUNDS=N makes N cycles per program (10), TORPOR_TEST_SLOWER=F stretches all time limits,
+TORPOR_TEST_JOBS=N runs N cases at once (1).
+Where it cannot make namespaces, a case may fail with more than one job (-jN) because another one got a PID it needs.
 """
 
 import argparse
@@ -78,6 +79,8 @@ class Running:
         if self.pid == 0:
             os.setsid()
             try:
+                if not chosen.shares_machine:
+                    harness.own_machine()
                 result = harness.run_case(setup, chosen)
             except BaseException as e:
                 result = ("failed", f"{type(e).__name__}: {e}")
@@ -163,36 +166,55 @@ def close(setup, counts):
     return 1 if counts["failed"] else 0
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(description):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = os.path.join(harness.HERE, "..", "..", "build", "torpor")
     parser.add_argument("--torpor", default=os.path.normpath(default))
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--dump-without-capability", action="store_true", help="only restore has the capability")
     parser.add_argument("--tier", help="restore in this tier")
-    parser.add_argument("-j", type=int, default=1, dest="jobs")
+    parser.add_argument("-j", type=int, default=harness.JOBS, dest="jobs")
     parser.add_argument("names", nargs="*")
-    options = parser.parse_args()
+    return parser.parse_args()
 
-    cases = load_cases()
-    if options.names:
-        unknown = [n for n in options.names if not any(fnmatch.fnmatch(c.name, n) for c in cases)]
-        if unknown:
-            sys.exit("run.py: no such case: " + ", ".join(unknown))
-        cases = [c for c in cases if any(fnmatch.fnmatch(c.name, n) for n in options.names)]
+
+def choose(names):
+    unknown = [n for n in names if not any(fnmatch.fnmatch(c.name, n) for c in harness.CASES)]
+    if unknown:
+        sys.exit("no such case: " + ", ".join(unknown))
+    return [c for c in harness.CASES if not names or any(fnmatch.fnmatch(c.name, n) for n in names)]
+
+
+def choose_privilege(setup, options):
+    if options.dump_without_capability:
+        capable = setup.binary
+        setup.give_up_capability()
+        setup.binary = capable
+    if options.tier:
+        setup.work_in(options.tier)
+
+
+def main(description, prepare=None, needs_root=False):
+    """What every runner does with the cases that were declared. `prepare` is called with the setup before they run."""
+    options = parse(description)
+    cases = choose(options.names)
     if options.list:
         print("\n".join(c.name for c in cases))
         return 0
+    if needs_root and os.geteuid() != 0:
+        print("these tests need root\n0 passed, 0 failed")
+        return 0
     if not os.access(options.torpor, os.X_OK):
-        sys.exit(f"run.py: {options.torpor} is not there; build it first")
-
+        sys.exit(f"{options.torpor} is not there; build it first")
     harness.become_subreaper()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     setup = make_setup(os.path.abspath(options.torpor))
-    if options.tier:
-        setup.work_in(options.tier)
-    counts = run(setup, cases, options.jobs)
-    return close(setup, counts)
+    choose_privilege(setup, options)
+    if prepare:
+        prepare(setup)
+    return close(setup, run(setup, cases, options.jobs))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    load_cases()
+    sys.exit(main(__doc__))

@@ -7,14 +7,11 @@ It is compiled with $CC and run as the ordinary user of run.py: once without tor
 (rounds: TORPOR_TEST_ROUNDS, 10).
 """
 
-import argparse
-import fnmatch
 import glob
 import importlib.util
 import os
 import signal
 import subprocess
-import sys
 
 import harness
 from harness import Failure, Skip, case
@@ -153,42 +150,9 @@ def build(sources, folder):
     return folder
 
 
-def choose(names):
-    unknown = [n for n in names if not any(fnmatch.fnmatch(c.name, n) for c in harness.CASES)]
-    if unknown:
-        sys.exit("run.py: no such case: " + ", ".join(unknown))
-    return [c for c in harness.CASES if not names or any(fnmatch.fnmatch(c.name, n) for n in names)]
-
-
 def main(folder, description):
     """Build the programs of the folder and run the cases that were declared."""
-    global BINARIES
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torpor", default=os.path.normpath(os.path.join(folder, "..", "..", "build", "torpor")))
-    parser.add_argument("--list", action="store_true")
-    parser.add_argument("--dump-without-capability", action="store_true", help="only restore has the capability")
-    parser.add_argument("--tier", help="restore in this tier")
-    parser.add_argument("-j", type=int, default=1, dest="jobs")
-    parser.add_argument("names", nargs="*")
-    options = parser.parse_args()
-
-    cases = choose(options.names)
-    if options.list:
-        print("\n".join(c.name for c in cases))
-        return 0
-    if not os.access(options.torpor, os.X_OK):
-        sys.exit(f"run.py: {options.torpor} is not there; build it first")
-    runner = load_runner()
-    harness.become_subreaper()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    setup = runner.make_setup(os.path.abspath(options.torpor))
-    if options.dump_without_capability:
-        capable = setup.binary
-        setup.give_up_capability()
-        setup.binary = capable
-    if options.tier:
-        setup.work_in(options.tier)
-    BINARIES = build(folder, os.path.join(setup.folder, "self"))
-    counts = runner.run(setup, cases, options.jobs)
-    return runner.close(setup, counts)
-
+    def prepare(setup):
+        global BINARIES
+        BINARIES = build(folder, os.path.join(setup.folder, "self"))
+    return load_runner().main(description, prepare)
