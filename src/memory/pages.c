@@ -121,12 +121,12 @@ static int finder_scan(struct page_finder *f, int pagemap)
 				return -ECANCELED;
 		}
 		/*
-		 * Only a full vector means that there is more. Otherwise walk_end may be stale: 6.18
-		 * leaves it where its own buffer of 512 regions was last emptied.
+		 * Only a full vector means that there may be more. And walk_end may be stale: where the
+		 * walk came to its end, 6.18 leaves it where its own buffer of 512 regions was last emptied.
 		 */
 		if (n < SCAN_REGIONS)
 			return 0;
-		arg.start = arg.walk_end;
+		arg.start = arg.walk_end > regions[n - 1].end ? arg.walk_end : regions[n - 1].end;
 	}
 }
 
