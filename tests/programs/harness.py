@@ -82,7 +82,7 @@ def become_subreaper():
 
 CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x20000000, 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
-MS_REC, MS_PRIVATE, MS_NODEV, MS_NOEXEC, MS_NOSUID = 0x4000, 0x40000, 4, 8, 2
+MS_REC, MS_PRIVATE, MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID = 0x4000, 0x40000, 0x1000, 4, 8, 2
 FIRST_PIDS = (2000, 28000)  # where the PIDs of a namespace begin: above what the kernel skips once they have gone round
 
 
@@ -105,12 +105,16 @@ def own_network():
     loopback_up()
 
 
-def mount_proc():
-    """A /proc of our PID namespace, for us alone."""
+def mount_own():
+    """A /proc of our PID namespace, and terminals with numbers of their own, for us alone."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if (libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None)
-            or libc.mount(b"proc", b"/proc", b"proc", MS_NODEV | MS_NOEXEC | MS_NOSUID, None)):
-        raise OSError(ctypes.get_errno(), "mounting /proc")
+    for source, target, kind, flags, data in (
+            (None, b"/", None, MS_REC | MS_PRIVATE, None),
+            (b"proc", b"/proc", b"proc", MS_NODEV | MS_NOEXEC | MS_NOSUID, None),
+            (b"devpts", b"/dev/pts", b"devpts", MS_NOEXEC | MS_NOSUID, b"newinstance,ptmxmode=0666,mode=0620,gid=5"),
+            (b"/dev/pts/ptmx", b"/dev/ptmx", None, MS_BIND, None)):
+        if libc.mount(source, target, kind, flags, data):
+            raise OSError(ctypes.get_errno(), f"mounting {target.decode()}")
 
 
 def begin_pids(pid_max):
@@ -130,7 +134,7 @@ def serve_as_init(pid):
 
 
 def own_machine():
-    """Root's cases get PIDs, a /proc and a network of their own, so that no two can take each other's PIDs or ports.
+    """Root's cases get PIDs, terminals and a network of their own, so that no two can take each other's numbers.
     Returns in a new process, which is not PID 1; the one that called waits for it and ends with it."""
     pid_max = read("/proc/sys/kernel/pid_max")
     if os.geteuid() != 0 or unshare(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET):
@@ -139,7 +143,7 @@ def own_machine():
     if init:
         os.waitpid(init, 0)
         os._exit(0)
-    mount_proc()
+    mount_own()
     loopback_up()
     begin_pids(pid_max)
     pid = os.fork()
