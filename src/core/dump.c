@@ -113,6 +113,8 @@ static int dump_collect(struct dump *d, struct err *e)
 		return err_nomem(e);
 	if (dump_collect_machine(d, e) < 0 || dump_collect_tasks(d, e) < 0 || objects_collect(&d->collect, d->image, e) < 0)
 		return -1;
+	if (inode_check_segments(&d->inodes, &d->tree, d->o->choice.external) < 0)
+		return err_nomem(e);
 	for (size_t i = 0; i < d->inodes.n; i++)
 		if (!pb_add(d->arena, d->image, inodes, d->inodes.v[i].pb))
 			return err_nomem(e);

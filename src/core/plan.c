@@ -68,7 +68,7 @@ static int plan_check_inodes(const Pb__Image *meta, struct err *e)
 	for (size_t i = 0; i < meta->n_inodes; i++) {
 		const Pb__Inode *n = meta->inodes[i];
 
-		if (!n->path || n->kind > PB__INODE_KIND__SHARED_ANON)
+		if (!n->path || !protobuf_c_enum_descriptor_get_value(&pb__inode_kind__descriptor, (int)n->kind))
 			return plan_bad(e, "inode %zu has no name or an unknown kind", i);
 		if (n->size > INT64_MAX)
 			return plan_bad(e, "inode %zu (%s) has an impossible size", i, n->path);

@@ -311,7 +311,7 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 /* All tasks stand, and have closed what was not theirs; now we do. */
 static int restore_complete(struct restore *r, struct err *e)
 {
-	if (inode_restore_seals(&r->inodes, e) < 0)
+	if (inode_complete(&r->inodes, e) < 0)
 		return -1;
 	inode_restore_close(&r->inodes);
 	if (objects_complete(&r->objects, r->meta, e) < 0)

@@ -10,6 +10,7 @@
 
 #include "inode/build_id.h"
 #include "inode/inode.h"
+#include "inode/segment.h"
 #include "target/target.h"
 #include "util/fd.h"
 #include "util/privilege.h"
@@ -22,10 +23,13 @@ enum { CONTENT_KEPT_MAX = 1024 * 1024 };
 
 static const char deleted_suffix[] = " (deleted)";
 
-static struct inode_entry *inode_find(struct inode_table *t, uint64_t dev, uint64_t ino, uint32_t *ret_index)
+/* A System V segment has its id for a number, which a memfd may have as well, on the same device. */
+static struct inode_entry *inode_find(struct inode_table *t, uint64_t dev, uint64_t ino, bool segment, uint32_t *ret_index)
 {
 	for (size_t i = 0; i < t->n; i++) {
-		if (t->v[i].pb->ino == ino && t->v[i].pb->dev == dev) {
+		const Pb__Inode *pb = t->v[i].pb;
+
+		if (pb->ino == ino && pb->dev == dev && (pb->kind == PB__INODE_KIND__SYSV_SHM) == segment) {
 			*ret_index = (uint32_t)i;
 			return &t->v[i];
 		}
@@ -118,7 +122,7 @@ static void inode_see(struct inode_entry *n, const struct target *task, unsigned
 int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned fd, const char *link,
 		     const struct stat *st, enum inode_use use, uint32_t *ret_index, struct err *e)
 {
-	struct inode_entry *n = inode_find(t, st->st_dev, st->st_ino, ret_index);
+	struct inode_entry *n = inode_find(t, st->st_dev, st->st_ino, false, ret_index);
 	size_t len = strlen(link), cut = sizeof(deleted_suffix) - 1;
 	char name[4096];
 	bool deleted;
@@ -154,9 +158,13 @@ static int inode_add_window(struct inode_table *t, struct inode_entry *n, const 
 	if (!w)
 		return err_nomem(e);
 	n->windows = w;
-	w[n->n_windows++] = (struct inode_window){ task, a->start, a->end - a->start, a->offset, a->flags & VM_FLAG_SHARED };
+	w[n->n_windows++] = (struct inode_window){
+		.task = task, .addr = a->start, .size = a->end - a->start, .offset = a->offset,
+		.shared = a->flags & VM_FLAG_SHARED, .writable = (a->flags & VM_FLAG_SHARED) && (a->flags & VM_FLAG_MAYWRITE),
+	};
 	/* Without a look at the file itself, its mappings are all that tells its size so far. */
-	if (n->fd < 0 && n->pb->kind != PB__INODE_KIND__PATH && n->pb->size < a->offset + a->end - a->start)
+	if (n->fd < 0 && n->pb->kind != PB__INODE_KIND__PATH && n->pb->kind != PB__INODE_KIND__SYSV_SHM &&
+	    n->pb->size < a->offset + a->end - a->start)
 		n->pb->size = a->offset + a->end - a->start;
 	return 0;
 }
@@ -194,7 +202,8 @@ static int inode_take_build_id(struct inode_table *t, struct inode_entry *n, str
 int inode_collect_mapping(struct inode_table *t, const struct target *task, const struct vm_area *a,
 			  uint32_t *ret_index, struct err *e)
 {
-	bool writes = (a->flags & VM_FLAG_SHARED) && (a->prot & PROT_WRITE);
+	bool segment = segment_is(a);
+	bool writes = (a->flags & VM_FLAG_SHARED) && ((a->prot & PROT_WRITE) || (segment && a->flags & VM_FLAG_MAYWRITE));
 	struct stat st = { 0 };
 	struct inode_entry *n;
 	int fd = -1;
@@ -202,13 +211,15 @@ int inode_collect_mapping(struct inode_table *t, const struct target *task, cons
 	if (a->deleted || stat(a->name, &st) < 0 || st.st_ino != a->ino)
 		fd = inode_open_mapping(task, a);
 	inode_stat_mapping(a, fd, &st);
-	n = inode_find(t, st.st_dev, st.st_ino, ret_index);
+	n = inode_find(t, st.st_dev, st.st_ino, segment, ret_index);
 	if (n) {
 		fd_closep(&fd);
 	} else {
 		n = inode_add(t, &st, ret_index);
-		if (!n || inode_identify(t, n, a->name, a->deleted, &st) < 0)
+		if (!n)
 			return err_nomem(e);
+		if ((segment ? segment_collect(t, n, task, a, e) : inode_identify(t, n, a->name, a->deleted, &st)) < 0)
+			return e->reason ? -1 : err_nomem(e);
 		n->fd = n->pb->kind == PB__INODE_KIND__PATH ? -1 : fd;
 		inode_take_seals(n);
 	}

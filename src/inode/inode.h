@@ -31,6 +31,7 @@ struct inode_window {
 	const struct target *task;
 	uint64_t addr, size, offset;
 	bool shared; /* what is seen is the file itself; else pages that were written are the task's own */
+	bool writable; /* ... and it is, or can be made, writable */
 };
 
 struct inode_entry {
@@ -60,6 +61,13 @@ int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned 
 int inode_collect_mapping(struct inode_table *t, const struct target *task, const struct vm_area *area,
 			  uint32_t *ret_index, struct err *e);
 
+/*
+ * All mappings are known: which System V segments do others have attached as well?
+ * Each is an obstacle, or with `external` left as it is. -ENOMEM or 0.
+ */
+struct target_tree;
+int inode_check_segments(struct inode_table *t, const struct target_tree *tree, bool external);
+
 void inode_table_done(struct inode_table *t);
 
 /* ---- restore ---- */
@@ -67,8 +75,11 @@ void inode_table_done(struct inode_table *t);
 /* An inode made or found again in the coordinator; the tasks inherit it. */
 struct inode_live {
 	const Pb__Inode *pb;
-	int fd;           /* readable, and writable where some task writes; -1 for SHARED_ANON */
-	void *addr;       /* SHARED_ANON: the whole of it, mapped shared */
+	int fd;           /* readable, and writable where some task writes; -1 where it is memory only */
+	void *addr;       /* SHARED_ANON, SYSV_SHM: the whole of it, mapped shared */
+	void *addr_readonly; /* SYSV_SHM: ... attached for reading only */
+	bool made_segment; /* SYSV_SHM: it was gone */
+	bool lent_mode;    /* SYSV_SHM: we have permitted ourselves to write to it */
 	char *made_path;  /* a file that we had to make: removed again when the restore fails */
 };
 
@@ -87,8 +98,20 @@ int inode_restore_all(struct inode_restore *r, const Pb__Image *img, struct err 
 /* A new open file description of the inode with these open(2) flags; an fd at or above fd_base, or negative. */
 int inode_open(const struct inode_restore *r, uint32_t index, int flags, struct err *e);
 
-/* Put memfd seals back: last, since a seal may forbid the mappings that the tasks had to make. */
-int inode_restore_seals(const struct inode_restore *r, struct err *e);
+/* Is it memory that the coordinator has mapped, and the tasks inherit? */
+static inline bool inode_is_memory(const struct inode_live *n)
+{
+	return n->addr || n->addr_readonly;
+}
+
+/* Write the stored content to `addr`. */
+int inode_fill_memory(struct inode_restore *r, size_t index, struct err *e);
+
+/*
+ * Every task stands. Put memfd seals back: last, since a seal may forbid the mappings that the tasks had to
+ * make; and what System V segments are besides memory.
+ */
+int inode_complete(struct inode_restore *r, struct err *e);
 
 /* Close the inodes' fds: what the tasks have, they have. */
 void inode_restore_close(struct inode_restore *r);

@@ -16,6 +16,7 @@
 #include "image/image.h"
 #include "inode/build_id.h"
 #include "inode/inode.h"
+#include "inode/segment.h"
 #include "util/fd.h"
 
 enum { PAGE = 4096 };
@@ -53,6 +54,11 @@ static int inode_fill(struct inode_restore *r, size_t index, int fd, void *addr,
 		}
 	}
 	return 0;
+}
+
+int inode_fill_memory(struct inode_restore *r, size_t index, struct err *e)
+{
+	return inode_fill(r, index, -1, r->v[index].addr, e);
 }
 
 /* Mode, owner and size as they were; the owner as far as we may (root may). */
@@ -190,7 +196,7 @@ static int inode_make_shared_anon(struct inode_restore *r, size_t index, struct 
 	if (p == MAP_FAILED)
 		return err_sys(e, errno, "mapping %lu bytes of shared memory", pb->size);
 	r->v[index].addr = p;
-	return inode_fill(r, index, -1, p, e);
+	return inode_fill_memory(r, index, e);
 }
 
 static int inode_restore_one(struct inode_restore *r, size_t index, struct err *e)
@@ -210,6 +216,8 @@ static int inode_restore_one(struct inode_restore *r, size_t index, struct err *
 		break;
 	case PB__INODE_KIND__SHARED_ANON:
 		return inode_make_shared_anon(r, index, e);
+	case PB__INODE_KIND__SYSV_SHM:
+		return segment_restore(r, index, e);
 	default:
 		return err_set(e, ERR_IMAGE, 0, "unknown type of inode %d", n->pb->kind);
 	}
@@ -248,14 +256,20 @@ int inode_open(const struct inode_restore *r, uint32_t index, int flags, struct 
 	return fd_raise(fd, r->fd_base, e);
 }
 
-int inode_restore_seals(const struct inode_restore *r, struct err *e)
+static int inode_restore_seals(const struct inode_live *n, struct err *e)
+{
+	if (n->pb->kind == PB__INODE_KIND__MEMFD && n->pb->seals && fcntl(n->fd, F_ADD_SEALS, (int)n->pb->seals) < 0)
+		return err_sys(e, errno, "sealing the memfd %s", n->pb->path);
+	return 0;
+}
+
+int inode_complete(struct inode_restore *r, struct err *e)
 {
 	for (size_t i = 0; i < r->n; i++) {
-		const struct inode_live *n = &r->v[i];
+		bool segment = r->v[i].pb->kind == PB__INODE_KIND__SYSV_SHM;
 
-		if (n->pb->kind == PB__INODE_KIND__MEMFD && n->pb->seals &&
-		    fcntl(n->fd, F_ADD_SEALS, (int)n->pb->seals) < 0)
-			return err_sys(e, errno, "sealing the memfd %s", n->pb->path);
+		if ((segment ? segment_complete(r, i, e) : inode_restore_seals(&r->v[i], e)) < 0)
+			return -1;
 	}
 	return 0;
 }
@@ -274,7 +288,9 @@ void inode_restore_done(struct inode_restore *r, bool failed)
 		struct inode_live *n = &r->v[i];
 
 		fd_closep(&n->fd);
-		if (n->addr)
+		if (n->pb->kind == PB__INODE_KIND__SYSV_SHM)
+			segment_done(n, failed);
+		else if (n->addr)
 			munmap(n->addr, n->pb->size);
 		if (failed && n->made_path)
 			unlink(n->made_path);

@@ -45,8 +45,6 @@ static int memory_check(struct memory_collect *c, const struct target *task, con
 		what = "is the ring of an asynchronous I/O context (io_setup)", id = "E-MAP-AIO";
 	else if (starts(a->name, "anon_inode:") || starts(a->name, "socket:"))
 		what = "is shared with a kernel object", id = "E-MAP-KERNEL";
-	else if (starts(a->name, "/SYSV") && a->deleted)
-		what = "is a System V shared memory segment", id = "E-MAP-SYSV";
 	else if ((a->flags & VM_FLAG_IO) && !starts(a->name, "[vvar"))
 		what = "is device memory", id = "E-MAP-DEVICE";
 	else if ((a->flags & VM_FLAG_HUGETLB) && (a->flags & VM_FLAG_SHARED))

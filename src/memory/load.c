@@ -189,29 +189,30 @@ static int load_open_readonly(const Pb__Mapping *map, int fd)
 }
 
 /*
- * A piece of shared anonymous memory: the coordinator's mapping is inherited;
+ * A piece of shared memory that is no file: the coordinator's mapping is inherited;
  * mremap(2) with an old size of 0 makes a second mapping of the same pages.
  */
-static int load_place_shared_anon(struct memory_load *m, const Pb__Mapping *map, uint64_t at, struct err *e)
+static int load_place_shared_memory(struct memory_load *m, const Pb__Mapping *map, uint64_t at, struct err *e)
 {
 	const struct inode_live *n = &m->inodes->v[map->inode];
-	uint64_t size = map->end - map->start;
+	uint64_t size = map->end - map->start, whole = (n->pb->size + MEMORY_PAGE - 1) & ~(uint64_t)(MEMORY_PAGE - 1);
+	char *from = map->flags & VM_FLAG_MAYWRITE || !n->addr_readonly ? n->addr : n->addr_readonly;
 	void *p;
 
-	if (map->offset > n->pb->size || size > n->pb->size - map->offset)
+	if (!from || map->offset > whole || size > whole - map->offset)
 		return err_set(e, ERR_IMAGE, 0, "the mapping %lx-%lx exceeds its shared memory", map->start, map->end);
-	p = mremap((char *)n->addr + map->offset, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)at);
+	p = mremap(from + map->offset, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)at);
 	return p == MAP_FAILED ? err_sys(e, errno, "mapping shared memory at %lx", map->start) : 0;
 }
 
 static int load_place_at(struct memory_load *m, const Pb__Mapping *map, uint64_t at, int fixed, struct err *e)
 {
-	bool shared_anon = map->kind == PB__MAPPING_KIND__FILE_SHARED && m->inodes->v[map->inode].addr;
+	bool shared_memory = map->kind == PB__MAPPING_KIND__FILE_SHARED && inode_is_memory(&m->inodes->v[map->inode]);
 	int prot = (int)map->prot, flags = load_map_flags(map), fd = load_mapping_fd(m, map);
 	cleanup_close int readonly = load_open_readonly(map, fd);
 	void *p;
 
-	if (shared_anon) {
+	if (shared_memory) {
 		flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE; /* holds the place */
 		prot = PROT_NONE;
 		fd = -1;
@@ -225,7 +226,7 @@ static int load_place_at(struct memory_load *m, const Pb__Mapping *map, uint64_t
 		munmap(p, map->end - map->start);
 		return -EEXIST;
 	}
-	return shared_anon ? load_place_shared_anon(m, map, at, e) : 0;
+	return shared_memory ? load_place_shared_memory(m, map, at, e) : 0;
 }
 
 static int load_place_one(struct memory_load *m, size_t i, struct err *e)

@@ -81,6 +81,15 @@ static const struct inode_window *next_window(const struct inode_entry *inode, b
 	return best;
 }
 
+/* A window that a view can be made of: remap_file_pages(2) moves no other. NULL when there is none. */
+static const struct inode_window *view_window(const struct inode_entry *inode)
+{
+	for (size_t i = 0; i < inode->n_windows; i++)
+		if (inode->windows[i].writable)
+			return &inode->windows[i];
+	return NULL;
+}
+
 static bool can_be_read(const struct target *task, uint64_t addr)
 {
 	char byte;
@@ -119,7 +128,7 @@ static bool lives_in_memory(const Pb__Inode *pb)
 
 static int view_open(struct view *v, struct err *e)
 {
-	const struct inode_window *w = next_window(v->inode, true, 0);
+	const struct inode_window *w = view_window(v->inode);
 	struct target *task = (struct target *)w->task;
 	int64_t result;
 	int r = remote_open_with_room(&v->remote, task, VIEW_SIZE, e);
@@ -174,8 +183,11 @@ static int view_bisect(struct view *v, uint64_t low, uint64_t high, uint64_t *re
 static int view_find_size(struct view *v, struct err *e)
 {
 	uint64_t end = v->inode->pb->size / MEMORY_PAGE, step = 1;
-	int has = view_has_page(v, end, e), r;
+	int has, r;
 
+	if (v->inode->pb->kind == PB__INODE_KIND__SYSV_SHM)
+		return 0; /* the kernel has told it */
+	has = view_has_page(v, end, e);
 	if (has == 0) {
 		/* The usual case first: it ends with the last window. */
 		has = v->inode->pb->kind == PB__INODE_KIND__SHARED_ANON || !end ? 1 : view_has_page(v, end - 1, e);
@@ -254,7 +266,7 @@ static int view_take(struct view *v, uint64_t from, size_t n, const struct inode
 
 static int view_take_all(struct view *v, struct err *e)
 {
-	uint64_t done = 0, size = v->inode->pb->size;
+	uint64_t done = 0, size = (v->inode->pb->size + MEMORY_PAGE - 1) & ~(uint64_t)(MEMORY_PAGE - 1);
 	int r = 0;
 
 	while (r >= 0 && done < size) {
@@ -357,7 +369,7 @@ static int windows_find_pages(struct arena *arena, struct inode_entry *inode, st
 int memory_find_window_pages(struct arena *arena, struct inode_entry *inode, struct page_source *s, struct err *e)
 {
 	bool named = inode->pb->kind == PB__INODE_KIND__PATH; /* its size is known, and what nobody maps stays where it is */
-	int r = !named && next_window(inode, true, 0) ? view_find_pages(arena, inode, s, e) : 1;
+	int r = !named && view_window(inode) ? view_find_pages(arena, inode, s, e) : 1;
 
 	return r > 0 ? windows_find_pages(arena, inode, s, e) : r;
 }

@@ -18,6 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "programs"))
 import harness  # noqa: E402
 import selfcheck  # noqa: E402
+import sysv  # noqa: E402
 from harness import Failure, case  # noqa: E402
 from selfcheck import Program  # noqa: E402
 
@@ -147,6 +148,7 @@ def declare():
     case("unseen-killed")(unseen_killed)
     case("parent-death")(parent_death)
     case("task-limits-noted")(limits_noted)
+    sysv.declare()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System V objects of saved programs, and what others do with them meanwhile. They outlive programs, so every case
+removes those that its program has told of in the file `segments`."""
+
+import ctypes
+import os
+
+import harness
+import selfcheck
+from harness import Failure, case
+from selfcheck import Program
+
+IPC_CREAT, IPC_RMID, IPC_STAT = 0o1000, 0, 2
+FORK_MIN = 400  # PIDs below 300 come up only once
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+libc.shmat.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+libc.shmdt.argtypes = [ctypes.c_void_p]
+
+
+def called(name, *arguments):
+    result = getattr(libc, name)(*arguments)
+    if result in (-1, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), f"{name}{arguments}: {os.strerror(ctypes.get_errno())}")
+    return result
+
+
+def segments(t):
+    """[id, key] of each segment, in the order of sysv_shm.c."""
+    return [list(map(int, line.split())) for line in harness.read(t.path("segments"), "").splitlines()]
+
+
+def there(which):
+    return libc.shmctl(which, IPC_STAT, ctypes.create_string_buffer(256)) == 0
+
+
+def remove(t):
+    for which, _ in segments(t):
+        libc.shmctl(which, IPC_RMID, None)
+
+
+def cleaned(function):
+    """The case, and the removal of what is left of it."""
+    def run(t, **arguments):
+        try:
+            function(t, **arguments)
+        finally:
+            t.end_all()
+            remove(t)
+    run.__name__ = function.__name__
+    return run
+
+
+class Attached:
+    """The start of a segment, in this process, which is outside the tree."""
+
+    def __init__(self, which):
+        self.address = called("shmat", which, None, 0)
+
+    def __enter__(self):
+        return (ctypes.c_char * 8192).from_address(self.address)
+
+    def __exit__(self, *_):
+        libc.shmdt(self.address)
+
+
+@cleaned
+def gone(t):
+    """Removed while the program sleeps, as by a reboot: made again, with the same ids."""
+    program = Program(t, "sysv_shm")
+    for number in range(2):
+        t.dump(program.root)
+        remove(t)
+        if any(there(which) for which, _ in segments(t)):
+            raise Failure("the segments are still there")
+        t.restore(program.root)
+        program.verify(f"after restore {number + 1}")
+    program.end()
+    if any(there(which) for which, _ in segments(t)):
+        raise Failure("the program's own removal of its segments has failed")
+
+
+@cleaned
+def changed(t):
+    """Others have written into a segment: it holds again what it held."""
+    program = Program(t, "sysv_shm")
+    t.dump(program.root)
+    keyed, sparse, removed, cut = (which for which, _ in segments(t))
+    if there(removed):
+        raise Failure("the segment that was marked for removal has outlived the program")
+    with Attached(cut) as memory:
+        memory[:8192] = b"\xee" * 8192
+    with Attached(sparse) as memory:
+        memory[:8192] = b"\xee" * 8192
+    t.restore(program.root)
+    program.verify("after the restore")
+    with Attached(sparse) as memory:
+        if memory[0] != b"\0":
+            raise Failure("what others had written is still there")
+    program.end()
+
+
+def refused_restore(t, root, *words):
+    result = t.restore(root, expect=None)
+    if result.status not in (1, 3) or not all(w in result.err for w in words):
+        raise Failure(f"torpor does not say {words}: {result}")
+    t.until(lambda: not harness.stat_of(root), 10, "the end of the failed restore's tasks")
+    return result
+
+
+@cleaned
+def taken(t):
+    """Its segments are attached, its keys taken: a restore fails, says so, and leaves no segment behind."""
+    program = Program(t, "sysv_shm")
+    t.dump(program.root)
+    (keyed, key), (sparse, _), (removed, _), _ = segments(t)
+    with Attached(sparse):
+        refused_restore(t, program.root, f"segment {sparse} ", "is attached by another program")
+    if there(removed):
+        raise Failure("the failed restore has left a segment that it made")
+    called("shmctl", keyed, IPC_RMID, None)
+    other = called("shmget", key, 4096, IPC_CREAT | 0o600)
+    refused_restore(t, program.root, f"segment {keyed} ", "cannot have its key again")
+    if there(removed) or not there(other):
+        raise Failure("the failed restore has changed which segments there are")
+    called("shmctl", other, IPC_RMID, None)
+    t.restore(program.root)
+    program.verify("after the failures")
+    program.end()
+
+
+USER = """
+import ctypes, time
+ctypes.CDLL(None).shmat({}, None, 0)
+open("attached", "w")
+time.sleep(1000)
+"""
+
+
+@cleaned
+def outside(t):
+    """A program outside the tree has a segment attached, too."""
+    program = Program(t, "sysv_shm")
+    sparse = segments(t)[1][0]
+    with Attached(sparse) as memory:
+        other = t.start([harness.PYTHON, "-c", USER.format(sparse)])
+        t.until(lambda: os.path.exists(t.path("attached")), 10, "the other program")
+        result = t.torpor("dump", program.root, "-o", t.image(), expect=1)
+        if f"segment {sparse} (key 0) is also attached by process {other}, which is outside" not in result.err:
+            raise Failure(f"the refusal does not name the segment and the other program: {result}")
+        program.ask()
+        t.until(lambda: os.path.exists(program.result), 20, "no answer after the refusal")
+        t.torpor("dump", program.root, "-o", t.image(), "--external")
+        t.end(other)
+        memory[0] = b"x"
+        t.restore(program.root)
+        if memory[0] != b"x":
+            raise Failure("the restore has changed a segment that others use")
+        program.ask()
+        t.until(lambda: os.path.exists(program.result), 20, "no answer")
+        if "ds.shm_nattch == s->attached" not in harness.read(program.result):
+            raise Failure(f"the program does not see that others have attached it: {harness.read(program.result)}")
+    program.verify("when nobody else has it attached")
+    program.end()
+
+
+@cleaned
+def without_capability(t):
+    """A dump needs no capability, and a restore only where segments are gone."""
+    last = "/proc/sys/kernel/ns_last_pid"
+    if os.access(last, os.W_OK) and int(harness.read(last)) < FORK_MIN:
+        with open(last, "w") as f:
+            f.write(str(FORK_MIN))
+    program = Program(t, "sysv_shm", "staying")
+    capable = t.setup.binary
+    t.setup.give_up_capability()
+    t.dump(program.root)
+    t.setup.binary = capable
+    t.restore(program.root)
+    program.verify("after the restore")
+    t.dump(program.root)
+    remove(t)
+    t.setup.give_up_capability()
+    result = t.torpor("restore", t.image(), "--detach", "--tier", "fork", "--fork-limit", 1 << 40, expect=3)
+    for words in "the System V shared memory segment ", "is gone: torpor may not choose its id", "setcap":
+        if words not in result.err:
+            raise Failure(f"torpor does not say {words!r}: {result}")
+    if any(there(which) for which, _ in segments(t)):
+        raise Failure("the failed restore has left a segment")
+
+
+def declare():
+    for way in selfcheck.WAYS:
+        case(f"sysv_shm-{way.__name__}", kind="sysv_shm")(cleaned(way))
+    for name, function in {"gone": gone, "changed": changed, "taken": taken, "outside": outside,
+                           "without-capability": without_capability}.items():
+        case(f"sysv_shm-{name}")(function)
