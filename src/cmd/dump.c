@@ -141,7 +141,7 @@ const struct cmd cmd_dump = {
 		"the processes run on, untouched; everything that cannot be saved is listed at once.\n\n"
 		"  -o, --output FILE   the image\n"
 		"  -k, --keep-running  let the processes run on afterwards\n"
-		"      --external      let go of unix sockets that lead to other programs: after a restore\n"
+		"      --external      let go of pipes and unix sockets that lead to other programs: after a restore\n"
 		"                      the program finds the other end closed; System V segments that other\n"
 		"                      programs have attached are attached again as they are then\n"
 		"      --no-sync       do not wait until the image is on disk\n"

@@ -5,6 +5,6 @@
 
 /* What may be let go that cannot be saved, as whoever asked for the dump decided. */
 struct collect_choice {
-	bool external;  /* unix sockets that lead outside the tree: the program finds the other end closed; shared segments */
+	bool external;  /* pipes and sockets that lead outside the tree: the other end is closed; shared segments */
 	bool tcp_close; /* TCP connections that lead outside the tree: the program finds them reset */
 };

@@ -13,6 +13,8 @@
 
 enum { PEER_SEARCHES = 16 }; /* after that many obstacles nobody reads on, and a search takes time */
 
+const char peer_help_let_go[] = "end that process, save a tree that includes it, or let the connection go (--external)";
+
 static bool peer_holds(int proc, const char *pid, const char *link)
 {
 	char name[300], text[64];

@@ -7,7 +7,8 @@
  * At restore the first end makes the pipe and stashes its two native ends and a
  * handle, by which further ends are opened. A native end that no object takes
  * was closed in the saved tree: the engine closes it, and the program finds end
- * of file or EPIPE as before.
+ * of file or EPIPE as before. So does a program whose pipe led outside the tree
+ * and was let go.
  */
 
 #include <errno.h>
@@ -19,6 +20,7 @@
 #include <unistd.h>
 
 #include "kinds/kind.h"
+#include "kinds/peer.h"
 #include "kinds/place.h"
 #include "util/fd.h"
 
@@ -33,7 +35,7 @@ enum { PIPE_PACKET_MAX = 4096 };
 
 static bool pipe_match(const struct fd_view *v)
 {
-	return S_ISFIFO(v->st.st_mode) && !(v->info.flags & O_PATH) && !v->peer_outside;
+	return S_ISFIFO(v->st.st_mode) && !(v->info.flags & O_PATH);
 }
 
 /* ---- dump ---- */
@@ -118,6 +120,8 @@ static int pipe_collect(struct collect *c, const struct fd_view *v, ProtobufCMes
 {
 	Pb__Pipe *pb = (Pb__Pipe *)m;
 
+	if (v->peer_outside && !c->choice.external)
+		return peer_refuse(c, v, peer_help_let_go);
 	pb->pipe_id = v->st.st_ino;
 	pb->flags = v->info.flags & ~O_CLOEXEC;
 	if (v->link[0] == '/') {
@@ -130,7 +134,10 @@ static int pipe_collect(struct collect *c, const struct fd_view *v, ProtobufCMes
 		pb_set(pb, dev, v->st.st_dev);
 		pb_set(pb, ino, v->st.st_ino);
 	}
-	return v->first_end ? pipe_collect_content(c, v, pb, e) : 0;
+	/* What was written into a pipe that leads outside is no longer ours, and nobody will read our copy. */
+	if (!v->first_end || (v->peer_outside && (pb->flags & O_ACCMODE) == O_WRONLY))
+		return 0;
+	return pipe_collect_content(c, v, pb, e);
 }
 
 /* ---- restore ---- */

@@ -53,7 +53,6 @@ static int unix_socket_collect_peer_name(struct collect *c, int fd, Pb__UnixSock
 static int unix_socket_collect_peer(struct collect *c, const struct fd_view *v, int fd, Pb__UnixSocket *pb,
 				    struct err *e)
 {
-	static const char help[] = "end that process, save a tree that includes it, or let the connection go (--external)";
 	struct ucred creds = { 0 };
 	socklen_t size = sizeof(creds);
 
@@ -76,7 +75,7 @@ static int unix_socket_collect_peer(struct collect *c, const struct fd_view *v, 
 	if (v->peer_outside && unix_socket_is_sender(v))
 		pb_set(pb, outside, true);
 	else if (v->peer_outside && !c->choice.external)
-		return peer_refuse(c, v, help);
+		return peer_refuse(c, v, peer_help_let_go);
 	else if (!v->peer_outside)
 		pb->peer = v->socket->peer;
 	return pb->peer ? 0 : unix_socket_collect_peer_name(c, fd, pb, e);

@@ -407,6 +407,28 @@ def outside_pipes(t):
             raise Failure(f"std{name} got {harness.read(t.path(name))!r}")
 
 
+def pipe_external(t):
+    """A pipe that leads outside at another fd than the standard streams: refused, or let go."""
+    (left, writer), (reader, written) = os.pipe(), os.pipe()
+    os.write(writer, b"left")
+    program = Program(t, "pipe_external", f"{left} {written}", stdin=subprocess.DEVNULL, stdout=None, stderr=None,
+                      pass_fds=(left, written))
+    os.close(left)
+    os.close(written)
+    result = t.torpor("dump", program.root, "-o", t.image(), expect=1)
+    for fd in (left, written):
+        if not re.search(rf"fd {fd} \(pipe:.* is connected to a process outside the tree.*--external", result.err):
+            raise Failure(f"the refusal does not speak of fd {fd} and --external: {result}")
+    program.verify("after the refusal")
+    t.torpor("dump", program.root, "-o", t.image(), "--external")
+    os.close(writer)
+    t.restore(program.root)
+    t.write("let go", "")
+    program.verify("after the restore")
+    program.end()
+    os.close(reader)
+
+
 def make_terminal(t):
     master, slave = pty.openpty()
     mode = termios.tcgetattr(slave)
@@ -526,6 +548,7 @@ def declare():
         selfcheck.declare(kind)
     case("outside-pipes")(outside_pipes)
     case("outside-terminal")(outside_terminal)
+    case("pipe-external")(pipe_external)
     case("tcp-outside")(tcp_outside)
     case("tcp-taken")(tcp_taken)
     case("tcp-kept-failed")(tcp_kept_failed)
