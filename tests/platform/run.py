@@ -30,11 +30,8 @@ OF_ROOT = "tcp_repair seccomp".split()
 
 def program(t, name):
     """A compiled program of this folder."""
-    binary = os.path.join(t.setup.folder, "bin", name)
-    if not os.path.exists(binary):
-        subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-O1",
-                        "-o", binary, os.path.join(HERE, name + ".c")], check=True)
-    return binary
+    return harness.compiled_once(os.path.join(t.setup.folder, "bin", name), os.path.join(HERE, name + ".c"), "-std=gnu17",
+                                 "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-O1")
 
 
 def as_user(t, *options):

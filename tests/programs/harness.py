@@ -105,14 +105,22 @@ def own_network():
     loopback_up()
 
 
-def mount_own():
-    """A /proc of our PID namespace, and terminals with numbers of their own, for us alone."""
+def jvm_folder(account):
+    """Where the user's JVMs keep files named by their PIDs, and remove those of PIDs that they do not find."""
+    path = f"/tmp/hsperfdata_{account.pw_name}"
+    os.makedirs(path, exist_ok=True)
+    return path.encode()
+
+
+def mount_own(account):
+    """A /proc of our PID namespace, terminals with numbers of their own, and what else goes by PIDs, for us alone."""
     libc = ctypes.CDLL(None, use_errno=True)
     for source, target, kind, flags, data in (
             (None, b"/", None, MS_REC | MS_PRIVATE, None),
             (b"proc", b"/proc", b"proc", MS_NODEV | MS_NOEXEC | MS_NOSUID, None),
             (b"devpts", b"/dev/pts", b"devpts", MS_NOEXEC | MS_NOSUID, b"newinstance,ptmxmode=0666,mode=0620,gid=5"),
-            (b"/dev/pts/ptmx", b"/dev/ptmx", None, MS_BIND, None)):
+            (b"/dev/pts/ptmx", b"/dev/ptmx", None, MS_BIND, None),
+            (b"tmpfs", jvm_folder(account), b"tmpfs", 0, f"uid={account.pw_uid},gid={account.pw_gid},mode=0755".encode())):
         if libc.mount(source, target, kind, flags, data):
             raise OSError(ctypes.get_errno(), f"mounting {target.decode()}")
 
@@ -133,7 +141,7 @@ def serve_as_init(pid):
     os._exit(0)
 
 
-def own_machine():
+def own_machine(account):
     """Root's cases get PIDs, terminals and a network of their own, so that no two can take each other's numbers.
     Returns in a new process, which is not PID 1; the one that called waits for it and ends with it."""
     pid_max = read("/proc/sys/kernel/pid_max")
@@ -143,7 +151,7 @@ def own_machine():
     if init:
         os.waitpid(init, 0)
         os._exit(0)
-    mount_own()
+    mount_own(account)
     loopback_up()
     begin_pids(pid_max)
     pid = os.fork()
@@ -338,6 +346,28 @@ def differences(before, after):
     return found
 
 
+# ---- files that several cases use ----
+
+def made_once(path, make):
+    """A file or folder that the first case which needs it makes, by make(path). Several may come first at once."""
+    if not os.path.exists(path):
+        fresh = f"{path}.{os.urandom(4).hex()}"
+        make(fresh)
+        try:
+            os.rename(fresh, path)
+        except OSError:
+            shutil.rmtree(fresh)  # another one was quicker, and its folder is not empty
+    return path
+
+
+def compiled_once(path, source, *options):
+    def make(fresh):
+        done = subprocess.run([os.environ.get("CC", "cc"), *options, "-o", fresh, source], capture_output=True, text=True)
+        if done.returncode:
+            raise Failure(f"compiling {source}: {done.stderr}")
+    return made_once(path, make)
+
+
 # ---- files that are put back ----
 
 class Snapshot:
@@ -365,7 +395,7 @@ class Snapshot:
             self.files[path] = (kept, f.read(), info)
 
     def link(self, path):
-        for near in (self.context.base, "/tmp"):
+        for near in (self.context.base, os.path.dirname(path)):
             store = os.path.join(near, f"torpor-kept-{os.getpid()}-{id(self):x}")
             try:
                 os.makedirs(store, exist_ok=True)
@@ -504,13 +534,14 @@ class Context:
                 raise Failure(f"timed out after {seconds * SLOWER:g} s: {what}")
             time.sleep(pause)
 
-    def popen(self, argv, stdin, stdout, stderr, session=True, environment=None, user=True, cwd=None):
+    def popen(self, argv, stdin, stdout, stderr, session=True, environment=None, user=True, cwd=None,
+              pass_fds=()):
         env = self.setup.environment()
         env["TMPDIR"] = env["PWD"] = self.work
         env.update(environment or {})
         as_user = self.setup.user_arguments() if user else {}
         process = subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd or self.work, env=env,
-                                   start_new_session=session, umask=0o022, **as_user)
+                                   start_new_session=session, umask=0o022, pass_fds=pass_fds, **as_user)
         self.statuses.pop(process.pid, None)
         process.returncode = 0  # reap() waits for it, not subprocess
         return process.pid

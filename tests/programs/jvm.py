@@ -3,26 +3,19 @@
 
 import glob
 import os
-import shutil
 import subprocess
 
-from harness import Failure, case, counting
+from harness import Failure, case, counting, made_once
 
 LABELS = ["churn0", "churn1", "hot", "talk", "tick"]
 
 
 def compile_once(t):
-    classes = os.path.join(t.setup.folder, "classes")
-    if not os.path.exists(classes):
-        fresh = classes + f".{os.getpid()}"
+    def make(fresh):
         done = subprocess.run(["javac", "-d", fresh, t.target("Live.java")], capture_output=True, text=True)
         if done.returncode:
             raise Failure("javac: " + done.stderr)
-        try:
-            os.rename(fresh, classes)
-        except OSError:
-            shutil.rmtree(fresh)  # another case was quicker
-    return classes
+    return made_once(os.path.join(t.setup.folder, "classes"), make)
 
 
 def jvm(t, collector, live):

@@ -1,20 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """torpor where the kernel lacks what newer ones brought: every fallback at once, under a seccomp filter."""
 
-import os
-import subprocess
-
-from harness import Failure, PYTHON, Skip, Steps, case, finish
+from harness import PYTHON, Skip, Steps, case, compiled_once, finish
 
 
 def launcher(t):
     if t.setup.account is None:
         raise Skip("only root can set a filter and keep the file capability")
-    binary = t.path("without")
-    done = subprocess.run([os.environ.get("CC", "cc"), "-O1", "-o", binary, t.target("without.c")], capture_output=True,
-                          text=True)
-    if done.returncode:
-        raise Failure(f"without.c does not compile: {done.stderr}")
+    binary = compiled_once(t.path("without"), t.target("without.c"), "-O1")
     return [binary, str(t.setup.account.pw_uid), str(t.setup.account.pw_gid)]
 
 

@@ -80,7 +80,7 @@ class Running:
             os.setsid()
             try:
                 if not chosen.shares_machine:
-                    harness.own_machine()
+                    harness.own_machine(setup.account)
                 result = harness.run_case(setup, chosen)
             except BaseException as e:
                 result = ("failed", f"{type(e).__name__}: {e}")
