@@ -80,7 +80,7 @@ def become_subreaper():
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x20000000, 0x40000000
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x8000000, 0x20000000, 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 MS_REC, MS_PRIVATE, MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID = 0x4000, 0x40000, 0x1000, 4, 8, 2
 FIRST_PIDS = (2000, 28000)  # where the PIDs of a namespace begin: above what the kernel skips once they have gone round
@@ -142,10 +142,10 @@ def serve_as_init(pid):
 
 
 def own_machine(account):
-    """Root's cases get PIDs, terminals and a network of their own, so that no two can take each other's numbers.
+    """Root's cases get PIDs, terminals, IPC ids and a network of their own, so that no two can take each other's.
     Returns in a new process, which is not PID 1; the one that called waits for it and ends with it."""
     pid_max = read("/proc/sys/kernel/pid_max")
-    if os.geteuid() != 0 or unshare(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET):
+    if os.geteuid() != 0 or unshare(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC):
         return
     init = os.fork()
     if init:
