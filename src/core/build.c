@@ -421,7 +421,8 @@ static int build_state(struct build *b, size_t index, struct memory_load *m, str
 		       struct script **ret, struct err *e)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
-	struct task_restore tr = { .arena = m->arena, .region = &m->region, .pb = pb, .space = m->space };
+	struct task_restore tr = { .arena = m->arena, .region = &m->region, .pb = pb, .space = m->space,
+				    .inodes = b->inodes };
 
 	if (creds_prepare(&tr, e) < 0 || limits_widen(&tr, e) < 0)
 		return -1;

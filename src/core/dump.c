@@ -74,7 +74,7 @@ static int dump_collect_machine(struct dump *d, struct err *e)
 static int dump_collect_task(struct dump *d, struct target *t, Pb__Task *pb, struct err *e)
 {
 	struct memory_collect mc = { d->arena, &d->result->obstacles, &d->inodes };
-	struct task_collect tc = { d->arena, &d->result->obstacles, &d->tree };
+	struct task_collect tc = { d->arena, &d->result->obstacles, &d->tree, &d->inodes };
 	Pb__AddressSpace *space;
 
 	if (t->zombie)
@@ -113,7 +113,7 @@ static int dump_collect(struct dump *d, struct err *e)
 		return err_nomem(e);
 	if (dump_collect_machine(d, e) < 0 || dump_collect_tasks(d, e) < 0 || objects_collect(&d->collect, d->image, e) < 0)
 		return -1;
-	if (inode_check_segments(&d->inodes, &d->tree, d->o->choice.external) < 0)
+	if (inode_check_segments(&d->inodes, &d->tree, d->o->choice.external) < 0 || inode_check_links(&d->inodes) < 0)
 		return err_nomem(e);
 	for (size_t i = 0; i < d->inodes.n; i++)
 		if (!pb_add(d->arena, d->image, inodes, d->inodes.v[i].pb))

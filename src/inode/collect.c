@@ -64,6 +64,16 @@ static bool path_is(const char *path, const struct stat *st)
 	return path[0] == '/' && stat(path, &now) == 0 && now.st_ino == st->st_ino && now.st_dev == st->st_dev;
 }
 
+/* The path in the text of a link in /proc, of something that has no name any more. */
+static bool link_path(const char *link, bool gone, char *ret, size_t size)
+{
+	size_t len = strlen(link), cut = sizeof(deleted_suffix) - 1;
+	bool deleted = gone && len > cut && strcmp(link + len - cut, deleted_suffix) == 0;
+
+	snprintf(ret, size, "%.*s", (int)(deleted ? len - cut : len), link);
+	return deleted;
+}
+
 /* Name and kind of an inode, from the text of its link ("(deleted)" already cut off, and told in `deleted`). */
 static int inode_identify(struct inode_table *t, struct inode_entry *n, const char *name, bool deleted, const struct stat *st)
 {
@@ -76,6 +86,7 @@ static int inode_identify(struct inode_table *t, struct inode_entry *n, const ch
 		kind = PB__INODE_KIND__SHARED_ANON;
 	} else if (deleted || st->st_nlink == 0 || !path_is(name, st)) {
 		kind = PB__INODE_KIND__UNLINKED;
+		n->linked = st->st_nlink > 0;
 	}
 	pb_set(n->pb, kind, kind);
 	pb_set(n->pb, has_content, kind != PB__INODE_KIND__PATH);
@@ -119,23 +130,32 @@ static void inode_see(struct inode_entry *n, const struct target *task, unsigned
 	inode_take_seals(n);
 }
 
+/* What seemed to have no name has this one. */
+static int inode_rename(struct inode_table *t, struct inode_entry *n, const char *name)
+{
+	n->linked = false;
+	pb_set(n->pb, kind, PB__INODE_KIND__PATH);
+	pb_set(n->pb, has_content, false);
+	n->pb->path = arena_strdup(t->arena, name);
+	return n->pb->path ? 0 : -ENOMEM;
+}
+
 int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned fd, const char *link,
 		     const struct stat *st, enum inode_use use, uint32_t *ret_index, struct err *e)
 {
 	struct inode_entry *n = inode_find(t, st->st_dev, st->st_ino, false, ret_index);
-	size_t len = strlen(link), cut = sizeof(deleted_suffix) - 1;
 	char name[4096];
-	bool deleted;
+	bool deleted = link_path(link, st->st_nlink == 0, name, sizeof(name));
 
+	if (n && n->linked && path_is(name, st) && inode_rename(t, n, name) < 0)
+		return err_nomem(e);
 	if (n) {
 		inode_note_use(n, use);
 		inode_see(n, task, fd, st);
 		return 0;
 	}
-	deleted = len > cut && strcmp(link + len - cut, deleted_suffix) == 0;
-	snprintf(name, sizeof(name), "%.*s", (int)(deleted && st->st_nlink == 0 ? len - cut : len), link);
 	n = inode_add(t, st, ret_index);
-	if (!n || inode_identify(t, n, name, deleted && st->st_nlink == 0, st) < 0)
+	if (!n || inode_identify(t, n, name, deleted, st) < 0)
 		return err_nomem(e);
 	inode_note_use(n, use);
 	if (n->pb->kind == PB__INODE_KIND__PATH)
@@ -148,6 +168,25 @@ int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned 
 				    strerror(-n->fd));
 	inode_take_seals(n);
 	return 0;
+}
+
+int inode_collect_gone(struct inode_table *t, const char *link, const struct stat *st, const char *target,
+		       uint32_t *ret_index, struct err *e)
+{
+	struct inode_entry *n = inode_find(t, st->st_dev, st->st_ino, false, ret_index);
+	char name[4096];
+
+	if (n)
+		return 0;
+	link_path(link, true, name, sizeof(name));
+	n = inode_add(t, st, ret_index);
+	if (!n)
+		return err_nomem(e);
+	pb_set(n->pb, kind, PB__INODE_KIND__UNLINKED);
+	pb_set(n->pb, size, 0);
+	n->pb->path = arena_strdup(t->arena, name);
+	n->pb->target = target ? arena_strdup(t->arena, target) : NULL;
+	return n->pb->path && (n->pb->target || !target) ? 0 : err_nomem(e);
 }
 
 static int inode_add_window(struct inode_table *t, struct inode_entry *n, const struct target *task,
@@ -230,6 +269,21 @@ int inode_collect_mapping(struct inode_table *t, const struct target *task, cons
 	    inode_take_build_id(t, n, e) < 0)
 		return -1;
 	return n->pb->has_content ? inode_add_window(t, n, task, a, e) : 0;
+}
+
+int inode_check_links(struct inode_table *t)
+{
+	for (size_t i = 0; i < t->n; i++) {
+		const struct inode_entry *n = &t->v[i];
+		const struct target *task = n->n_windows ? n->windows[0].task : NULL;
+
+		if (n->linked && n->pb->written && task &&
+		    obstacle_add(t->obstacles, "E-MAP-LINKED", task->pid, task->stat.comm,
+				 "put the file back to that name, or let the program open it by another one",
+				 "it has mapped %s, which has lost that name, and none of its others was found", n->pb->path) < 0)
+			return -ENOMEM;
+	}
+	return 0;
 }
 
 void inode_table_done(struct inode_table *t)

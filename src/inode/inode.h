@@ -38,6 +38,7 @@ struct inode_entry {
 	Pb__Inode *pb;
 	int fd; /* for reading the content; -1: not needed or not to be had */
 	int aside; /* what was read of the content already, at its offsets: a memfd of ours; -1: nothing */
+	bool linked; /* its path does not lead to it any more, but another one does */
 	struct inode_window *windows;
 	size_t n_windows;
 };
@@ -57,6 +58,13 @@ struct inode_table {
 int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned fd, const char *link,
 		     const struct stat *st, enum inode_use use, uint32_t *ret_index, struct err *e);
 
+/*
+ * The inode behind a directory, FIFO or symbolic link without a name: it has no
+ * content but the `target` of a symbolic link. `link` is the text of its entry in /proc.
+ */
+int inode_collect_gone(struct inode_table *t, const char *link, const struct stat *st, const char *target,
+		       uint32_t *ret_index, struct err *e);
+
 /* The inode behind a file mapping. */
 int inode_collect_mapping(struct inode_table *t, const struct target *task, const struct vm_area *area,
 			  uint32_t *ret_index, struct err *e);
@@ -67,6 +75,12 @@ int inode_collect_mapping(struct inode_table *t, const struct target *task, cons
  */
 struct target_tree;
 int inode_check_segments(struct inode_table *t, const struct target_tree *tree, bool external);
+
+/*
+ * When all are known: files that are mapped and written to, and that others can
+ * reach by names that nobody has found, are obstacles. -ENOMEM or 0.
+ */
+int inode_check_links(struct inode_table *t);
 
 void inode_table_done(struct inode_table *t);
 
@@ -97,6 +111,9 @@ int inode_restore_all(struct inode_restore *r, const Pb__Image *img, struct err 
 
 /* A new open file description of the inode with these open(2) flags; an fd at or above fd_base, or negative. */
 int inode_open(const struct inode_restore *r, uint32_t index, int flags, struct err *e);
+
+/* Make a removed directory the working folder. */
+int inode_enter(const struct inode_restore *r, uint32_t index, struct err *e);
 
 /* Is it memory that the coordinator has mapped, and the tasks inherit? */
 static inline bool inode_is_memory(const struct inode_live *n)

@@ -17,6 +17,7 @@
 #include "inode/build_id.h"
 #include "inode/inode.h"
 #include "inode/segment.h"
+#include "inode/unlinked.h"
 #include "util/fd.h"
 
 enum { PAGE = 4096 };
@@ -67,9 +68,11 @@ static int inode_set_attributes(const Pb__Inode *pb, int fd, struct err *e)
 	struct stat st;
 	bool same = fstat(fd, &st) == 0 && st.st_uid == pb->uid && st.st_gid == pb->gid;
 
+	if (S_ISLNK(pb->mode)) /* open as a place only */
+		return 0;
 	if (!same && fchown(fd, pb->uid, pb->gid) < 0 && errno != EPERM && errno != EINVAL)
 		return err_sys(e, errno, "setting the owner of %s", pb->path);
-	if (fchmod(fd, pb->mode & 07777) < 0 || ftruncate(fd, (off_t)pb->size) < 0)
+	if (fchmod(fd, pb->mode & 07777) < 0 || (!S_ISDIR(pb->mode) && !S_ISFIFO(pb->mode) && ftruncate(fd, (off_t)pb->size) < 0))
 		return err_sys(e, errno, "setting mode and size of %s", pb->path);
 	return 0;
 }
@@ -150,25 +153,11 @@ static int inode_open_path(struct inode_restore *r, size_t index, struct err *e)
 
 /* ---- files without a name ---- */
 
-/*
- * An unlinked file lives again at its old path for a moment, so that its links
- * read as before; where that is taken or not writable, in a temporary folder.
- */
 static int inode_make_unlinked(struct inode_restore *r, size_t index, struct err *e)
 {
-	const Pb__Inode *pb = r->v[index].pb;
-	char fallback[] = "/tmp/torpor-unlinked-XXXXXX";
-	const char *path = pb->path;
-	cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	cleanup_close int fd = inode_unlinked_make(r->v[index].pb, e);
 
-	if (fd < 0) {
-		path = fallback;
-		fd = mkostemp(fallback, O_CLOEXEC);
-	}
-	if (fd < 0)
-		return err_sys(e, errno, "making the unlinked file %s again", pb->path);
-	unlink(path);
-	if (inode_set_attributes(pb, fd, e) < 0 || inode_fill(r, index, fd, NULL, e) < 0)
+	if (fd < 0 || inode_set_attributes(r->v[index].pb, fd, e) < 0 || inode_fill(r, index, fd, NULL, e) < 0)
 		return -1;
 	return fd_raise(fd_take(&fd), r->fd_base, e);
 }
@@ -239,21 +228,37 @@ int inode_restore_all(struct inode_restore *r, const Pb__Image *img, struct err 
 	return 0;
 }
 
+/* The link in /proc that leads to a symbolic link is not to be followed further, which O_NOFOLLOW cannot say. */
+static int inode_open_again(const struct inode_live *n, int flags)
+{
+	char proc[32];
+
+	if (S_ISLNK(n->pb->mode))
+		return fcntl(n->fd, F_DUPFD_CLOEXEC, 0);
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", n->fd);
+	return open(proc, flags | O_CLOEXEC | O_NOCTTY);
+}
+
 int inode_open(const struct inode_restore *r, uint32_t index, int flags, struct err *e)
 {
 	const struct inode_live *n;
-	char proc[32];
 	int fd;
 
 	if (index >= r->n || r->v[index].fd < 0)
 		return err_set(e, ERR_IMAGE, 0, "an open file refers to inode %u, which cannot be opened", index);
 	n = &r->v[index];
 	flags &= ~(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW);
-	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", n->fd);
-	fd = open(proc, flags | O_CLOEXEC | O_NOCTTY);
+	fd = inode_open_again(n, flags);
 	if (fd < 0)
 		return err_sys(e, errno, "opening %s with flags %#o", n->pb->path, flags);
 	return fd_raise(fd, r->fd_base, e);
+}
+
+int inode_enter(const struct inode_restore *r, uint32_t index, struct err *e)
+{
+	if (index >= r->n || r->v[index].fd < 0)
+		return err_set(e, ERR_IMAGE, 0, "a working folder refers to inode %u, which is none", index);
+	return fchdir(r->v[index].fd) < 0 ? err_sys(e, errno, "entering the removed folder %s", r->v[index].pb->path) : 0;
 }
 
 static int inode_restore_seals(const struct inode_live *n, struct err *e)

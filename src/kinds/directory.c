@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Open directories that still have their path. */
+/* Open directories, also those that were removed. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,9 +21,14 @@ static int directory_collect(struct collect *c, const struct fd_view *v, Protobu
 {
 	Pb__Directory *pb = (Pb__Directory *)m;
 
-	if (!place_is_there(v))
+	if (!v->st.st_nlink) {
+		pb_set(pb, inode, 0);
+		if (inode_collect_gone(c->inodes, v->link, &v->st, NULL, &pb->inode, e) < 0)
+			return -1;
+	} else if (!place_is_there(v)) {
 		return kind_refuse(c, v, "E-FD-DIRECTORY-GONE", "let the program close it, or put the directory back",
 				   "is a directory that is no longer found by this path");
+	}
 	pb->path = arena_strdup(c->arena, v->link);
 	pb->flags = v->info.flags & ~O_CLOEXEC;
 	pb->offset = v->info.pos;
@@ -35,11 +40,13 @@ static int directory_collect(struct collect *c, const struct fd_view *v, Protobu
 static int directory_restore(struct restore_objects *r, const ProtobufCMessage *m, struct err *e)
 {
 	const Pb__Directory *pb = (const Pb__Directory *)m;
-	cleanup_close int fd = place_open(r, pb->path, (int)pb->flags | O_DIRECTORY, S_IFDIR, pb->ino, e);
+	int flags = (int)pb->flags | O_DIRECTORY;
+	cleanup_close int fd = pb->has_inode ? inode_open(r->inodes, pb->inode, flags, e) :
+					       place_open(r, pb->path, flags, S_IFDIR, pb->ino, e);
 
 	if (fd < 0)
 		return fd;
-	if (pb->offset && lseek(fd, (off_t)pb->offset, SEEK_SET) < 0)
+	if (pb->offset && !pb->has_inode && lseek(fd, (off_t)pb->offset, SEEK_SET) < 0)
 		return err_sys(e, errno, "%s: going to directory offset %lu", pb->path, pb->offset);
 	return kind_raise_fd(fd_take(&fd), r->fd_base, e);
 }

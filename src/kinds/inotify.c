@@ -16,11 +16,10 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-#include "kinds/inotify_find.h"
 #include "kinds/kind.h"
+#include "kinds/watched.h"
 #include "util/fd.h"
 
 /* INOTIFY_IOC_SETNEXTWD of <linux/inotify.h>, which clashes with libc's header. */
@@ -54,11 +53,12 @@ static int inotify_refuse_mark(struct collect *c, const struct fd_view *v, const
 {
 	return kind_refuse(c, v, "E-FD-INOTIFY",
 			   "let the program drop that watch, or be in or open the folder that the file is in",
-			   "watches inode %lu of device %u:%u (watch %u), of which no path was found", mark->ino,
-			   major(mark->dev), minor(mark->dev), mark->wd);
+			   "watches inode %lu of device %u:%u (watch %u), of which no path was found", mark->file.ino,
+			   major(mark->file.dev), minor(mark->file.dev), mark->wd);
 }
 
-static int inotify_add_mark(struct collect *c, const struct fdinfo_inotify *mark, char *path, Pb__Inotify *pb)
+static int inotify_add_mark(struct collect *c, const struct fdinfo_inotify *mark, const struct watched *w,
+			    Pb__Inotify *pb)
 {
 	Pb__InotifyMark *m = pb_new(c->arena, Pb__InotifyMark, pb__inotify_mark__init);
 
@@ -66,28 +66,27 @@ static int inotify_add_mark(struct collect *c, const struct fdinfo_inotify *mark
 		return -ENOMEM;
 	m->wd = mark->wd;
 	m->mask = mark->mask;
-	m->path = path;
-	pb_set(m, ino, mark->ino);
-	return 0;
+	m->path = arena_strdup(c->arena, w->path);
+	pb_set(m, ino, w->ino);
+	if (w->nameless)
+		pb_set(m, object, w->object);
+	return m->path ? 0 : -ENOMEM;
 }
 
-static int inotify_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
+static int inotify_collect_marks(struct collect *c, const struct fd_view *v, Pb__Inotify *pb, struct err *e)
 {
-	Pb__Inotify *pb = (Pb__Inotify *)m;
 	const struct fdinfo_inotify *marks = v->info.inotify;
-	int unread = inotify_unread(v, e);
-	char **paths = NULL;
+	const struct fdinfo_file **files = arena_alloc(c->arena, (v->info.n_inotify + 1) * sizeof(*files));
+	struct watched *found;
 
-	if (unread < 0)
-		return unread;
-	if (unread)
-		return kind_refuse(c, v, "E-FD-INOTIFY-EVENTS", "try again when the program has read them",
-				   "has unread events (%d bytes)", unread);
-	pb->flags = v->info.flags & ~O_CLOEXEC;
-	if (v->info.n_inotify && inotify_find(c, marks, v->info.n_inotify, &paths, e) < 0)
+	if (!files)
+		return err_nomem(e);
+	for (size_t i = 0; i < v->info.n_inotify; i++)
+		files[i] = &marks[i].file;
+	if (watched_find(c, files, v->info.n_inotify, &found, e) < 0)
 		return -1;
 	for (size_t i = 0; i < v->info.n_inotify; i++) {
-		int r = paths[i] ? inotify_add_mark(c, &marks[i], paths[i], pb) : inotify_refuse_mark(c, v, &marks[i]);
+		int r = found[i].path ? inotify_add_mark(c, &marks[i], &found[i], pb) : inotify_refuse_mark(c, v, &marks[i]);
 
 		if (r < 0)
 			return err_nomem(e);
@@ -95,6 +94,20 @@ static int inotify_collect(struct collect *c, const struct fd_view *v, ProtobufC
 	if (pb->n_marks)
 		qsort(pb->marks, pb->n_marks, sizeof(*pb->marks), inotify_compare);
 	return 0;
+}
+
+static int inotify_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
+{
+	Pb__Inotify *pb = (Pb__Inotify *)m;
+	int unread = inotify_unread(v, e);
+
+	if (unread < 0)
+		return unread;
+	if (unread)
+		return kind_refuse(c, v, "E-FD-INOTIFY-EVENTS", "try again when the program has read them",
+				   "has unread events (%d bytes)", unread);
+	pb->flags = v->info.flags & ~O_CLOEXEC;
+	return inotify_collect_marks(c, v, pb, e);
 }
 
 /* ---- restore ---- */
@@ -111,29 +124,18 @@ static int inotify_restore(struct restore_objects *r, const ProtobufCMessage *m,
 	return kind_raise_fd(fd_take(&fd), r->fd_base, e);
 }
 
-static int inotify_check(const struct restore_objects *r, const Pb__InotifyMark *mark, struct err *e)
+static int inotify_watch(const struct restore_objects *r, int fd, const Pb__InotifyMark *mark, struct err *e)
 {
-	struct stat st;
-
-	if (lstat(mark->path, &st) < 0)
-		return errno == ENOENT || errno == ENOTDIR ?
-			       err_set(e, ERR_STATE, 0, "%s, which is watched, is no longer there", mark->path) :
-			       err_sys(e, errno, "examining %s", mark->path);
-	if (mark->ino && st.st_ino != mark->ino && !r->allow_changed) {
-		err_set(e, ERR_STATE, 0, "%s, which is watched, was replaced by another since the image was taken", mark->path);
-		return err_help(e, "put the original back, or accept it as it is with --allow-changed-files");
-	}
-	return 0;
-}
-
-static int inotify_watch(int fd, const Pb__InotifyMark *mark, struct err *e)
-{
+	const struct watched w = { .path = mark->path, .ino = mark->ino, .nameless = mark->has_object, .object = mark->object };
+	char path[WATCHED_PATH_MAX];
 	int wd;
 
+	if (watched_reach(r, &w, path, e) < 0)
+		return -1;
 	/* Where the kernel cannot choose (no CONFIG_CHECKPOINT_RESTORE), it may count to the right one by itself. */
 	ioctl(fd, INOTIFY_SET_NEXT_WD, (unsigned long)mark->wd);
 	/* The path is resolved: a symbolic link at its end is what was watched. */
-	wd = inotify_add_watch(fd, mark->path, mark->mask | IN_DONT_FOLLOW);
+	wd = inotify_add_watch(fd, path, mark->mask | (w.nameless ? 0 : IN_DONT_FOLLOW));
 	if (wd < 0)
 		return err_sys(e, errno, "watching %s", mark->path);
 	if ((uint32_t)wd != mark->wd)
@@ -146,7 +148,7 @@ static int inotify_last(struct restore_objects *r, int fd, const ProtobufCMessag
 	const Pb__Inotify *pb = (const Pb__Inotify *)m;
 
 	for (size_t i = 0; i < pb->n_marks; i++)
-		if (inotify_check(r, pb->marks[i], e) < 0 || inotify_watch(fd, pb->marks[i], e) < 0)
+		if (inotify_watch(r, fd, pb->marks[i], e) < 0)
 			return -1;
 	return 0;
 }

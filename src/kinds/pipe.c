@@ -124,7 +124,11 @@ static int pipe_collect(struct collect *c, const struct fd_view *v, ProtobufCMes
 		return peer_refuse(c, v, peer_help_let_go);
 	pb->pipe_id = v->st.st_ino;
 	pb->flags = v->info.flags & ~O_CLOEXEC;
-	if (v->link[0] == '/') {
+	if (v->link[0] == '/' && !v->st.st_nlink) {
+		pb_set(pb, inode, 0);
+		if (inode_collect_gone(c->inodes, v->link, &v->st, NULL, &pb->inode, e) < 0)
+			return -1;
+	} else if (v->link[0] == '/') {
 		if (!place_is_there(v))
 			return kind_refuse(c, v, "E-FD-FIFO-GONE", "let the program close it",
 					   "is a FIFO that is no longer found by this path");
@@ -141,6 +145,11 @@ static int pipe_collect(struct collect *c, const struct fd_view *v, ProtobufCMes
 }
 
 /* ---- restore ---- */
+
+static bool pipe_is_fifo(const Pb__Pipe *pb)
+{
+	return pb->path || pb->has_inode;
+}
 
 /* Another open file description of the file behind an fd of ours. */
 static int pipe_open_again(int fd, int flags, struct err *e)
@@ -178,7 +187,9 @@ static int pipe_make_anonymous(struct restore_objects *r, const Pb__Pipe *pb, st
 /* Open in both directions: no end that is opened now has to wait for another. */
 static int pipe_open_fifo(struct restore_objects *r, const Pb__Pipe *pb, struct err *e)
 {
-	int handle = place_open(r, pb->path, O_RDWR | O_NONBLOCK, S_IFIFO, pb->ino, e);
+	int flags = O_RDWR | O_NONBLOCK;
+	int handle = pb->has_inode ? inode_open(r->inodes, pb->inode, flags, e) :
+				     place_open(r, pb->path, flags, S_IFIFO, pb->ino, e);
 
 	if (handle < 0 || kind_stash_put(r, PIPE_HANDLE, pb->pipe_id, handle, e) < 0)
 		return -1;
@@ -192,7 +203,7 @@ static int pipe_handle(struct restore_objects *r, const Pb__Pipe *pb, struct err
 
 	if (handle >= 0)
 		return kind_stash_put(r, PIPE_HANDLE, pb->pipe_id, handle, e) < 0 ? -1 : handle;
-	return pb->path ? pipe_open_fifo(r, pb, e) : pipe_make_anonymous(r, pb, e);
+	return pipe_is_fifo(pb) ? pipe_open_fifo(r, pb, e) : pipe_make_anonymous(r, pb, e);
 }
 
 static int pipe_write(int fd, const Pb__Pipe *pb, struct err *e)
@@ -232,7 +243,7 @@ static int pipe_fill(int handle, const Pb__Pipe *pb, struct err *e)
 /* A native end where the saved one was native: they differ in a flag that programs can see. */
 static int pipe_take_native(struct restore_objects *r, const Pb__Pipe *pb)
 {
-	if (pb->path || (pb->flags & PIPE_KERNEL_LARGEFILE) || (pb->flags & O_ACCMODE) == O_RDWR)
+	if (pipe_is_fifo(pb) || (pb->flags & PIPE_KERNEL_LARGEFILE) || (pb->flags & O_ACCMODE) == O_RDWR)
 		return -1;
 	return kind_stash_take(r, (pb->flags & O_ACCMODE) == O_RDONLY ? PIPE_READER : PIPE_WRITER, pb->pipe_id);
 }

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "kinds/kind.h"
+#include "kinds/path_find.h"
+#include "kinds/place.h"
 #include "util/fd.h"
 
 enum { MQUEUE_MAGIC = 0x19800202 };
@@ -36,6 +38,24 @@ static bool regular_file_is_queue(const struct fd_view *v)
 	return statfs(path, &fs) == 0 && fs.f_type == MQUEUE_MAGIC;
 }
 
+/*
+ * By which path it is found: that of its link, or, where it has lost that name and
+ * still has others, one of these. NULL: none was found.
+ */
+static int regular_file_find(struct collect *c, const struct fd_view *v, const char **ret, struct err *e)
+{
+	const struct fdinfo_file file = { .ino = v->st.st_ino, .dev = v->st.st_dev }, *files = &file;
+	char **paths;
+
+	*ret = v->link;
+	if (!v->st.st_nlink || place_is_there(v))
+		return 0;
+	if (path_find(c, &files, 1, &paths, e) < 0)
+		return -1;
+	*ret = paths[0];
+	return 0;
+}
+
 static int regular_file_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
 {
 	Pb__RegularFile *pb = (Pb__RegularFile *)m;
@@ -43,13 +63,20 @@ static int regular_file_collect(struct collect *c, const struct fd_view *v, Prot
 			     : v->info.flags & O_APPEND		       ? INODE_APPENDS
 								       : INODE_WRITES;
 
+	const char *path;
+
 	if (regular_file_is_queue(v))
 		return kind_refuse(c, v, "E-FD-MQUEUE", "let the program close it, then try again",
 				   "is a POSIX message queue");
+	if (regular_file_find(c, v, &path, e) < 0)
+		return -1;
+	if (!path)
+		return kind_refuse(c, v, "E-FD-LINKED", "put the file back to that name, or be in the folder of another of its names",
+				   "has lost that name, and none of its others was found");
 	/* How it was made is no property of it any more: an O_TMPFILE file keeps that flag. */
 	pb->flags = v->info.flags & ~(O_CLOEXEC | O_TMPFILE);
 	pb->offset = v->info.pos;
-	return inode_collect_fd(c->inodes, v->task, v->fd, v->link, &v->st, use, &pb->inode, e);
+	return inode_collect_fd(c->inodes, v->task, v->fd, path, &v->st, use, &pb->inode, e);
 }
 
 static int regular_file_restore(struct restore_objects *r, const ProtobufCMessage *m, struct err *e)

@@ -29,7 +29,6 @@ static const char help_close[] = "let the program close it, then try again";
 static const struct unsupported_link {
 	const char *start, *id, *what, *help;
 } unsupported_links[] = {
-	{ "anon_inode:[fanotify]", "E-FD-FANOTIFY", "watches files (fanotify)", help_close },
 	{ "anon_inode:[io_uring]", "E-FD-IO-URING", "is an io_uring instance",
 	  "start the program with io_uring switched off, if it can be" },
 	{ "anon_inode:[userfaultfd]", "E-FD-USERFAULTFD", "handles page faults (userfaultfd)", help_close },

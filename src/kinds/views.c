@@ -460,6 +460,12 @@ static int view_pipe_is_open(const struct fd_view *v, struct err *e)
 	return !(p.revents & (view_reads(v) ? POLLHUP : POLLERR));
 }
 
+/* Does it have a name? */
+static bool view_is_named(const struct fd_view *v)
+{
+	return v->link[0] == '/' && v->st.st_nlink;
+}
+
 /* The ends of one pipe. A FIFO can be opened again by its name, whoever else has it open. */
 static int views_pipe_ends(struct fd_views *views, const size_t *ends, size_t n, struct err *e)
 {
@@ -471,7 +477,7 @@ static int views_pipe_ends(struct fd_views *views, const size_t *ends, size_t n,
 		reader |= view_reads(&views->v[ends[i]]);
 		writer |= view_writes(&views->v[ends[i]]);
 	}
-	if ((!reader || !writer) && views->v[ends[0]].link[0] != '/')
+	if ((!reader || !writer) && !view_is_named(&views->v[ends[0]]))
 		open = view_pipe_is_open(&views->v[ends[0]], e);
 	if (open < 0)
 		return open;

@@ -147,40 +147,49 @@ static int fdinfo_add_lock(char *s, struct arena *arena, struct fdinfo *info)
 	return 0;
 }
 
-static bool fdinfo_scan_handle(const char **s, struct fdinfo_inotify *mark)
+static bool fdinfo_scan_bytes(const char **s, struct fdinfo_file *file)
 {
-	if (mark->handle_size > sizeof(mark->handle))
+	if (file->handle_size > sizeof(file->handle))
 		return false;
-	for (uint32_t i = 0; i < mark->handle_size; i++) {
+	for (uint32_t i = 0; i < file->handle_size; i++) {
 		unsigned high = scan_digit((*s)[0]), low = high < 16 ? scan_digit((*s)[1]) : 16;
 
 		if (low >= 16)
 			return false;
-		mark->handle[i] = (unsigned char)(high << 4 | low);
+		file->handle[i] = (unsigned char)(high << 4 | low);
 		*s += 2;
 	}
 	return true;
 }
 
+/* "ino:54a sdev:fe00000" */
+static bool fdinfo_scan_file(const char **s, struct fdinfo_file *file)
+{
+	return fdinfo_scan_next(s, "ino:") && scan_u64(s, 16, &file->ino) &&
+	       fdinfo_scan_next(s, "sdev:") && fdinfo_scan_sdev(s, &file->dev);
+}
+
 /*
- * "wd:2 ino:54a sdev:fe00000 mask:fff ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:4a05000000000000";
- * what begins with "fhandle" is missing where the file system has no handles.
+ * "fhandle-bytes:8 fhandle-type:1 f_handle:4a05000000000000", the end of the line; missing where the file system
+ * has no handles.
  */
+static bool fdinfo_scan_handle(const char *s, struct fdinfo_file *file)
+{
+	if (fdinfo_scan_next(&s, "fhandle-bytes:"))
+		return scan_u32(&s, 16, &file->handle_size) &&
+		       fdinfo_scan_next(&s, "fhandle-type:") && scan_u32(&s, 16, &file->handle_type) &&
+		       fdinfo_scan_next(&s, "f_handle:") && fdinfo_scan_bytes(&s, file) && scan_end(s);
+	return scan_end(s);
+}
+
+/* "wd:2 ino:54a sdev:fe00000 mask:fff ignored_mask:0", and the handle */
 static bool fdinfo_scan_inotify(const char *s, struct fdinfo_inotify *mark)
 {
 	uint32_t ignored;
 
-	if (!fdinfo_scan_next(&s, "wd:") || !scan_u32(&s, 16, &mark->wd) ||
-	    !fdinfo_scan_next(&s, "ino:") || !scan_u64(&s, 16, &mark->ino) ||
-	    !fdinfo_scan_next(&s, "sdev:") || !fdinfo_scan_sdev(&s, &mark->dev) ||
-	    !fdinfo_scan_next(&s, "mask:") || !scan_u32(&s, 16, &mark->mask) ||
-	    !fdinfo_scan_next(&s, "ignored_mask:") || !scan_u32(&s, 16, &ignored))
-		return false;
-	if (fdinfo_scan_next(&s, "fhandle-bytes:"))
-		return scan_u32(&s, 16, &mark->handle_size) &&
-		       fdinfo_scan_next(&s, "fhandle-type:") && scan_u32(&s, 16, &mark->handle_type) &&
-		       fdinfo_scan_next(&s, "f_handle:") && fdinfo_scan_handle(&s, mark) && scan_end(s);
-	return scan_end(s);
+	return fdinfo_scan_next(&s, "wd:") && scan_u32(&s, 16, &mark->wd) && fdinfo_scan_file(&s, &mark->file) &&
+	       fdinfo_scan_next(&s, "mask:") && scan_u32(&s, 16, &mark->mask) &&
+	       fdinfo_scan_next(&s, "ignored_mask:") && scan_u32(&s, 16, &ignored) && fdinfo_scan_handle(s, &mark->file);
 }
 
 static int fdinfo_add_inotify(const char *s, struct arena *arena, struct fdinfo *info)
@@ -193,6 +202,36 @@ static int fdinfo_add_inotify(const char *s, struct arena *arena, struct fdinfo 
 	if (!info->inotify)
 		return -ENOMEM;
 	info->inotify[info->n_inotify++] = mark;
+	return 0;
+}
+
+/* "ino:54a sdev:fe00000 mflags:0 mask:3b ignored_mask:0", and the handle; others begin with what they are on */
+static bool fdinfo_scan_fanotify(const char *s, struct fdinfo_fanotify *mark)
+{
+	if (strncmp(s, "ino:", 4) != 0) {
+		mark->other = true;
+		return true;
+	}
+	return fdinfo_scan_file(&s, &mark->file) && fdinfo_scan_next(&s, "mflags:") && scan_u32(&s, 16, &mark->flags) &&
+	       fdinfo_scan_next(&s, "mask:") && scan_u32(&s, 16, &mark->mask) &&
+	       fdinfo_scan_next(&s, "ignored_mask:") && scan_u32(&s, 16, &mark->ignored_mask) &&
+	       fdinfo_scan_handle(s, &mark->file);
+}
+
+static int fdinfo_add_fanotify(const char *s, struct arena *arena, struct fdinfo *info)
+{
+	struct fdinfo_fanotify mark = { 0 };
+
+	/* The first line: "flags:200 event-flags:8000" */
+	if (fdinfo_scan_key(&s, "flags:"))
+		return scan_u32(&s, 16, &info->fanotify_flags) && fdinfo_scan_next(&s, "event-flags:") &&
+			       scan_u32(&s, 16, &info->fanotify_event_flags) && scan_end(s) ? 0 : -EINVAL;
+	if (!fdinfo_scan_fanotify(s, &mark))
+		return -EINVAL;
+	info->fanotify = arena_grow(arena, info->fanotify, info->n_fanotify, sizeof(mark));
+	if (!info->fanotify)
+		return -ENOMEM;
+	info->fanotify[info->n_fanotify++] = mark;
 	return 0;
 }
 
@@ -236,6 +275,8 @@ static int fdinfo_parse_line(char *line, struct arena *arena, struct fdinfo *inf
 		return fdinfo_scan_semaphore(s, info);
 	if (fdinfo_scan_key(&s, "inotify "))
 		return fdinfo_add_inotify(s, arena, info);
+	if (fdinfo_scan_key(&s, "fanotify "))
+		return fdinfo_add_fanotify(s, arena, info);
 	if (fdinfo_scan_key(&s, "clockid:"))
 		return scan_int(&s, &info->clock) && scan_end(s) ? 0 : -EINVAL;
 	if (fdinfo_scan_key(&s, "ticks:"))

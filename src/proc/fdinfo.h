@@ -16,11 +16,22 @@ struct fdinfo_epoll {
 	uint64_t pos, ino, dev; /* of the watched file: pos, ino and sdev of the line */
 };
 
-struct fdinfo_inotify {
-	uint32_t wd, mask;
+/* The file that a mark is on. */
+struct fdinfo_file {
 	uint64_t ino, dev;
 	uint32_t handle_type, handle_size; /* as name_to_handle_at(2) gives it; size 0: the file system has none */
 	unsigned char handle[128];
+};
+
+struct fdinfo_inotify {
+	uint32_t wd, mask;
+	struct fdinfo_file file;
+};
+
+struct fdinfo_fanotify {
+	bool other; /* not on a file, but on a mount, a file system or a namespace; nothing else is told here */
+	uint32_t flags, mask, ignored_mask; /* FAN_MARK_*, FAN_* */
+	struct fdinfo_file file;
 };
 
 /* Stable: the image holds these numbers. */
@@ -53,6 +64,9 @@ struct fdinfo {
 	size_t n_locks;
 	struct fdinfo_inotify *inotify;
 	size_t n_inotify;
+	unsigned fanotify_flags, fanotify_event_flags; /* of fanotify_init(2) */
+	struct fdinfo_fanotify *fanotify;
+	size_t n_fanotify;
 	int clock; /* timerfd */
 	uint64_t ticks;
 	unsigned settime_flags;

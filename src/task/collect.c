@@ -86,37 +86,39 @@ static int task_collect_cmdline(struct task_collect *c, struct target *t, Pb__Ta
 	return 0;
 }
 
-static Pb__Path *task_path(struct task_collect *c, struct target *t, const char *name, struct err *e)
+static Pb__Path *task_path(struct task_collect *c, struct target *t, const char *name, struct stat *st, struct err *e)
 {
 	Pb__Path *p = pb_new(c->arena, Pb__Path, pb__path__init);
 	char proc[64];
-	struct stat st;
 	int r = p ? fd_readlink_proc(t->pid, name, c->arena, &p->path) : -ENOMEM;
 
 	snprintf(proc, sizeof(proc), "/proc/%d/%s", t->pid, name);
-	if (r == 0 && stat(proc, &st) < 0)
+	if (r == 0 && stat(proc, st) < 0)
 		r = -errno;
 	if (r < 0) {
 		err_sys(e, r, "reading %s", proc);
 		return NULL;
 	}
-	pb_set(p, dev, st.st_dev);
-	pb_set(p, ino, st.st_ino);
+	pb_set(p, dev, st->st_dev);
+	pb_set(p, ino, st->st_ino);
 	return p;
 }
 
 static int task_collect_paths(struct task_collect *c, struct target *t, Pb__Task *pb, struct err *e)
 {
-	struct stat st;
+	struct stat cwd, root, now;
 
-	pb->cwd = task_path(c, t, "cwd", e);
-	pb->root = pb->cwd ? task_path(c, t, "root", e) : NULL;
+	pb->cwd = task_path(c, t, "cwd", &cwd, e);
+	pb->root = pb->cwd ? task_path(c, t, "root", &root, e) : NULL;
 	if (!pb->root)
 		return -1;
-	if (stat(pb->cwd->path, &st) < 0 || st.st_ino != pb->cwd->ino)
+	if (stat(pb->cwd->path, &now) == 0 && now.st_ino == cwd.st_ino)
+		return 0;
+	if (cwd.st_nlink)
 		return task_refuse(c, t, "E-TASK-CWD", "change to another folder in the program",
-				   "its working folder %s has been removed", pb->cwd->path);
-	return 0;
+				   "its working folder %s is no longer found by this path", pb->cwd->path);
+	pb_set(pb, cwd_inode, 0);
+	return inode_collect_gone(c->inodes, pb->cwd->path, &cwd, NULL, &pb->cwd_inode, e);
 }
 
 /* ---- what cannot be saved ---- */

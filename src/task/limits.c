@@ -177,21 +177,33 @@ static int limits_restore_proc(const struct task_restore *r, struct err *e)
 	return 0;
 }
 
-static int limits_restore_folders(const Pb__Task *pb, struct err *e)
+static int limits_restore_cwd(const struct task_restore *r, struct err *e)
 {
+	const char *path = r->pb->cwd->path;
 	struct stat st;
+
+	if (r->pb->has_cwd_inode)
+		return inode_enter(r->inodes, r->pb->cwd_inode, e);
+	if (chdir(path) < 0 || stat(".", &st) < 0) {
+		err_sys(e, errno, "changing to the working folder %s", path);
+		return err_help(e, "make that folder again");
+	}
+	return 0;
+}
+
+static int limits_restore_folders(const struct task_restore *r, struct err *e)
+{
+	const Pb__Task *pb = r->pb;
 
 	if (pb->root && pb->root->path[0] && (pb->root->path[0] != '/' || pb->root->path[1]) && chroot(pb->root->path) < 0)
 		return err_sys(e, errno, "changing the root folder to %s", pb->root->path);
-	if (chdir(pb->cwd->path) < 0 || stat(".", &st) < 0) {
-		err_sys(e, errno, "changing to the working folder %s", pb->cwd->path);
-		return err_help(e, "make that folder again");
-	}
+	if (limits_restore_cwd(r, e) < 0)
+		return -1;
 	umask((mode_t)pb->umask);
 	return 0;
 }
 
 int limits_restore(const struct task_restore *r, struct err *e)
 {
-	return limits_restore_folders(r->pb, e) < 0 ? -1 : limits_restore_proc(r, e);
+	return limits_restore_folders(r, e) < 0 ? -1 : limits_restore_proc(r, e);
 }

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "image/pb.h"
+#include "inode/inode.h"
 #include "proc/task.h"
 #include "target/script.h"
 #include "target/target.h"
@@ -25,6 +26,7 @@ struct task_collect {
 	struct arena *arena;
 	struct obstacle_list *obstacles;
 	const struct target_tree *tree;
+	struct inode_table *inodes;
 };
 
 /*
@@ -70,6 +72,7 @@ struct task_restore {
 	struct region *region;
 	const Pb__Task *pb;
 	const Pb__AddressSpace *space;
+	const struct inode_restore *inodes;
 	struct proc_status own; /* of this process, before it changes: by creds_prepare() */
 };
 

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -60,15 +61,16 @@ static void put_inotify_events(void)
 	check_call(inotify_rm_watch(PLACE, 1));
 }
 
-/* The inode lives on, open; its name does not. */
+/* The inode lives on, mapped; its name does not. */
 static void put_inotify_gone(void)
 {
-	int fd = (int)check_call(creat("gone", 0600));
+	int fd = (int)check_call(open("gone", O_RDWR | O_CREAT, 0600));
 
+	check_call(ftruncate(fd, 4096));
 	put(inotify_init1(0));
 	check_call(inotify_add_watch(PLACE, "gone", IN_CREATE));
 	check_call(unlink("gone"));
-	check_call(dup2(fd, PLACE - 1));
+	check(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED);
 	check_call(close(fd));
 }
 
@@ -278,25 +280,64 @@ static void put_message_queue(void)
 	put((int)queue);
 }
 
-static void put_gone_directory(void)
-{
-	check_call(mkdir("gone", 0700));
-	put(open("gone", O_RDONLY | O_DIRECTORY));
-	check_call(rmdir("gone"));
-}
-
+/* A handle of a socket leads to whatever is bound there. */
 static void put_gone_handle(void)
 {
-	check_call(close((int)check_call(creat("gone", 0600))));
+	check_call(mknod("gone", S_IFSOCK | 0600, 0));
 	put(open("gone", O_PATH));
 	check_call(unlink("gone"));
 }
 
+/* Its only reader is outside the tree, and nobody can open it any more. */
 static void put_gone_fifo(void)
 {
+	int fd, told[2];
+
 	check_call(mkfifo("gone", 0600));
-	put(open("gone", O_RDWR));
+	check_call(pipe(told));
+	if (leave_tree()) {
+		fd = open("gone", O_RDONLY);
+		close(told[0]);
+		close(told[1]);
+		while (read(fd, &(char){ 0 }, 1) > 0)
+			;
+		_exit(0);
+	}
+	put(open("gone", O_WRONLY));
 	check_call(unlink("gone"));
+	check_call(close(told[1]));
+	check(read(told[0], told, 1) == 0);
+	check_call(close(told[0]));
+}
+
+/* Its other name is where nobody looks. */
+static void put_lost_name(void)
+{
+	char path[64];
+
+	check_call(mkdir("far", 0700));
+	put(open("gone", O_RDWR | O_CREAT, 0600));
+	for (int i = 0; i < 40; i++) {
+		snprintf(path, sizeof(path), "far/%d", i);
+		check_call(mkdir(path, 0700));
+	}
+	check_call(link("gone", "far/39/name"));
+	check_call(chmod("far/39", 0)); /* not even by looking */
+	check_call(unlink("gone"));
+}
+
+static void put_fanotify_events(void)
+{
+	put(fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID, O_RDONLY));
+	check_call(fanotify_mark(PLACE, FAN_MARK_ADD, FAN_ATTRIB | FAN_ONDIR, AT_FDCWD, "."));
+	check_call(chmod(".", 0700));
+}
+
+/* Only root can. */
+static void put_fanotify_mount(void)
+{
+	put(fanotify_init(FAN_CLASS_NOTIF, O_RDONLY));
+	check_call(fanotify_mark(PLACE, FAN_MARK_ADD | FAN_MARK_MOUNT, FAN_OPEN, AT_FDCWD, "/proc"));
 }
 
 static void put_foreign_proc(void)
@@ -369,10 +410,10 @@ static const struct {
 	{ "tcp_unaccepted", put_tcp_unaccepted }, { "tcp_urgent", put_tcp_urgent }, { "udp", put_udp },
 	{ "netlink", put_netlink }, { "unix_outside", put_unix_outside }, { "unix_waits", put_unix_waits },
 	{ "unix_left", put_unix_left }, { "flying_epoll", put_flying_epoll }, { "flying_pidfd", put_flying_pidfd },
-	
+	{ "fanotify_events", put_fanotify_events }, { "fanotify_mount", put_fanotify_mount },
 	{ "terminal_line", put_terminal_line }, { "terminal_packet", put_terminal_packet },
 	{ "terminal_unopened", put_terminal_unopened },
-	{ "message_queue", put_message_queue }, { "gone_directory", put_gone_directory },
+	{ "message_queue", put_message_queue }, { "lost_name", put_lost_name },
 	{ "gone_handle", put_gone_handle }, { "gone_fifo", put_gone_fifo }, { "foreign_proc", put_foreign_proc },
 	{ "epoll", put_epoll }, { "outside_pipe", put_outside_pipe }, { "lease_breaking", put_lease_breaking },
 };

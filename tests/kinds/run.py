@@ -36,8 +36,8 @@ KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "30"))
 NETLINK_NETFILTER, NFT_MSG_GETTABLE, NLM_F_REQUEST, NLM_F_DUMP = 12, 10 << 8 | 1, 1, 0x300
 
 # Of those that stand for themselves, the name is that of the kind. lock and owner are what any kind may have.
-KINDS = """device directory epoll eventfd inotify lock owner path_handle pidfd pipe proc_file pty regular_file
-signalfd tcp_connection tcp_socket timerfd unix_datagram unix_flight unix_name unix_pair""".split()
+KINDS = """device directory epoll eventfd fanotify gone inotify lock owner path_handle pidfd pipe proc_file pty
+regular_file signalfd tcp_connection tcp_socket timerfd unix_datagram unix_flight unix_name unix_pair""".split()
 
 # What refused.c can put at fd 42, and what torpor must say of it.
 REFUSED = {
@@ -62,9 +62,11 @@ REFUSED = {
     "flying_epoll": "has anon_inode:[eventpoll] in its queue, which cannot be made again there (epoll)",
     "flying_pidfd": "in its queue, which cannot be made again there (pidfd)",
     "message_queue": "is a POSIX message queue",
-    "gone_directory": "is a directory that is no longer found by this path",
+    "lost_name": "has lost that name, and none of its others was found",
+    "fanotify_events": "has unread events (fanotify, ",
+    "fanotify_mount": "watches a whole mount or file system (fanotify)",
     "gone_handle": "is a handle (O_PATH) of a file that is no longer found by this path",
-    "gone_fifo": "is a FIFO that is no longer found by this path",
+    "gone_fifo": "is connected to process",
     "foreign_proc": "belongs to process",
     "outside_pipe": "is connected to process",
     "lease_breaking": "holds a lock that cannot be kept (1: LEASE  BREAKING",

@@ -147,6 +147,11 @@ static const char sample_locks[] =
 	"lock:\t5: POSIX  ADVISORY  WRITE 9167 fe:00:10952826 9 3\n"
 	"lock:\t6: POSIX\n";
 
+static const char sample_fanotify[] =
+	"pos:\t0\nflags:\t02\nmnt_id:\t15\nino:\t10\nfanotify flags:e00 event-flags:8000\n"
+	"fanotify ino:54a sdev:fe00000 mflags:240 mask:4000010b ignored_mask:20 fhandle-bytes:8 fhandle-type:1 "
+	"f_handle:4a0500000000ff00\n"
+	"fanotify sdev:fe00000 mflags:0 mask:1 ignored_mask:0\n";
 static const char sample_inotify[] =
 	"pos:\t0\nflags:\t00\n"
 	"inotify wd:1f ino:54a sdev:fe00000 mask:fff ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:4a0500000000ff00\n"
@@ -702,12 +707,18 @@ static void fdinfo_kinds(void)
 	UNIT_CHECK_EQ(fdinfo_parse(sample_inotify, &arena, &info), 0);
 	UNIT_CHECK_EQ(info.n_inotify, 2);
 	UNIT_CHECK_EQ(info.inotify[0].wd, 31);
-	UNIT_CHECK_EQ(info.inotify[0].ino, 0x54a);
-	UNIT_CHECK_EQ(info.inotify[0].dev, makedev(0xfe, 0));
-	UNIT_CHECK_EQ(info.inotify[0].handle_size, 8);
-	UNIT_CHECK_EQ(info.inotify[0].handle[6], 0xff);
+	UNIT_CHECK_EQ(info.inotify[0].file.ino, 0x54a);
+	UNIT_CHECK_EQ(info.inotify[0].file.dev, makedev(0xfe, 0));
+	UNIT_CHECK_EQ(info.inotify[0].file.handle_size, 8);
+	UNIT_CHECK_EQ(info.inotify[0].file.handle[6], 0xff);
 	UNIT_CHECK_EQ(info.inotify[1].mask, 0x80000100);
-	UNIT_CHECK_EQ(info.inotify[1].handle_size, 0);
+	UNIT_CHECK_EQ(info.inotify[1].file.handle_size, 0);
+	UNIT_CHECK_EQ(fdinfo_parse(sample_fanotify, &arena, &info), 0);
+	UNIT_CHECK(info.fanotify_flags == 0xe00 && info.fanotify_event_flags == 0x8000 && info.n_fanotify == 2);
+	UNIT_CHECK(info.fanotify[0].flags == 0x240 && info.fanotify[0].mask == 0x4000010b);
+	UNIT_CHECK(info.fanotify[0].ignored_mask == 0x20 && info.fanotify[0].file.ino == 0x54a);
+	UNIT_CHECK_EQ(info.fanotify[0].file.handle[6], 0xff);
+	UNIT_CHECK(!info.fanotify[0].other && info.fanotify[1].other);
 	UNIT_CHECK_EQ(fdinfo_parse(sample_timerfd, &arena, &info), 0);
 	UNIT_CHECK(info.clock == CLOCK_BOOTTIME && info.ticks == 12 && info.settime_flags == 1);
 	UNIT_CHECK_EQ(fdinfo_parse(sample_pidfd, &arena, &info), 0);

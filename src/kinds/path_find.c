@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kinds/inotify_find.h"
+#include "kinds/path_find.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -15,7 +15,7 @@
 
 enum {
 	BUDGET = 10000,       /* entries of folders that are looked at, */
-	BUDGET_PER_MARK = 16, /* and so many more for each mark */
+	BUDGET_PER_FILE = 16, /* and so many more for each file */
 	SEEN_SLOTS = 1 << 16, /* of the set of folders in the queue; a power of two */
 	SEEN_MAX = SEEN_SLOTS / 2,
 };
@@ -27,9 +27,9 @@ struct paths {
 
 struct finder {
 	struct collect *c;
-	const struct fdinfo_inotify *marks;
-	size_t n_marks;
-	size_t *order; /* of marks, by inode number */
+	const struct fdinfo_file *const *files;
+	size_t n_files;
+	size_t *order; /* of files, by inode number */
 	char **found;
 	size_t missing;
 	struct paths near, far; /* folders to be walked: what the tree works in, and the rest */
@@ -51,46 +51,46 @@ static void paths_add(struct finder *f, struct paths *p, const char *path)
 	v[p->n++] = path;
 }
 
-/* ---- does a path lead to a mark? ---- */
+/* ---- does a path lead to one of the files? ---- */
 
-static int finder_compare_marks(const void *a, const void *b, void *marks)
+static int finder_compare_files(const void *a, const void *b, void *files)
 {
-	const struct fdinfo_inotify *m = marks, *x = &m[*(const size_t *)a], *y = &m[*(const size_t *)b];
+	const struct fdinfo_file *const *f = files, *x = f[*(const size_t *)a], *y = f[*(const size_t *)b];
 
 	return (x->ino > y->ino) - (x->ino < y->ino);
 }
 
 /* Some file systems show another device number in stat(2) than in fdinfo. */
-static bool finder_handle_is(const struct fdinfo_inotify *mark, const char *path)
+static bool finder_handle_is(const struct fdinfo_file *file, const char *path)
 {
 	struct {
 		struct file_handle head;
-		unsigned char bytes[sizeof(mark->handle)];
-	} handle = { .head.handle_bytes = sizeof(mark->handle) };
+		unsigned char bytes[sizeof(file->handle)];
+	} handle = { .head.handle_bytes = sizeof(file->handle) };
 	int mount_id;
 
-	return mark->handle_size && name_to_handle_at(AT_FDCWD, path, &handle.head, &mount_id, 0) == 0 &&
-	       handle.head.handle_bytes == mark->handle_size && handle.head.handle_type == (int)mark->handle_type &&
-	       memcmp(handle.head.f_handle, mark->handle, mark->handle_size) == 0;
+	return file->handle_size && name_to_handle_at(AT_FDCWD, path, &handle.head, &mount_id, 0) == 0 &&
+	       handle.head.handle_bytes == file->handle_size && handle.head.handle_type == (int)file->handle_type &&
+	       memcmp(handle.head.f_handle, file->handle, file->handle_size) == 0;
 }
 
 static void finder_match(struct finder *f, const char *path, const struct stat *st)
 {
-	size_t low = 0, high = f->n_marks;
+	size_t low = 0, high = f->n_files;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (f->marks[f->order[middle]].ino < st->st_ino)
+		if (f->files[f->order[middle]]->ino < st->st_ino)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	for (; low < f->n_marks && f->marks[f->order[low]].ino == st->st_ino; low++) {
-		const struct fdinfo_inotify *mark = &f->marks[f->order[low]];
+	for (; low < f->n_files && f->files[f->order[low]]->ino == st->st_ino; low++) {
+		const struct fdinfo_file *file = f->files[f->order[low]];
 		char **found = &f->found[f->order[low]];
 
-		if (*found || (mark->dev != st->st_dev && !finder_handle_is(mark, path)))
+		if (*found || (file->dev != st->st_dev && !finder_handle_is(file, path)))
 			continue;
 		*found = arena_strdup(f->c->arena, path);
 		f->failed |= !*found;
@@ -260,12 +260,12 @@ static void finder_walk_queue(struct finder *f, struct paths *queue, size_t budg
 		finder_walk(f, queue->v[i]);
 }
 
-int inotify_find(struct collect *c, const struct fdinfo_inotify *marks, size_t n, char ***ret_paths, struct err *e)
+int path_find(struct collect *c, const struct fdinfo_file *const *files, size_t n, char ***ret_paths, struct err *e)
 {
 	struct finder f = {
 		.c = c,
-		.marks = marks,
-		.n_marks = n,
+		.files = files,
+		.n_files = n,
 		.missing = n,
 		.order = arena_alloc(c->arena, (n + 1) * sizeof(*f.order)),
 		.found = arena_alloc(c->arena, (n + 1) * sizeof(*f.found)),
@@ -276,9 +276,9 @@ int inotify_find(struct collect *c, const struct fdinfo_inotify *marks, size_t n
 		return err_nomem(e);
 	for (size_t i = 0; i < n; i++)
 		f.order[i] = i;
-	qsort_r(f.order, n, sizeof(*f.order), finder_compare_marks, (void *)marks);
+	qsort_r(f.order, n, sizeof(*f.order), finder_compare_files, (void *)files);
 	finder_try_near(&f);
-	finder_walk_queue(&f, &f.near, BUDGET + BUDGET_PER_MARK * n);
+	finder_walk_queue(&f, &f.near, BUDGET + BUDGET_PER_FILE * n);
 	finder_walk_queue(&f, &f.far, BUDGET);
 	*ret_paths = f.found;
 	return f.failed ? err_nomem(e) : 0;

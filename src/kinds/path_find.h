@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * From inode numbers to paths. The kernel tells of a mark (inotify, fanotify) which
+ * inode it is on, and of a file which name it has lost, but not which others it has;
+ * opening inodes by handle is a privilege. So paths are tried: those that the tree
+ * has open, mapped or is in, the folders they are in, and then what lies below
+ * those, as far as a budget reaches.
+ */
+
+#include <stddef.h>
+
+#include "proc/fdinfo.h"
+
+struct collect;
+struct err;
+
+/* *ret_paths: one per file, in the arena; NULL where none was found. */
+int path_find(struct collect *c, const struct fdinfo_file *const *files, size_t n, char ***ret_paths, struct err *e);
