@@ -102,20 +102,13 @@ static void make_own_files(void)
 	make_unshared(CLONE_FILES);
 }
 
-static void make_removed_folder(void)
-{
-	check_call(mkdir("removed", 0700));
-	check_call(chdir("removed"));
-	check_call(rmdir("../removed"));
-}
-
 static const struct {
 	const char *name;
 	void (*make)(void);
 } things[] = {
 	{ "sealed", make_sealed },         { "watched", make_watched },       { "ring", make_ring },
 	{ "aio", make_aio },               { "nondumpable", make_nondumpable }, { "own_folder", make_own_folder },
-	{ "own_files", make_own_files },   { "removed_folder", make_removed_folder },
+	{ "own_files", make_own_files },
 };
 
 void setup(const char *argument)

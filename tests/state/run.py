@@ -34,7 +34,6 @@ REFUSED = {
     "nondumpable": (3, "not dumpable"),
     "own_folder": (1, "has a working folder, root and umask of its own"),
     "own_files": (1, "has a file descriptor table of its own"),
-    "removed_folder": (1, "has been removed"),
 }
 
 LARGEST_IMAGE = 8 << 20  # of `memory`, which reserves terabytes
