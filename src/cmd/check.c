@@ -217,6 +217,7 @@ static void check_write_process(pid_t pid, const char *comm, const struct dump_r
 	json_put_bool(&j, "can_be_saved", !e->reason);
 	if (e->reason) {
 		json_put_string(&j, "error", e->text);
+		json_put_string(&j, "id", cmd_error_id(e));
 		json_put_string(&j, "help", e->help);
 	}
 	json_key(&j, "obstacles");

@@ -24,9 +24,20 @@ struct cmd {
 	int (*run)(const struct cmd_globals *g, int argc, char **argv); /* returns the exit status */
 };
 
-extern const struct cmd cmd_dump, cmd_restore, cmd_check, cmd_inspect, cmd_verify;
+extern const struct cmd cmd_dump, cmd_restore, cmd_check, cmd_inspect, cmd_verify, cmd_help;
 
-/* "torpor: TEXT" and what would help; returns the exit status for it. */
+/* All of them, in the order in which they are shown; NULL at the end. */
+extern const struct cmd *const cmds[];
+
+const struct cmd *cmd_find(const char *name); /* NULL: there is none */
+
+/* What "torpor COMMAND --help" shows. */
+void cmd_print_help(const struct cmd *cmd);
+
+/* The id that explains an error (torpor help ID); "" where it has none. */
+const char *cmd_error_id(const struct err *e);
+
+/* "torpor: TEXT [ID]" and what would help; returns the exit status for it. */
 int cmd_fail(const struct err *e);
 
 /* Every obstacle on a line of its own. */

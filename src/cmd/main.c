@@ -15,17 +15,37 @@
 #include "util/clock.h"
 #include "util/privilege.h"
 
-static const struct cmd *const commands[] = { &cmd_dump, &cmd_restore, &cmd_check, &cmd_inspect, &cmd_verify };
+const struct cmd *const cmds[] = {
+	&cmd_dump, &cmd_restore, &cmd_check, &cmd_inspect, &cmd_verify, &cmd_help,
+	NULL,
+};
 
-enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]), NS = 1000000000, OBSTACLE_TEXT_MAX = 1024 };
+enum { NS = 1000000000, OBSTACLE_TEXT_MAX = 1024 };
+
+const struct cmd *cmd_find(const char *name)
+{
+	for (size_t i = 0; cmds[i]; i++)
+		if (strcmp(cmds[i]->name, name) == 0)
+			return cmds[i];
+	return NULL;
+}
+
+const char *cmd_error_id(const struct err *e)
+{
+	return !e->id[0] && e->reason == ERR_IMAGE ? "E-IMAGE-DAMAGED" : e->id;
+}
 
 int cmd_fail(const struct err *e)
 {
 	struct arena arena = ARENA_INIT; /* names of files and programs are not ours: made harmless for a terminal */
+	const char *id = cmd_error_id(e);
 
-	fprintf(stderr, "torpor: %s\n", text_safe(&arena, e->text, sizeof(e->text)));
+	fprintf(stderr, "torpor: %s", text_safe(&arena, e->text, sizeof(e->text)));
+	fprintf(stderr, id[0] ? " [%s]\n" : "\n", id);
 	if (e->help[0])
 		fprintf(stderr, "torpor: what would help: %s\n", text_safe(&arena, e->help, sizeof(e->help)));
+	if ((id[0] || e->reason == ERR_STATE) && isatty(STDERR_FILENO))
+		fprintf(stderr, "torpor: 'torpor help %s' says more\n", id[0] ? id : "ID");
 	arena_done(&arena);
 	return e->reason ? (int)e->reason : ERR_SYSTEM;
 }
@@ -124,12 +144,17 @@ static void say(void *data, enum log_level level, const char *text)
 		fprintf(stderr, "torpor: %s\n", text);
 }
 
+void cmd_print_help(const struct cmd *cmd)
+{
+	printf("usage: torpor %s\n\n%s", cmd->usage, cmd->help);
+}
+
 static void print_help(void)
 {
 	puts("torpor puts a running process tree to sleep in one file and wakes it up later:\n"
 	     "same PIDs, memory, threads, files, sockets, timers. No root needed.\n\nusage:");
-	for (int i = 0; i < N_COMMANDS; i++)
-		printf("  torpor %s\n", commands[i]->usage);
+	for (size_t i = 0; cmds[i]; i++)
+		printf("  torpor %s\n", cmds[i]->usage);
 	puts("\noptions before or after the command:\n"
 	     "  -v, -vv      say more\n"
 	     "  --log FILE   append messages to FILE instead of standard error\n"
@@ -187,9 +212,18 @@ static void fill_standard_fds(void)
 		close(fd);
 }
 
+static bool wants_help(int argc, char **argv)
+{
+	for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++)
+		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+			return true;
+	return false;
+}
+
 int main(int argc, char **argv)
 {
 	struct cmd_globals g = { 0 };
+	const struct cmd *cmd;
 	bool plain = privilege_begin();
 
 	fill_standard_fds();
@@ -215,16 +249,12 @@ int main(int argc, char **argv)
 		print_help();
 		return 0;
 	}
-	for (int i = 0; i < N_COMMANDS; i++) {
-		if (strcmp(argv[1], commands[i]->name) != 0)
-			continue;
-		for (int k = 2; k < argc && strcmp(argv[k], "--") != 0; k++) {
-			if (strcmp(argv[k], "--help") == 0 || strcmp(argv[k], "-h") == 0) {
-				printf("usage: torpor %s\n\n%s", commands[i]->usage, commands[i]->help);
-				return 0;
-			}
-		}
-		return open_log(&g) ?: commands[i]->run(&g, argc - 1, argv + 1);
+	cmd = cmd_find(argv[1]);
+	if (!cmd)
+		return cmd_usage(NULL, "there is no command '%s'", argv[1]);
+	if (wants_help(argc, argv)) {
+		cmd_print_help(cmd);
+		return 0;
 	}
-	return cmd_usage(NULL, "there is no command '%s'", argv[1]);
+	return open_log(&g) ?: cmd->run(&g, argc - 1, argv + 1);
 }

@@ -98,16 +98,18 @@ static _Noreturn void build_task(struct build *b, size_t index);
 static int build_clone_failed(pid_t pid, int number, struct err *e)
 {
 	if (number == -EEXIST) {
-		err_set(e, ERR_STATE, 0, "the PID %d is taken", pid);
+		err_state(e, "E-PID-TAKEN", 0, "the PID %d is taken", pid);
 		return err_help(e, "end the process that holds it, or wait until it has ended");
 	}
 	if (number == -ETIME) {
-		err_set(e, ERR_STATE, 0, "the PID %d has not come up within the limit of forks", pid);
+		err_state(e, "E-PID-LIMIT", 0, "the PID %d has not come up within the limit of forks", pid);
 		return err_help(e, "a higher --fork-limit");
 	}
 	err_sys(e, number, "making a process with the PID %d", pid);
-	if (number == -EPERM)
+	if (number == -EPERM) {
+		err_id(e, "E-PID-PERMISSION");
 		err_help(e, "%s", privilege_why_not() ?: "give torpor the capability: setcap cap_checkpoint_restore=ep torpor");
+	}
 	return number;
 }
 

@@ -175,16 +175,16 @@ int pids_foresee(const struct pids *p, pid_t pid, struct err *e)
 	if (p->steer.way != PID_FORK || !max || last < 0)
 		return 0;
 	if (pid >= max)
-		return err_set(e, ERR_STATE, 0, "the PID %d is beyond kernel.pid_max (%ld): it does not come up", pid, (long)max);
+		return err_state(e, "E-PID-MAX", 0, "the PID %d is beyond kernel.pid_max (%ld): it does not come up", pid, (long)max);
 	away = pid > last ? pid - last : max - last + pid;
 	if (pid <= last && pid < PID_RESERVED) {
-		err_set(e, ERR_STATE, 0, "the PID %d does not come up: once they have gone round, the kernel gives none below %d", pid,
-			PID_RESERVED);
+		err_state(e, "E-PID-MAX", 0, "the PID %d does not come up: once they have gone round, the kernel gives none below %d",
+			  pid, PID_RESERVED);
 		return err_help(e, "give torpor the capability, or restore in a user namespace (--tier userns)");
 	}
 	if ((uint64_t)away <= p->steer.limit)
 		return 0;
-	err_set(e, ERR_STATE, 0, "the PID %d is about %ld forks away, some %.0f s; the limit is %lu forks", pid, (long)away,
-		(double)pids_speed() * (double)away / NS, p->steer.limit);
+	err_state(e, "E-PID-LIMIT", 0, "the PID %d is about %ld forks away, some %.0f s; the limit is %lu forks", pid, (long)away,
+		  (double)pids_speed() * (double)away / NS, p->steer.limit);
 	return err_help(e, "a higher --fork-limit; or give torpor the capability: setcap cap_checkpoint_restore=ep torpor");
 }

@@ -22,8 +22,8 @@ static int plan_check_machine(const Pb__Image *meta, struct err *e)
 	const Pb__Machine *m = meta->machine;
 
 	if (!m->arch || strcmp(m->arch, ARCH_NAME) != 0) {
-		err_set(e, ERR_STATE, 0, "the image was taken on %s, this machine is %s", m->arch ? m->arch : "another architecture",
-			ARCH_NAME);
+		err_state(e, "E-IMAGE-ARCHITECTURE", 0, "the image was taken on %s, this machine is %s",
+			  m->arch ? m->arch : "another architecture", ARCH_NAME);
 		return err_help(e, "restore it on a machine of that architecture");
 	}
 	if (m->page_size != MEMORY_PAGE)
@@ -209,8 +209,9 @@ static int plan_birth(struct plan *plan, struct plan_task *t, struct err *e)
 		t->birth = BIRTH_BY_LEADER;
 		return 0;
 	}
-	return err_set(e, ERR_STATE, 0, "cannot make task %d (%s) again: it is a child of %d, but in the session of task %d",
-		       t->pb->pid, t->pb->comm, parent->pb->pid, session);
+	return err_state(e, "E-TREE-SESSION", 0,
+			 "cannot make task %d (%s) again: it is a child of %d, but in the session of task %d", t->pb->pid,
+			 t->pb->comm, parent->pb->pid, session);
 }
 
 bool plan_first_of_session(const struct plan *plan, size_t task)

@@ -103,6 +103,7 @@ static int restore_check_owner(const struct restore *r, struct err *e)
 		err_set(e, ERR_PERMISSION, 0, "%s belongs to user %u, and you are user %u", r->o->path, st.st_uid, getuid());
 	else
 		err_set(e, ERR_PERMISSION, 0, "%s can be written to by others than you", r->o->path);
+	err_id(e, "E-IMAGE-FOREIGN");
 	return err_help(e, "if you trust whoever could write it as much as a program you run: --allow-foreign-image");
 }
 
@@ -113,8 +114,8 @@ static int restore_check_kernel(struct restore *r, struct err *e)
 	if (memory_vdso_hash(&hash, e) < 0)
 		return -1;
 	if (r->meta->machine->has_vdso_hash && r->meta->machine->vdso_hash != hash) {
-		err_set(e, ERR_STATE, 0, "the image was taken on kernel %s, whose vdso differs from this one's",
-			r->meta->machine->kernel_release);
+		err_state(e, "E-KERNEL-VDSO", 0, "the image was taken on kernel %s, whose vdso differs from this one's",
+			  r->meta->machine->kernel_release);
 		return err_help(e, "restore it on that kernel");
 	}
 	return 0;
@@ -144,11 +145,11 @@ static int restore_pid_holder(struct restore *r, pid_t pid, struct err *e)
 	if (fd_read_proc(pid, "stat", &r->arena, &text, NULL) < 0 || proc_parse_stat(text, &stat) < 0)
 		return 0;
 	if (stat.state == 'Z' || stat.state == 'X') {
-		err_set(e, ERR_STATE, 0, "the PID %d is still held by the zombie of %s, which process %d has not reaped", pid,
-			stat.comm, stat.ppid);
+		err_state(e, "E-PID-TAKEN", 0, "the PID %d is still held by the zombie of %s, which process %d has not reaped", pid,
+			  stat.comm, stat.ppid);
 		return 1;
 	}
-	err_set(e, ERR_STATE, 0, "the PID %d is taken by %s", pid, stat.comm);
+	err_state(e, "E-PID-TAKEN", 0, "the PID %d is taken by %s", pid, stat.comm);
 	if (restore_holder_ends(r, &stat))
 		return 1;
 	err_help(e, "end that process, or wait until it has ended");
@@ -207,6 +208,7 @@ static int restore_choose_way(const struct restore *r, enum pid_way *ret, struct
 	}
 	if (found < 0 || *ret == PID_FORK) {
 		err_set(e, ERR_PERMISSION, 0, "torpor may not choose PIDs");
+		err_id(e, "E-PID-PERMISSION");
 		return err_help(e, "%s", privilege_why_not() ?: "give it the capability: setcap cap_checkpoint_restore=ep torpor");
 	}
 	return 0;
@@ -253,6 +255,7 @@ static int restore_raise_fd_limit(struct restore *r, struct err *e)
 		return 0;
 	if (rl.rlim_max < need) {
 		err_set(e, ERR_SYSTEM, 0, "the limit of open files (%lu) is too low, %lu are needed", rl.rlim_max, need);
+		err_id(e, "E-LIMIT-FILES");
 		return err_help(e, "raise it: ulimit -Hn %lu", need);
 	}
 	rl.rlim_cur = rl.rlim_max;

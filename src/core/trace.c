@@ -47,10 +47,10 @@ static int trace_thread_failed(pid_t pid, const struct script_op *op, struct err
 	if (trace_read(pid, op->args[2], &thread, sizeof(thread)) < 0 || (op->result != -EEXIST && op->result != -ETIME))
 		return err_sys(e, (int)op->result, "making a thread with its TID");
 	if (op->result == -ETIME) {
-		err_set(e, ERR_STATE, 0, "the TID %lu has not come up within the limit of forks", thread.tid);
+		err_state(e, "E-PID-LIMIT", 0, "the TID %lu has not come up within the limit of forks", thread.tid);
 		return err_help(e, "a higher --fork-limit");
 	}
-	err_set(e, ERR_STATE, 0, "the TID %lu is taken by another process", thread.tid);
+	err_state(e, "E-PID-TAKEN", 0, "the TID %lu is taken by another process", thread.tid);
 	return err_help(e, "try again when that has ended");
 }
 
@@ -216,7 +216,7 @@ static int trace_find_gadget(const Pb__AddressSpace *space, pid_t pid, uint64_t 
 			}
 		}
 	}
-	return err_set(e, ERR_STATE, 0, "the vdso has no system call instruction");
+	return err_state(e, "E-KERNEL-VDSO", 0, "the vdso has no system call instruction");
 }
 
 /* The next report of this thread. Other threads may end first, or the end of a leader would never be reported. */

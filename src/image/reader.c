@@ -49,18 +49,21 @@ static int reader_cut_off(const struct image *img, struct err *e)
 {
 	err_set(e, ERR_IMAGE, 0, "%s has no valid end: it was cut off, or the dump never finished",
 		img->path);
+	err_id(e, "E-IMAGE-CUT-OFF");
 	return err_help(e, "copy the image again from where it came from, or take a new one");
 }
 
 static int reader_not_ours(const struct image *img, struct err *e)
 {
-	return err_set(e, ERR_IMAGE, 0, "%s is not a torpor image", img->path);
+	err_set(e, ERR_IMAGE, 0, "%s is not a torpor image", img->path);
+	return err_id(e, "E-IMAGE-NONE");
 }
 
 static int reader_too_new(const struct image *img, uint32_t version, struct err *e)
 {
 	err_set(e, ERR_IMAGE, 0, "%s was written by a newer torpor: its format version is %u, not %u",
 		img->path, version, IMAGE_VERSION);
+	err_id(e, "E-IMAGE-VERSION");
 	return err_help(e, "use the version of torpor that wrote the image, or a newer one");
 }
 

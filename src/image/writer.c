@@ -60,6 +60,7 @@ static int writer_fail(const struct image_writer *w, struct err *e, int number, 
 {
 	number = abs(number);
 	err_sys(e, number, "cannot %s %s", what, w->path);
+	err_id(e, "E-IMAGE-WRITE");
 	switch (number) {
 	case ENOSPC:
 		return err_help(e, "free some space on that file system, or write the image to another one");

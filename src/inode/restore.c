@@ -81,7 +81,7 @@ static int inode_set_attributes(const Pb__Inode *pb, int fd, struct err *e)
 
 static int inode_changed(const Pb__Inode *pb, const char *how, struct err *e)
 {
-	err_set(e, ERR_STATE, 0, "the file %s %s since the image was taken", pb->path, how);
+	err_state(e, "E-FILE-CHANGED", 0, "the file %s %s since the image was taken", pb->path, how);
 	return err_help(e, "put the file back as it was, or accept it as it is with --allow-changed-files");
 }
 

@@ -149,7 +149,7 @@ int inode_check_segments(struct inode_table *t, const struct target_tree *tree, 
 
 static int segment_changed(const Pb__Inode *pb, const char *how, struct err *e)
 {
-	return err_set(e, ERR_STATE, 0, "the System V shared memory segment %lu (key %#x) %s", pb->ino, pb->shm_key, how);
+	return err_state(e, "E-SYSV-CHANGED", 0, "the System V shared memory segment %lu (key %#x) %s", pb->ino, pb->shm_key, how);
 }
 
 /* 1: it is there, as it was; 0: it is gone; or negative. */

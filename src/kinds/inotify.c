@@ -139,7 +139,7 @@ static int inotify_watch(const struct restore_objects *r, int fd, const Pb__Inot
 	if (wd < 0)
 		return err_sys(e, errno, "watching %s", mark->path);
 	if ((uint32_t)wd != mark->wd)
-		return err_set(e, ERR_STATE, 0, "the watch of %s had the number %u, and got %d", mark->path, mark->wd, wd);
+		return err_state(e, "E-INOTIFY-NUMBER", 0, "the watch of %s had the number %u, and got %d", mark->path, mark->wd, wd);
 	return 0;
 }
 

@@ -47,8 +47,10 @@ int kind_steal(const struct fd_view *v, struct err *e)
 	if (fd >= 0)
 		return fd;
 	err_sys(e, fd, "task %d (%s): duplicating fd %u (pidfd_getfd)", v->task->pid, v->task->stat.comm, v->fd);
-	if (fd == -EPERM) /* we trace it already, so it is not the kernel that minds */
+	if (fd == -EPERM) { /* we trace it already, so it is not the kernel that minds */
+		err_id(e, "E-DUMP-SANDBOX");
 		err_help(e, "a seccomp filter around torpor that permits pidfd_getfd; Docker's does with --cap-add SYS_PTRACE");
+	}
 	return fd;
 }
 

@@ -96,7 +96,7 @@ static int lock_failed(int fd, const char *what, int number, struct err *e)
 	file[n > 0 ? n : 0] = '\0';
 	if (number != EAGAIN && number != EACCES)
 		return err_sys(e, number, "taking %s of %s again", what, file);
-	err_set(e, ERR_STATE, 0, "%s of %s cannot be had again: another process is in the way", what, file);
+	err_state(e, "E-LOCK-TAKEN", 0, "%s of %s cannot be had again: another process is in the way", what, file);
 	return err_help(e, "see who has that file open or locked (lsof, lslocks), and let it end");
 }
 

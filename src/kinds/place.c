@@ -42,15 +42,15 @@ int place_open(const struct restore_objects *r, const char *path, int flags, mod
 		int number = errno;
 
 		if (number == ENOENT || number == ENOTDIR)
-			return err_set(e, ERR_STATE, number, "%s is no longer there", path);
+			return err_state(e, "E-FILE-GONE", number, "%s is no longer there", path);
 		return err_sys(e, number, "opening %s", path);
 	}
 	if (fstat(fd, &st) < 0)
 		return err_sys(e, errno, "fstat of %s", path);
 	if ((st.st_mode & S_IFMT) != type)
-		return err_set(e, ERR_STATE, 0, "%s is no longer a file of the same type", path);
+		return err_state(e, "E-FILE-CHANGED", 0, "%s is no longer a file of the same type", path);
 	if (ino && st.st_ino != ino && !r->allow_changed) {
-		err_set(e, ERR_STATE, 0, "%s is not the same file as when the image was made", path);
+		err_state(e, "E-FILE-CHANGED", 0, "%s is not the same file as when the image was made", path);
 		return err_help(e, "put the original back, or accept changed files with --allow-changed-files");
 	}
 	return fd_take(&fd);

@@ -30,9 +30,10 @@ int tcp_address_fail(const char *what, const struct sockaddr_storage *a, int num
 		err_sys(e, number, "%s %s", what, tcp_address_text(a, text));
 		if (number != EACCES)
 			return -1;
+		err_id(e, "E-TCP-PORT");
 		return err_help(e, "restore it as root, or permit the port: net.ipv4.ip_unprivileged_port_start");
 	}
-	err_set(e, ERR_STATE, number, "%s %s", what, tcp_address_text(a, text));
+	err_state(e, "E-TCP-ADDRESS", number, "%s %s", what, tcp_address_text(a, text));
 	if (number == EADDRINUSE)
 		return err_help(e, "end the program that has this address, or wait for a minute");
 	return err_help(e, "restore it where the machine has this address, and it is free");

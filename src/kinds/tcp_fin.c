@@ -124,7 +124,10 @@ int tcp_fin_deliver(int fd, const struct tcp_end *end, uint32_t sequence, uint32
 
 	if (r < 0) {
 		err_sys(e, r, "half closing a TCP connection again");
-		return r == -EPERM ? err_help(e, "restore it with CAP_NET_RAW, or as root") : -1;
+		if (r != -EPERM)
+			return -1;
+		err_id(e, "E-TCP-PRIVILEGE");
+		return err_help(e, "restore it with CAP_NET_RAW, or as root");
 	}
 	if (poll(&p, 1, FIN_PATIENCE_MS) != 1)
 		return err_set(e, ERR_SYSTEM, 0, "a TCP connection could not be half closed again");

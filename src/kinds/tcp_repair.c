@@ -313,7 +313,10 @@ int tcp_repair_restore(const struct tcp_repaired *c, const Pb__TcpRepair *pb, st
 		return fd_take(&fd);
 	err_sys(e, r, "making the TCP connection from %s to %s again (TCP_REPAIR)", tcp_address_text(&c->end.local, from),
 		tcp_address_text(&c->end.remote, to));
-	return r == -EPERM ? err_help(e, "restore it with CAP_NET_ADMIN, or as root") : -1;
+	if (r != -EPERM)
+		return -1;
+	err_id(e, "E-TCP-PRIVILEGE");
+	return err_help(e, "restore it with CAP_NET_ADMIN, or as root");
 }
 
 /* With the probe that repair ends with, the other end learns that somebody is there again. */

@@ -162,7 +162,7 @@ static int unix_bind_address(int fd, const ProtobufCBinaryData *name, struct err
 	unix_name_print(name->data, name->len, text, sizeof(text));
 	if (errno != EADDRINUSE)
 		return err_sys(e, errno, "binding a unix socket to %s", text);
-	err_set(e, ERR_STATE, 0, "the address %s is taken by another socket", text);
+	err_state(e, "E-UNIX-ADDRESS", 0, "the address %s is taken by another socket", text);
 	return err_help(e, "end the program that is bound to it");
 }
 
@@ -283,11 +283,11 @@ static int unix_bind_check_place(const char *path, struct err *e)
 	if (lstat(path, &st) < 0)
 		return errno == ENOENT ? 0 : err_sys(e, errno, "looking for the socket %s", path);
 	if (!S_ISSOCK(st.st_mode)) {
-		err_set(e, ERR_STATE, 0, "a socket has to be made at %s, where another file is", path);
+		err_state(e, "E-UNIX-PLACE", 0, "a socket has to be made at %s, where another file is", path);
 		return err_help(e, "move that file away");
 	}
 	if (unix_file_is_live(path)) {
-		err_set(e, ERR_STATE, 0, "the address %s is taken by another socket", path);
+		err_state(e, "E-UNIX-ADDRESS", 0, "the address %s is taken by another socket", path);
 		return err_help(e, "end the program that is bound to it");
 	}
 	return 0;

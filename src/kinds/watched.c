@@ -66,10 +66,10 @@ static int watched_check(const struct restore_objects *r, const struct watched *
 
 	if (lstat(w->path, &st) < 0)
 		return errno == ENOENT || errno == ENOTDIR ?
-			       err_set(e, ERR_STATE, 0, "%s, which is watched, is no longer there", w->path) :
+			       err_state(e, "E-FILE-GONE", 0, "%s, which is watched, is no longer there", w->path) :
 			       err_sys(e, errno, "examining %s", w->path);
 	if (w->ino && st.st_ino != w->ino && !r->allow_changed) {
-		err_set(e, ERR_STATE, 0, "%s, which is watched, was replaced by another since the image was taken", w->path);
+		err_state(e, "E-FILE-CHANGED", 0, "%s, which is watched, was replaced by another since the image was taken", w->path);
 		return err_help(e, "put the original back, or accept it as it is with --allow-changed-files");
 	}
 	return 0;

@@ -364,7 +364,7 @@ static int load_vdso_parts(struct memory_load *m, struct vdso_part *parts, size_
 			if (strcmp(own.areas[k].name, map->name) == 0)
 				same = &own.areas[k];
 		if (!same || same->end - same->start != map->end - map->start || n == VDSO_PARTS_MAX) {
-			err_set(e, ERR_STATE, 0, "this kernel's %s differs from the saved one", map->name);
+			err_state(e, "E-KERNEL-VDSO", 0, "this kernel's %s differs from the saved one", map->name);
 			return err_help(e, "restore on the kernel that the image was taken on");
 		}
 		parts[n++] = (struct vdso_part){ same->start, map->end - map->start, 0, map->start };

@@ -62,11 +62,12 @@ static int freeze_seize_denied(struct target *t, pid_t tid, int number, struct e
 		proc_parse_status(text, &scratch, &status);
 	arena_done(&scratch);
 	if (status.tracer) {
-		err_set(e, ERR_STATE, 0, "cannot save task %d (%s): process %d is tracing it", t->pid, t->stat.comm,
-			status.tracer);
+		err_state(e, "E-TASK-TRACED", 0, "cannot save task %d (%s): process %d is tracing it", t->pid, t->stat.comm,
+			  status.tracer);
 		return err_help(e, "end the debugger or strace (or detach it), then try again");
 	}
 	err_set(e, ERR_PERMISSION, -number, "cannot stop task %d (%s) of user %u", t->pid, t->stat.comm, status.uid[0]);
+	err_id(e, "E-DUMP-PERMISSION");
 	if (status.uid[0] != getuid())
 		return err_help(e, "run torpor as that user, or as root");
 	return err_help(e, "it may be not dumpable (set-user-ID, execute-only, or by prctl), hold capabilities, "
@@ -174,6 +175,7 @@ static int freeze_open(struct target *t, struct err *e)
 	t->mem_fd = fd_open_proc(t->pid, "mem", O_RDWR);
 	if (t->mem_fd < 0) {
 		err_sys(e, t->mem_fd, "opening /proc/%d/mem", t->pid);
+		err_id(e, "E-DUMP-PERMISSION");
 		return err_help(e, "the process must belong to you and be dumpable");
 	}
 	t->pidfd = sys_pidfd_open(t->pid, 0);
@@ -200,7 +202,7 @@ static int freeze_add_task(struct target_tree *tree, pid_t pid, size_t parent, s
 	if (r < 0)
 		return err_sys(e, r, "reading /proc/%d/stat", pid);
 	if (t->stat.flags & PF_KTHREAD)
-		return err_set(e, ERR_STATE, 0, "process %d (%s) is a kernel thread", pid, t->stat.comm);
+		return err_state(e, "E-TASK-KERNEL", 0, "process %d (%s) is a kernel thread", pid, t->stat.comm);
 	t->ppid = t->stat.ppid;
 	t->zombie = t->stat.state == 'Z' && t->stat.n_threads <= 1;
 	tree->tasks[tree->n++] = t;
@@ -264,6 +266,7 @@ static int freeze_add_child(struct target_tree *tree, pid_t pid, size_t parent, 
 		return 0;
 	if (pid == getpid()) {
 		err_set(e, ERR_USAGE, 0, "torpor itself runs inside the tree of process %d", tree->tasks[0]->pid);
+		err_id(e, "E-DUMP-INSIDE");
 		return err_help(e, "start it from elsewhere: another terminal, or a child of another process");
 	}
 	return freeze_add_task(tree, pid, parent, e);
@@ -387,6 +390,7 @@ static int freeze_timed_out(struct target_tree *tree, size_t index, pid_t tid, u
 		wchan = text;
 	err_set(e, ERR_SYSTEM, ETIMEDOUT, "thread %d of task %d (%s) does not stop within %u ms; it sleeps uninterruptibly in %s",
 		tid, t->pid, t->stat.comm, timeout_ms, wchan);
+	err_id(e, "E-DUMP-TIMEOUT");
 	return err_help(e, "it waits for a device or a file server; try again when that answers, or raise --timeout");
 }
 
@@ -490,7 +494,7 @@ bool target_blame_ended(const struct target_tree *tree, const struct target *t, 
 	if (t->zombie || (freeze_read_stat(t->pid, tree->arena, &stat) == 0 && stat.state != 'Z' && stat.state != 'X' &&
 			  !(stat.flags & PF_EXITING)))
 		return false;
-	err_set(e, ERR_STATE, 0, "task %d (%s) was killed while it was being saved", t->pid, t->stat.comm);
+	err_state(e, "E-TASK-ENDED", 0, "task %d (%s) was killed while it was being saved", t->pid, t->stat.comm);
 	return true;
 }
 
@@ -510,8 +514,8 @@ static int freeze_settle(struct target_tree *tree, struct err *e)
 		if (!t->zombie && t->n_threads && t->threads[0].tid != t->pid && freeze_knows_thread(t, t->pid))
 			return err_set(e, ERR_USAGE, 0, "%d is a thread of process %d: dump that", t->pid, t->threads[0].tid);
 		if (!t->zombie && (!t->n_threads || t->threads[0].tid != t->pid))
-			return err_set(e, ERR_STATE, 0, "cannot save task %d (%s): its first thread has ended", t->pid,
-				       t->stat.comm);
+			return err_state(e, "E-TASK-LEADER-ENDED", 0, "cannot save task %d (%s): its first thread has ended",
+					 t->pid, t->stat.comm);
 		if (!t->zombie) {
 			r = freeze_open(t, e);
 			if (r == 0)
@@ -534,7 +538,7 @@ static int freeze_settle(struct target_tree *tree, struct err *e)
 				t->parent = k;
 	}
 	if (!tree->n || tree->tasks[0]->zombie)
-		return err_set(e, ERR_STATE, 0, "the process ended while it was being stopped");
+		return err_state(e, "E-TASK-ENDED", 0, "the process ended while it was being stopped");
 	tree->frozen_at = clock_now_ns(CLOCK_MONOTONIC);
 	return 0;
 }
@@ -547,10 +551,10 @@ int target_freeze(struct target_tree *tree, pid_t root, struct arena *arena, uns
 	*tree = (struct target_tree){ .arena = arena };
 	r = freeze_add_task(tree, root, SIZE_MAX, e);
 	if (r == 0 && !tree->n)
-		r = err_set(e, ERR_STATE, 0, "there is no process %d", root);
+		r = err_state(e, "E-TASK-NONE", 0, "there is no process %d", root);
 	if (r == 0 && tree->tasks[0]->zombie)
-		r = err_set(e, ERR_STATE, 0, "process %d (%s) has already ended; its parent %d has not reaped it yet", root,
-			    tree->tasks[0]->stat.comm, tree->tasks[0]->ppid);
+		r = err_state(e, "E-TASK-ENDED", 0, "process %d (%s) has already ended; its parent %d has not reaped it yet", root,
+			      tree->tasks[0]->stat.comm, tree->tasks[0]->ppid);
 	while (r == 0) {
 		r = freeze_pass(tree, deadline, timeout_ms, e);
 		if (r <= 0)

@@ -62,13 +62,13 @@ static int remote_find_room(struct target *t, uint64_t *ret, struct err *e)
 	int r;
 
 	if (!t->vdso)
-		return err_set(e, ERR_STATE, 0, "it has no [vdso] mapping, which torpor needs");
+		return err_state(e, "E-TASK-VDSO", 0, "it has no [vdso] mapping, which torpor needs");
 	r = fd_pread_full(t->mem_fd, page, sizeof(page), (off_t)last);
 	if (r < 0)
 		return err_sys(e, r, "reading its [vdso]");
 	for (size_t at = PAGE - need; at < PAGE; at += STAGE_ROOM)
 		if (!remote_room_is_free(page + at))
-			return err_set(e, ERR_STATE, 0, "its [vdso] has no room for the stage at its end");
+			return err_state(e, "E-TASK-VDSO", 0, "its [vdso] has no room for the stage at its end");
 	*ret = last + PAGE - need;
 	return 0;
 }

@@ -93,14 +93,17 @@ int creds_check(const Pb__Task *pb, struct err *e)
 			pb->pid, pb->comm, cr->uids[0], cr->gids[0], own.uid[0], own.gid[0],
 			cr->uids[0] == own.uid[0] && cr->gids[0] == own.gid[0] ? " (supplementary groups or effective ids differ)"
 									       : "");
+		err_id(e, "E-RESTORE-USER");
 		r = err_help(e, "restore as that user, from a login with the same groups, or as root");
 	} else if (cr->cap_permitted & ~privilege_grantable()) {
 		err_set(e, ERR_PERMISSION, 0, "cannot restore task %d (%s): it held capabilities (%#lx) that you do not have",
 			pb->pid, pb->comm, cr->cap_permitted & ~privilege_grantable());
+		err_id(e, "E-RESTORE-CAPABILITIES");
 		r = err_help(e, "restore as root, or where they are ambient capabilities of yours");
 	} else if (cr->cap_inheritable & ~(privilege_grantable() | own.cap_inh)) {
 		err_set(e, ERR_PERMISSION, 0, "cannot restore task %d (%s): its inheritable capabilities (%#lx) are not yours to give",
 			pb->pid, pb->comm, cr->cap_inheritable);
+		err_id(e, "E-RESTORE-CAPABILITIES");
 		r = err_help(e, "restore as root");
 	}
 out:

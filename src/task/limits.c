@@ -186,6 +186,7 @@ static int limits_restore_cwd(const struct task_restore *r, struct err *e)
 		return inode_enter(r->inodes, r->pb->cwd_inode, e);
 	if (chdir(path) < 0 || stat(".", &st) < 0) {
 		err_sys(e, errno, "changing to the working folder %s", path);
+		err_id(e, "E-FOLDER-GONE");
 		return err_help(e, "make that folder again");
 	}
 	return 0;

@@ -294,7 +294,7 @@ int thread_restore_outside(const Pb__Thread *th, struct obstacle_list *notes, st
 	memcpy(&regs, th->regs.data, sizeof(regs));
 	r = sys_ptrace_setregset(th->tid, NT_X86_XSTATE, th->xstate.data, th->xstate.len);
 	if (r < 0)
-		return err_set(e, ERR_STATE, -r, "thread %d: this CPU cannot hold its extended state", th->tid);
+		return err_state(e, "E-CPU", -r, "thread %d: this CPU cannot hold its extended state", th->tid);
 	r = sys_ptrace_setregs(th->tid, &regs);
 	if (r == 0)
 		r = sys_ptrace_setsigmask(th->tid, th->sigmask);

@@ -207,8 +207,8 @@ static int timers_restore_counting(const struct task_restore *r, struct script_b
 		const Pb__PosixTimer *t = r->pb->timers[i];
 
 		if (t->id >= TIMER_ID_MAX)
-			return err_set(e, ERR_STATE, 0, "the POSIX timer %u cannot be made: this kernel cannot choose timer ids",
-				       t->id);
+			return err_state(e, "E-TIMER-ID", 0, "the POSIX timer %u cannot be made: this kernel cannot choose timer ids",
+					 t->id);
 		for (; ret == 0 && next < t->id; next++)
 			ret = timers_skip_id(r, b, next, e);
 		if (ret == 0)

@@ -17,7 +17,7 @@ static void err_fill(struct err *e, enum err_reason reason, int number, const ch
 
 	e->reason = reason;
 	e->number = number;
-	e->help[0] = '\0';
+	e->help[0] = e->id[0] = '\0';
 	vsnprintf(e->text, sizeof(e->text), fmt, ap);
 	if (!number)
 		return;
@@ -32,6 +32,22 @@ int err_set(struct err *e, enum err_reason reason, int number, const char *fmt, 
 	va_start(ap, fmt);
 	err_fill(e, reason, number, fmt, ap);
 	va_end(ap);
+	return err_return(e);
+}
+
+int err_state(struct err *e, const char *id, int number, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	err_fill(e, ERR_STATE, number, fmt, ap);
+	va_end(ap);
+	return err_id(e, id);
+}
+
+int err_id(struct err *e, const char *id)
+{
+	snprintf(e->id, sizeof(e->id), "%s", id);
 	return err_return(e);
 }
 

@@ -27,6 +27,7 @@ struct err {
 	int number;       /* errno of the cause, or 0 */
 	char text[1536];  /* "context: what failed: strerror" */
 	char help[512];   /* what would help, or "" */
+	char id[32];      /* "E-PID-TAKEN", for torpor-help(1), or ""; a copy, because errors pass between processes */
 };
 
 #define ERR_INIT ((struct err){ .reason = ERR_NONE })
@@ -49,6 +50,15 @@ int err_nomem(struct err *e);
 
 /* Put "CONTEXT: " before the text. Returns a negative number, for tail calls. */
 int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/*
+ * Record that the state stands in the way (ERR_STATE). `id` is stable and has an
+ * explanation in cmd/ids.def. `number` as for err_set().
+ */
+int err_state(struct err *e, const char *id, int number, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+/* Give an error of another reason its id. Returns a negative number, for tail calls. */
+int err_id(struct err *e, const char *id);
 
 /* Say what the user can do about it. Returns a negative number, for tail calls. */
 int err_help(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -1,0 +1,29 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""What torpor shows to people: messages, help, listings, core files, pages.
+
+    run.py [--torpor FILE] [--list] [NAME...]
+
+Set-up, user and reporting are those of tests/programs.
+"""
+
+import glob
+import importlib.util
+import os
+import sys
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "programs"))
+import run  # noqa: E402
+
+
+def load_cases():
+    for path in sorted(glob.glob(os.path.join(HERE, "test_*.py"))):
+        spec = importlib.util.spec_from_file_location("people_" + os.path.basename(path)[:-3], path)
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+if __name__ == "__main__":
+    load_cases()
+    sys.exit(run.main(__doc__))
