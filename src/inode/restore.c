@@ -228,15 +228,33 @@ int inode_restore_all(struct inode_restore *r, const Pb__Image *img, struct err 
 	return 0;
 }
 
-/* The link in /proc that leads to a symbolic link is not to be followed further, which O_NOFOLLOW cannot say. */
+/* By its path, as the program did. Returns -1 where that leads to another file. */
+static int inode_open_by_path(const struct inode_live *n, int flags)
+{
+	cleanup_close int fd = open(n->pb->path, flags);
+	struct stat a, b;
+
+	if (fd < 0 || fstat(fd, &a) < 0 || fstat(n->fd, &b) < 0 || a.st_ino != b.st_ino || a.st_dev != b.st_dev)
+		return -1;
+	return fd_take(&fd);
+}
+
+/*
+ * Programs see O_NOFOLLOW among the flags. But the links in /proc are there to be
+ * followed, and to be followed no further where they lead to a symbolic link.
+ */
 static int inode_open_again(const struct inode_live *n, int flags)
 {
 	char proc[32];
+	int fd = -1;
 
+	flags |= O_CLOEXEC | O_NOCTTY;
 	if (S_ISLNK(n->pb->mode))
 		return fcntl(n->fd, F_DUPFD_CLOEXEC, 0);
+	if ((flags & O_NOFOLLOW) && n->pb->kind == PB__INODE_KIND__PATH)
+		fd = inode_open_by_path(n, flags);
 	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", n->fd);
-	return open(proc, flags | O_CLOEXEC | O_NOCTTY);
+	return fd < 0 ? open(proc, flags & ~O_NOFOLLOW) : fd;
 }
 
 int inode_open(const struct inode_restore *r, uint32_t index, int flags, struct err *e)
@@ -247,7 +265,7 @@ int inode_open(const struct inode_restore *r, uint32_t index, int flags, struct 
 	if (index >= r->n || r->v[index].fd < 0)
 		return err_set(e, ERR_IMAGE, 0, "an open file refers to inode %u, which cannot be opened", index);
 	n = &r->v[index];
-	flags &= ~(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW);
+	flags &= ~(O_CREAT | O_EXCL | O_TRUNC);
 	fd = inode_open_again(n, flags);
 	if (fd < 0)
 		return err_sys(e, errno, "opening %s with flags %#o", n->pb->path, flags);

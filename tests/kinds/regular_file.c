@@ -33,7 +33,7 @@ void setup(const char *argument)
 
 	reader = (int)check_call(open("regular", O_RDONLY | O_CLOEXEC));
 	same = (int)check_call(dup(reader));
-	again = (int)check_call(open("regular", O_RDONLY | O_NOATIME));
+	again = (int)check_call(open("regular", O_RDONLY | O_NOATIME | O_NOFOLLOW));
 	check_call(lseek(reader, 4, SEEK_SET));
 	check_call(lseek(again, 8, SEEK_SET));
 	appender = (int)check_call(open("appended", O_WRONLY | O_APPEND | O_CREAT | O_TRUNC, 0600));
@@ -105,7 +105,7 @@ void verify(void)
 	check_cloexec(reader, true);
 	check_cloexec(same, false);
 	check_flags(reader, O_ACCMODE, O_RDONLY);
-	check_flags(again, O_NOATIME, O_NOATIME);
+	check_flags(again, O_NOATIME | O_NOFOLLOW, O_NOATIME | O_NOFOLLOW);
 
 	check_read(reader, "4567");
 	check_read(same, "89");
