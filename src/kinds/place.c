@@ -62,6 +62,7 @@ int place_make_room(struct restore_objects *r, const char *path, struct err *e)
 	struct place_change change = {
 		.path = arena_strdup(r->arena, path),
 		.aside = arena_printf(r->arena, "%s.torpor-%d", path, getpid()),
+		.remove = unlink,
 	};
 
 	if (!changes || !change.path || !change.aside)
@@ -81,13 +82,24 @@ void place_made(struct restore_objects *r)
 	r->changes[r->n_changes - 1].made = true;
 }
 
+int place_note_made(struct restore_objects *r, const char *name, int (*remove)(const char *name), struct err *e)
+{
+	struct place_change *changes = arena_grow(r->arena, r->changes, r->n_changes, sizeof(*changes));
+
+	if (!changes)
+		return err_nomem(e);
+	r->changes = changes;
+	changes[r->n_changes++] = (struct place_change){ .path = name, .made = true, .remove = remove };
+	return 0;
+}
+
 void place_settle(struct restore_objects *r, bool failed)
 {
 	for (size_t i = r->n_changes; i > 0; i--) {
 		const struct place_change *change = &r->changes[i - 1];
 
 		if (failed && change->made)
-			unlink(change->path);
+			change->remove(change->path);
 		if (failed && change->aside)
 			renameat2(AT_FDCWD, change->aside, AT_FDCWD, change->path, RENAME_NOREPLACE);
 		else if (change->aside)

@@ -29,6 +29,7 @@ struct place_change {
 	const char *path;
 	const char *aside; /* where that is kept until the restore has succeeded; NULL: there was nothing */
 	bool made;         /* the file is there */
+	int (*remove)(const char *path); /* unlink(2), or what takes its place */
 };
 
 /*
@@ -39,6 +40,9 @@ int place_make_room(struct restore_objects *r, const char *path, struct err *e);
 
 /* The file for which room was made last is there. */
 void place_made(struct restore_objects *r);
+
+/* Something with a name was made where nothing was: `remove` takes it away when the restore fails. */
+int place_note_made(struct restore_objects *r, const char *name, int (*remove)(const char *name), struct err *e);
 
 /* The restore has succeeded, or `failed`: remove what was kept for the other case. */
 void place_settle(struct restore_objects *r, bool failed);

@@ -23,16 +23,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include "sys/tty.h"
 #include "util/fd.h"
 #include "util/privilege.h"
+#include "util/survivor.h"
 
 enum {
 	PTY_END = 04,       /* ^D */
@@ -397,6 +396,7 @@ static int pty_take_and_put(int master, int slave, struct pty_queue *q, struct e
 /* The outcome of the process that looks, in memory that torpor shares with it. */
 struct pty_outcome {
 	struct pty_queue queue; /* first: it is what is handed out */
+	int master, slave;
 	struct err err;
 	int result;
 };
@@ -415,23 +415,17 @@ void pty_queue_free(struct pty_queue **q)
 		munmap(*q, sizeof(struct pty_outcome));
 }
 
-static int pty_peek_by_other(int master, int slave, struct pty_outcome *o, struct err *e)
+static void pty_survive(void *data)
 {
-	sigset_t all, before;
-	pid_t pid;
+	struct pty_outcome *o = data;
 
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
-	pid = fork();
-	if (pid == 0) {
-		o->result = pty_take_and_put(master, slave, &o->queue, &o->err);
-		_exit(0);
-	}
-	sigprocmask(SIG_SETMASK, &before, NULL);
-	if (pid < 0)
-		return err_sys(e, errno, "fork");
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	o->result = pty_take_and_put(o->master, o->slave, &o->queue, &o->err);
+}
+
+static int pty_peek_by_other(struct pty_outcome *o, struct err *e)
+{
+	if (survivor_run(pty_survive, o, 0, e) < 0)
+		return -1;
 	if (o->result < 0)
 		*e = o->err;
 	return o->result;
@@ -454,5 +448,9 @@ int pty_queue_peek(int master, int slave, struct pty_queue **ret, struct err *e)
 	if (pty_is_idle(master, slave))
 		return 0;
 	*ret = pty_queue_new();
-	return *ret ? pty_peek_by_other(master, slave, (struct pty_outcome *)*ret, e) : err_nomem(e);
+	if (!*ret)
+		return err_nomem(e);
+	((struct pty_outcome *)*ret)->master = master;
+	((struct pty_outcome *)*ret)->slave = slave;
+	return pty_peek_by_other((struct pty_outcome *)*ret, e);
 }

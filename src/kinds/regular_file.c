@@ -15,8 +15,6 @@
 #include "kinds/place.h"
 #include "util/fd.h"
 
-enum { MQUEUE_MAGIC = 0x19800202 };
-
 /*
  * Files of the kernel's inner file systems also have this type: namespaces
  * ("net:[4026531840]"), secret memory, device buffers. They have no path, or
@@ -24,18 +22,8 @@ enum { MQUEUE_MAGIC = 0x19800202 };
  */
 static bool regular_file_match(const struct fd_view *v)
 {
-	return S_ISREG(v->st.st_mode) && !(v->info.flags & O_PATH) && v->link[0] == '/' &&
+	return S_ISREG(v->st.st_mode) && !v->message_queue && !(v->info.flags & O_PATH) && v->link[0] == '/' &&
 	       strcmp(v->link, "/secretmem (deleted)") != 0 && strncmp(v->link, "/dmabuf:", 8) != 0;
-}
-
-/* A POSIX message queue is a regular file in a file system of its own, which has no path. */
-static bool regular_file_is_queue(const struct fd_view *v)
-{
-	char path[64];
-	struct statfs fs;
-
-	snprintf(path, sizeof(path), "/proc/%d/fd/%u", v->task->pid, v->fd);
-	return statfs(path, &fs) == 0 && fs.f_type == MQUEUE_MAGIC;
 }
 
 /*
@@ -65,9 +53,6 @@ static int regular_file_collect(struct collect *c, const struct fd_view *v, Prot
 
 	const char *path;
 
-	if (regular_file_is_queue(v))
-		return kind_refuse(c, v, "E-FD-MQUEUE", "let the program close it, then try again",
-				   "is a POSIX message queue");
 	if (regular_file_find(c, v, &path, e) < 0)
 		return -1;
 	if (!path)

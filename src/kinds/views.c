@@ -14,11 +14,14 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "kinds/kind.h"
 #include "kinds/unix_queue.h"
 #include "sys/process.h"
 #include "util/fd.h"
+
+enum { MQUEUE_MAGIC = 0x19800202 };
 
 /*
  * What two fds must agree in to be looked at as one open file description. Not
@@ -70,6 +73,18 @@ static uint64_t view_eventfd_id(const char *text)
 	return id ? strtoull(id + strlen("\neventfd-id:"), NULL, 10) + 1 : 0;
 }
 
+/* Its links look as those of files in the root folder do. */
+static bool view_is_message_queue(const struct fd_view *v, int fd_dir, const char *name)
+{
+	cleanup_close int fd = -1;
+	struct statfs fs;
+
+	if (!S_ISREG(v->st.st_mode) || v->link[0] != '/' || strchr(v->link + 1, '/'))
+		return false;
+	fd = openat(fd_dir, name, O_PATH | O_CLOEXEC);
+	return fd >= 0 && fstatfs(fd, &fs) == 0 && fs.f_type == MQUEUE_MAGIC;
+}
+
 static int view_read(struct fd_view *v, int fd_dir, int info_dir, struct arena *arena, uint64_t *ret_eventfd_id)
 {
 	char name[16], link[4096], *text;
@@ -86,6 +101,7 @@ static int view_read(struct fd_view *v, int fd_dir, int info_dir, struct arena *
 		return -ENOMEM;
 	if (fstatat(fd_dir, name, &v->st, 0) < 0)
 		return -errno;
+	v->message_queue = view_is_message_queue(v, fd_dir, name);
 	r = view_read_info(info_dir, name, arena, &text);
 	if (r < 0)
 		return r;

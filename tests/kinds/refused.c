@@ -272,12 +272,15 @@ static void put_terminal_unopened(void)
 	check(poll(&p, 1, 5000) == 1);
 }
 
+/* A notification carries a value that the kernel shows to nobody. */
 static void put_message_queue(void)
 {
+	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2 };
 	mqd_t queue = mq_open("/torpor-test", O_RDWR | O_CREAT, 0600, NULL);
 
 	mq_unlink("/torpor-test");
 	put((int)queue);
+	check_call(mq_notify(42, &event)); /* the first close would end it */
 }
 
 /* A handle of a socket leads to whatever is bound there. */

@@ -28,6 +28,7 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "programs"))
 import harness  # noqa: E402
+import queues  # noqa: E402
 import selfcheck  # noqa: E402
 from harness import Failure, Skip, case  # noqa: E402
 from selfcheck import Program  # noqa: E402
@@ -61,7 +62,7 @@ REFUSED = {
     "unix_left": "with a connection that was closed before it was accepted",
     "flying_epoll": "has anon_inode:[eventpoll] in its queue, which cannot be made again there (epoll)",
     "flying_pidfd": "in its queue, which cannot be made again there (pidfd)",
-    "message_queue": "is a POSIX message queue",
+    "message_queue": "is a POSIX message queue that notifies process",
     "lost_name": "has lost that name, and none of its others was found",
     "fanotify_events": "has unread events (fanotify, ",
     "fanotify_mount": "watches a whole mount or file system (fanotify)",
@@ -548,6 +549,7 @@ def pty_locked_modes(t):
 def declare():
     for kind in KINDS:
         selfcheck.declare(kind)
+    queues.declare()
     case("outside-pipes")(outside_pipes)
     case("outside-terminal")(outside_terminal)
     case("pipe-external")(pipe_external)
