@@ -116,7 +116,7 @@ static int message_queue_collect(struct collect *c, const struct fd_view *v, Pro
 
 static int queue_changed(const Pb__MessageQueue *pb, const char *how, struct err *e)
 {
-	err_set(e, ERR_STATE, 0, "the POSIX message queue %s %s since the image was taken", pb->name, how);
+	err_state(e, "E-MQUEUE-CHANGED", 0, "the POSIX message queue %s %s since the image was taken", pb->name, how);
 	return err_help(e, "remove it, or accept it as it is with --allow-changed-files");
 }
 

@@ -120,7 +120,7 @@ int queue_peek(struct arena *arena, int fd, size_t n, size_t message_size, Pb__Q
 		return err_nomem(e);
 	r = survivor_run(queue_take_and_put, look, QUEUE_PATIENCE_MS, e);
 	if (r == -ETIME)
-		err_set(e, ERR_STATE, 0, "somebody else was waiting to send to it; what was taken out goes back as there is room");
+		err_state(e, "E-FD-MQUEUE", 0, "somebody else was waiting to send to it; what was taken out goes back as there is room");
 	else if (r == 0 && look->result < 0)
 		r = err_sys(e, look->result, "taking messages out and putting them back");
 	if (r == 0)
