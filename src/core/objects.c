@@ -16,14 +16,6 @@
 
 /* ---- dump ---- */
 
-static const struct kind *object_kind_of(const struct fd_view *v)
-{
-	for (size_t i = 0; kinds[i]; i++)
-		if (kinds[i]->match(v))
-			return kinds[i];
-	return &kind_unsupported;
-}
-
 static ProtobufCMessage *object_new_message(struct arena *arena, const struct kind *kind)
 {
 	ProtobufCMessage *m = arena_alloc(arena, kind->message->sizeof_message);
@@ -41,17 +33,12 @@ static void object_settle(const struct collect *c, const struct fd_view *v, Pb__
 	pb_set(o, home_task, (uint32_t)view_holder(c, v)->task_index);
 }
 
-/*
- * In flight, an open file description is in no task, and cannot be exchanged for
- * another afterwards.
- */
+/* What is sent before there are tasks cannot be exchanged for another afterwards. */
 static int object_check_flight(struct collect *c, const struct fd_view *v, const struct kind *kind)
 {
 	static const char help[] = "let the program receive it first";
 
-	if (!view_is_in_flight(v) || (!kind->finish && !kind->remake))
-		return 0;
-	if (v->object < c->views.n_objects && !view_is_in_flight(views_find_object(&c->views, v->object)) && !kind->remake)
+	if (!view_is_in_flight(v) || !kind->remake)
 		return 0;
 	return kind_refuse(c, v, "E-FD-IN-FLIGHT", help, "cannot be made again there (%s)", kind->name);
 }
@@ -59,7 +46,7 @@ static int object_check_flight(struct collect *c, const struct fd_view *v, const
 static int object_collect(struct collect *c, const struct fd_view *v, Pb__Image *img, ProtobufCMessage **ret, struct err *e)
 {
 	Pb__Object *o = pb_new(c->arena, Pb__Object, pb__object__init);
-	const struct kind *kind = object_kind_of(v);
+	const struct kind *kind = kind_of(v);
 	int r;
 
 	*ret = object_new_message(c->arena, kind);
@@ -117,7 +104,7 @@ static int objects_collect_views(struct collect *c, Pb__Image *img, struct err *
 
 		if (!view_is_in_flight(v) && object_add_slot(c, v, img->tasks[v->task_index], e) < 0)
 			return -1;
-		if (object_check_flight(c, v, object_kind_of(v)) < 0)
+		if (object_check_flight(c, v, kind_of(v)) < 0)
 			return err_nomem(e);
 		if (v->object < img->n_objects)
 			continue;
@@ -320,6 +307,7 @@ static int objects_remake(struct restore_task *r, struct err *e)
 
 		if (!kind->remake)
 			continue;
+		r->object = (uint32_t)i;
 		m = object_unpack(r->arena, r->image->objects[i], e);
 		fd = m ? kind->remake(r, m, e) : -1;
 		if (fd < 0)

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Open directories, also those that were removed. */
+/*
+ * Open directories, also those that were removed.
+ *
+ * Not kept, since nothing shows it: what F_NOTIFY (dnotify) was to tell of.
+ */
 
 #include <errno.h>
 #include <fcntl.h>

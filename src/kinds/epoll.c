@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "kinds/kind.h"
@@ -25,12 +26,37 @@ enum { EPOLL_KEPT = (int)(EPOLLET | EPOLLONESHOT | EPOLLWAKEUP | EPOLLEXCLUSIVE)
 
 enum { EPOLL_EXACT_MAX = 4096 };
 
+/* struct epoll_params of <linux/eventpoll.h>, which clashes with libc's header. */
+struct epoll_polling {
+	uint32_t usecs;
+	uint16_t budget;
+	uint8_t prefer, unused;
+};
+#define EPOLL_SET_POLLING _IOW(0x8a, 1, struct epoll_polling)
+#define EPOLL_GET_POLLING _IOR(0x8a, 2, struct epoll_polling)
+
 static bool epoll_match(const struct fd_view *v)
 {
 	return strcmp(v->link, "anon_inode:[eventpoll]") == 0;
 }
 
 /* ---- dump ---- */
+
+/* How it polls network devices (ioctl_eventpoll(2), since Linux 6.9), where that was set. */
+static int epoll_collect_polling(const struct fd_view *v, Pb__Epoll *pb, struct err *e)
+{
+	cleanup_close int fd = kind_steal(v, e);
+	struct epoll_polling p = { 0 };
+
+	if (fd < 0)
+		return fd;
+	if (ioctl(fd, EPOLL_GET_POLLING, &p) < 0 || (!p.usecs && !p.budget && !p.prefer))
+		return 0;
+	pb_set(pb, poll_usecs, p.usecs);
+	pb_set(pb, poll_budget, p.budget);
+	pb_set(pb, poll_prefer, p.prefer);
+	return 0;
+}
 
 static int epoll_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
 {
@@ -47,7 +73,7 @@ static int epoll_collect(struct collect *c, const struct fd_view *v, ProtobufCMe
 		item->data = v->info.epoll[i].data;
 		item->object = KIND_NO_OBJECT;
 	}
-	return 0;
+	return epoll_collect_polling(v, pb, e);
 }
 
 /*
@@ -104,6 +130,12 @@ static const struct fd_view *epoll_target(struct collect *c, const struct fd_vie
 	return NULL;
 }
 
+/* It is completed before there are tasks, then. */
+static bool epoll_only_flies(const struct collect *c, const struct fd_view *v)
+{
+	return view_is_in_flight(views_find_object(&c->views, v->object));
+}
+
 static int epoll_link(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
 {
 	Pb__Epoll *pb = (Pb__Epoll *)m;
@@ -117,12 +149,24 @@ static int epoll_link(struct collect *c, const struct fd_view *v, ProtobufCMessa
 					   "include the process that has it open, or let the program remove the item",
 					   "watches what was once fd %u, which no task of the tree has open any more",
 					   pb->items[i]->fd);
+		if (epoll_only_flies(c, v) && kind_of(target)->remake)
+			return kind_refuse(c, v, "E-FD-IN-FLIGHT", "let the program receive it first",
+					   "watches %s, which cannot be made again there", target->link);
 		pb->items[i]->object = target->object;
 	}
 	return 0;
 }
 
 /* ---- restore ---- */
+
+static int epoll_restore_polling(int fd, const Pb__Epoll *pb, struct err *e)
+{
+	const struct epoll_polling p = { pb->poll_usecs, (uint16_t)pb->poll_budget, pb->poll_prefer, 0 };
+
+	if ((p.usecs || p.budget || p.prefer) && ioctl(fd, EPOLL_SET_POLLING, &p) < 0)
+		return err_sys(e, errno, "setting how an epoll instance polls (EPIOCSPARAMS)");
+	return 0;
+}
 
 static int epoll_restore(struct restore_objects *r, const ProtobufCMessage *m, struct err *e)
 {
@@ -131,7 +175,7 @@ static int epoll_restore(struct restore_objects *r, const ProtobufCMessage *m, s
 
 	if (fd < 0)
 		return err_sys(e, errno, "epoll_create1");
-	if (kind_set_status_flags(fd, pb->flags, e) < 0)
+	if (kind_set_status_flags(fd, pb->flags, e) < 0 || epoll_restore_polling(fd, pb, e) < 0)
 		return -1;
 	return kind_raise_fd(fd_take(&fd), r->fd_base, e);
 }
@@ -194,6 +238,8 @@ static int epoll_add_elsewhere(const struct restore_task *r, int epoll, const Pb
 	int object = r->object_fds[item->object], number = (int)item->fd, flags = fcntl(number, F_GETFD), result;
 	cleanup_close int kept = flags < 0 ? -1 : fcntl(number, F_DUPFD_CLOEXEC, object);
 
+	if (number == object)
+		return epoll_add_item(epoll, item, e);
 	if (flags >= 0 && kept < 0)
 		return err_sys(e, errno, "keeping fd %d", number);
 	if (dup3(object, number, O_CLOEXEC) < 0)

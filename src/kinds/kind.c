@@ -24,6 +24,14 @@ const struct kind *kind_by_tag(uint32_t tag)
 	return NULL;
 }
 
+const struct kind *kind_of(const struct fd_view *v)
+{
+	for (size_t i = 0; kinds[i]; i++)
+		if (kinds[i]->match(v))
+			return kinds[i];
+	return &kind_unsupported;
+}
+
 int kind_refuse(struct collect *c, const struct fd_view *v, const char *id, const char *help, const char *fmt, ...)
 {
 	const struct fd_view *holder = view_holder(c, v);
@@ -99,6 +107,25 @@ int kind_set_status_flags(int fd, unsigned flags, struct err *e)
 		return 0;
 	if (fcntl(fd, F_SETFL, (now & ~changeable) | ((int)flags & changeable)) < 0)
 		return err_sys(e, errno, "F_SETFL %#o", flags & changeable);
+	return 0;
+}
+
+int kind_finish_flying(struct restore_objects *r, struct err *e)
+{
+	const Pb__Task nobody = PB__TASK__INIT;
+	int *fds = arena_alloc(r->arena, (r->n_objects + 1) * sizeof(*fds));
+	struct restore_task rt = { .arena = r->arena, .image = r->image, .task = &nobody, .object_fds = fds };
+
+	if (!fds)
+		return err_nomem(e);
+	for (size_t i = 0; i < r->n_objects; i++)
+		fds[i] = r->objects[i].fd;
+	for (size_t i = 0; i < r->n_objects; i++) {
+		const struct restore_object *o = &r->objects[i];
+
+		if (o->kind->finish && !r->image->objects[i]->has_home_fd && o->kind->finish(&rt, o->fd, o->m, e) < 0)
+			return err_wrap(e, "what is in flight");
+	}
 	return 0;
 }
 

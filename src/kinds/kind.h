@@ -153,6 +153,7 @@ struct restore_task {
 	const Pb__Image *image;
 	const Pb__Task *task;
 	const int *object_fds; /* every object's fd, still open at its high number */
+	uint32_t object;       /* remake(): index of the one that is being made */
 };
 
 struct kind {
@@ -198,7 +199,11 @@ struct kind {
 	/* In every leader of a session, when everybody is in their process group. NULL: nothing. */
 	int (*group)(struct restore_task *r, int fd, const ProtobufCMessage *m, struct err *e);
 
-	/* Complete it inside its home task, where fd numbers mean what they did. NULL: it is complete. */
+	/*
+	 * Complete it inside its home task, where fd numbers mean what they did. One
+	 * that is only in flight is completed in the coordinator before it is sent; then
+	 * the task has no slots. NULL: it is complete.
+	 */
 	int (*finish)(struct restore_task *r, int fd, const ProtobufCMessage *m, struct err *e);
 
 	/*
@@ -226,6 +231,9 @@ struct kind {
 extern const struct kind *const kinds[];
 
 const struct kind *kind_by_tag(uint32_t tag);
+
+/* The kind that this fd is of. */
+const struct kind *kind_of(const struct fd_view *v);
 
 /* Report that an fd cannot be saved: "fd 9 (LINK) WHY". */
 int kind_refuse(struct collect *c, const struct fd_view *v, const char *id, const char *help, const char *fmt, ...)
@@ -256,6 +264,9 @@ static inline int kind_raise_fd(int fd, int base, struct err *e)
 
 /* F_SETFL the flags that open(2) leaves changeable (O_APPEND, O_NONBLOCK, O_DIRECT, O_NOATIME, O_ASYNC). */
 int kind_set_status_flags(int fd, unsigned flags, struct err *e);
+
+/* Call finish() for what is only in flight; every object has been made. */
+int kind_finish_flying(struct restore_objects *r, struct err *e);
 
 /* Second ends: keep an fd for the object that will ask for it. stash_take returns -1 when there is none. */
 int kind_stash_put(struct restore_objects *r, uint32_t tag, uint64_t id, int fd, struct err *e);

@@ -3,9 +3,9 @@
 /*
  * Files and folders below /proc and /sys: of the machine, or of a task of the
  * tree. The latter exist only once the tasks do, so /dev/null holds their place
- * until the task that had them open opens them itself.
+ * until the tasks that had them open open them themselves.
  *
- * Not kept: the rest of a text that was read halfway. The kernel holds it as it
+ * Not kept: that tasks share one open file description, and with it the offset; the rest of a text that was read halfway. The kernel holds it as it
  * was when reading began; here it is as it is when the file is opened.
  */
 
@@ -20,6 +20,7 @@
 #include "kinds/kind.h"
 #include "kinds/place.h"
 #include "util/fd.h"
+#include "util/privilege.h"
 
 static bool proc_file_match(const struct fd_view *v)
 {
@@ -72,8 +73,6 @@ static int proc_file_check(struct collect *c, const struct fd_view *v)
 				   "belongs to process %d, which is not in the tree", pid);
 	if (proc_file_is_of_thread(v->link, pid))
 		return kind_refuse(c, v, "E-FD-PROC", help, "belongs to one thread of process %d", pid);
-	if (v->shared)
-		return kind_refuse(c, v, "E-FD-PROC", help, "is shared between several tasks");
 	return 0;
 }
 
@@ -108,7 +107,7 @@ static int proc_file_restore(struct restore_objects *r, const ProtobufCMessage *
 	const Pb__ProcFile *pb = (const Pb__ProcFile *)m;
 	int fd;
 
-	if (!place_is_pseudo(pb->path))
+	if (!place_is_pseudo(pb->path) || strstr(pb->path, "/.."))
 		return err_set(e, ERR_IMAGE, 0, "%s is not below /proc or /sys", pb->path);
 	if (!proc_file_owner(pb->path))
 		fd = proc_file_open(pb, e);
@@ -117,35 +116,33 @@ static int proc_file_restore(struct restore_objects *r, const ProtobufCMessage *
 	return fd < 0 ? fd : kind_raise_fd(fd, r->fd_base, e);
 }
 
-static const Pb__Slot *proc_file_slot(const Pb__Task *task, unsigned fd)
+static bool proc_file_is_open_in(const Pb__Task *task, uint32_t object)
 {
 	for (size_t i = 0; i < task->n_slots; i++)
-		if (task->slots[i]->fd == fd)
-			return task->slots[i];
-	return NULL;
+		if (task->slots[i]->object == object)
+			return true;
+	return false;
 }
 
-/* Put the real file wherever the placeholder is. */
-static int proc_file_finish(struct restore_task *r, int fd, const ProtobufCMessage *m, struct err *e)
+static bool proc_file_is_of_tree(const Pb__Image *image, pid_t pid)
+{
+	for (size_t i = 0; i < image->n_tasks; i++)
+		if (image->tasks[i]->pid == pid)
+			return true;
+	return false;
+}
+
+/* The tasks all hold the same capability now, so none may look into another one without it. */
+static int proc_file_remake(struct restore_task *r, const ProtobufCMessage *m, struct err *e)
 {
 	const Pb__ProcFile *pb = (const Pb__ProcFile *)m;
-	const Pb__Slot *home = proc_file_slot(r->task, (unsigned)fd);
-	cleanup_close int real = -1;
+	cleanup_privilege struct privilege p = { 0 };
 
-	if (!proc_file_owner(pb->path))
-		return 0;
-	if (!home)
-		return err_set(e, ERR_IMAGE, 0, "%s: its home task has no fd %d", pb->path, fd);
-	real = proc_file_open(pb, e);
-	if (real < 0)
-		return real;
-	for (size_t i = 0; i < r->task->n_slots; i++) {
-		const Pb__Slot *slot = r->task->slots[i];
-
-		if (slot->object == home->object && dup3(real, (int)slot->fd, slot->cloexec ? O_CLOEXEC : 0) < 0)
-			return err_sys(e, errno, "%s: fd %u", pb->path, slot->fd);
-	}
-	return 0;
+	if (!proc_file_owner(pb->path) || !proc_file_is_open_in(r->task, r->object))
+		return KIND_AS_IT_IS;
+	if (proc_file_is_of_tree(r->image, proc_file_owner(pb->path)))
+		p = privilege_raise(PRIVILEGE_CHECKPOINT);
+	return proc_file_open(pb, e);
 }
 
 static void proc_file_describe(const ProtobufCMessage *m, char *buf, size_t size)
@@ -160,6 +157,6 @@ const struct kind kind_proc_file = {
 	.match = proc_file_match,
 	.collect = proc_file_collect,
 	.restore = proc_file_restore,
-	.finish = proc_file_finish,
+	.remake = proc_file_remake,
 	.describe = proc_file_describe,
 };

@@ -11,6 +11,12 @@
 #ifndef SO_PASSPIDFD
 #define SO_PASSPIDFD 76
 #endif
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
+#ifndef SO_INQ
+#define SO_INQ 84
+#endif
 
 /* ---- dump ---- */
 
@@ -25,6 +31,8 @@ static const struct unix_option {
 	{ SO_PASSCRED, sizeof(int), 0 },
 	{ SO_PASSPIDFD, sizeof(int), 0 },
 	{ SO_PASSSEC, sizeof(int), 0 },
+	{ SO_PASSRIGHTS, sizeof(int), 1 },
+	{ SO_INQ, sizeof(int), 0 },
 	{ SO_PRIORITY, sizeof(int), 0 },
 	{ SO_RCVLOWAT, sizeof(int), 1 },
 	{ SO_PEEK_OFF, sizeof(int), -1 },

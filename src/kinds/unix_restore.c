@@ -9,6 +9,7 @@
  *              listening socket made for the moment, from which one end inherits it
  *   bind       everything else; listening sockets listen
  *   wait       clients connect that had not been accepted
+ *   finish     what is in flight is completed: epoll instances
  *   exchange   datagram sockets are filled and connected; streams are filled
  *   end        options, shut directions, ghosts
  *
@@ -823,7 +824,7 @@ static void unix_close_rest(struct unix_work *w)
 static int unix_make_all(struct unix_work *w, struct err *e)
 {
 	if (unix_list(w, e) < 0 || unix_find_peers(w, e) < 0 || unix_connect_all(w, e) < 0 || unix_make_rest(w, e) < 0 ||
-	    unix_hand_over(w, e) < 0 || unix_wait_all(w, e) < 0 || unix_exchange(w, e) < 0)
+	    unix_hand_over(w, e) < 0 || unix_wait_all(w, e) < 0 || kind_finish_flying(w->r, e) < 0 || unix_exchange(w, e) < 0)
 		return -1;
 	return unix_end(w, e);
 }

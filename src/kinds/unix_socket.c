@@ -6,7 +6,8 @@
  * path still leads to a socket (unix_name.c). unix_restore.c makes them again.
  *
  * Not kept: connections from outside the tree that wait to be accepted, which are
- * reset as if the program had ended; and the inode number of a socket's file.
+ * reset as if the program had ended; the inode number of a socket's file; and that
+ * SO_PEERPIDFD refers to a living process (SO_PEERCRED tells the right PID).
  */
 
 #include <errno.h>

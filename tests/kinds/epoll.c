@@ -5,12 +5,24 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 static int level, edge, once, fired, outer, moved, shared, many;
 static int ready, idle, gone_copy, socket_pair[2], pipe_ends[2];
-static int closed_number, reused_number;
+static int closed_number, reused_number, polling;
+
+/* As in <linux/eventpoll.h>, which clashes with libc's header; since Linux 6.9. */
+struct params {
+	uint32_t usecs;
+	uint16_t budget;
+	uint8_t prefer, unused;
+};
+#define SET_PARAMS _IOW(0x8a, 1, struct params)
+#define GET_PARAMS _IOR(0x8a, 2, struct params)
+
+static const struct params params = { 77, 5, 1, 0 };
 
 static void add(int epoll, int fd, uint32_t events, uint64_t data)
 {
@@ -96,6 +108,9 @@ void setup(const char *argument)
 	for (int i = 200; i < 700; i++)
 		add(many, (int)check_call(fcntl(idle, F_DUPFD, i)), EPOLLIN | EPOLLET, (uint64_t)i);
 	setup_moved();
+	polling = (int)check_call(epoll_create1(0));
+	if (ioctl(polling, SET_PARAMS, &params) < 0)
+		polling = -1; /* an older kernel */
 	second_task_start();
 }
 
@@ -165,8 +180,21 @@ static void verify_many(void)
 	clear(idle);
 }
 
+static void verify_polling(void)
+{
+	struct params now, none = { 0 };
+
+	if (polling < 0)
+		return;
+	check_call(ioctl(polling, GET_PARAMS, &now));
+	check(memcmp(&now, &params, sizeof(now)) == 0);
+	check_call(ioctl(level, GET_PARAMS, &now));
+	check(memcmp(&now, &none, sizeof(now)) == 0);
+}
+
 void verify(void)
 {
+	verify_polling();
 	check_cloexec(level, true);
 	check_cloexec(edge, false);
 	expect(level, EPOLLIN, 0x1122334455667788);

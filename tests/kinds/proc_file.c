@@ -6,11 +6,13 @@
 #include <string.h>
 #include <unistd.h>
 
-static int machine, own, same, status, memory, folder, sys;
+static int machine, own, same, status, memory, folder, sys, parent, second;
 static volatile char letter = 'a';
 
 void setup(const char *argument)
 {
+	char path[64];
+
 	(void)argument;
 	machine = (int)check_call(open("/proc/version", O_RDONLY));
 	check_call(lseek(machine, 6, SEEK_SET));
@@ -20,6 +22,17 @@ void setup(const char *argument)
 	memory = (int)check_call(open("/proc/self/mem", O_RDWR));
 	folder = (int)check_call(open("/proc/self/task", O_RDONLY | O_DIRECTORY));
 	sys = (int)check_call(open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY));
+	parent = (int)check_call(open("/proc/self/comm", O_RDONLY)); /* the second task inherits it */
+	second_task_start();
+	snprintf(path, sizeof(path), "/proc/%d/comm", second_task_pid());
+	second = (int)check_call(open(path, O_RDONLY));
+}
+
+static void verify_in_second(void)
+{
+	char text[16] = "";
+
+	check(check_call(pread(parent, text, 9, 0)) == 9 && strcmp(text, "proc_file") == 0);
 }
 
 void verify(void)
@@ -50,4 +63,9 @@ void verify(void)
 	check_read(fd, "proc_file");
 	check_call(close(fd));
 	check_call(pread(sys, text, 10, 0));
+	check_read(parent, "proc_file");
+	check_call(lseek(parent, 0, SEEK_SET));
+	second_task_run(verify_in_second);
+	check_read(second, "second");
+	check_call(lseek(second, 0, SEEK_SET));
 }

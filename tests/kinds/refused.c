@@ -223,9 +223,15 @@ static void put_in_flight(int fd)
 	put(ends[0]);
 }
 
+/* It watches what can only be made when there are processes. */
 static void put_flying_epoll(void)
 {
-	put_in_flight((int)check_call(epoll_create1(0)));
+	int fd = (int)check_call(epoll_create1(0)), process = (int)check_call(syscall(SYS_pidfd_open, getpid(), 0));
+
+	check_call(dup2(process, PLACE - 1));
+	check_call(close(process));
+	check_call(epoll_ctl(fd, EPOLL_CTL_ADD, PLACE - 1, &(struct epoll_event){ .events = EPOLLIN }));
+	put_in_flight(fd);
 }
 
 static void put_flying_pidfd(void)

@@ -60,7 +60,7 @@ REFUSED = {
     "unix_outside": "(refused), which is outside the tree (a socket)",
     "unix_waits": "has sent something and waits to be accepted",
     "unix_left": "with a connection that was closed before it was accepted",
-    "flying_epoll": "has anon_inode:[eventpoll] in its queue, which cannot be made again there (epoll)",
+    "flying_epoll": "has anon_inode:[eventpoll] in its queue, which watches ",
     "flying_pidfd": "in its queue, which cannot be made again there (pidfd)",
     "message_queue": "is a POSIX message queue that notifies process",
     "lost_name": "has lost that name, and none of its others was found",

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -16,6 +17,7 @@
 #include "unix_common.h"
 
 static int stream[2], messages[2], nested[2], own[2], half[2], shared, listening[2], credited[2], writer, output[2];
+static int watching[2];
 
 static void send_fds(int socket, const char *text, const int *fds, size_t n)
 {
@@ -281,6 +283,43 @@ static void verify_credited(void)
 	fill_credited();
 }
 
+/* An epoll instance that nobody has open, and some of what it watches neither. */
+static void fill_epoll(void)
+{
+	int fd = (int)check_call(epoll_create1(0)), lone = eventfd(1, 0), fired = eventfd(1, 0);
+	struct epoll_event event = { .events = EPOLLIN, .data.u64 = 11 };
+
+	check_call(dup2(lone, 120));
+	check_call(epoll_ctl(fd, EPOLL_CTL_ADD, 120, &event)); /* by a number that is closed */
+	event = (struct epoll_event){ .events = EPOLLIN | EPOLLONESHOT, .data.u64 = 12 };
+	check_call(epoll_ctl(fd, EPOLL_CTL_ADD, fired, &event));
+	event.data.u64 = 13;
+	check_call(epoll_ctl(fd, EPOLL_CTL_ADD, credited[1], &event));
+	check(check_call(epoll_wait(fd, (struct epoll_event[4]){ 0 }, 4, 0)) == 3);
+	send_fd(watching[0], "an instance", fd);
+	send_fd(watching[0], "a counter", lone);
+	send_fd(watching[0], "and another", fired);
+	check_call(close(fd));
+	check_call(close(lone));
+	check_call(close(fired));
+	check_call(close(120));
+}
+
+static void verify_epoll(void)
+{
+	int fd = receive_fd(watching[1], "an instance"), lone = receive_fd(watching[1], "a counter");
+	int fired = receive_fd(watching[1], "and another");
+	struct epoll_event event[4];
+
+	check(check_call(epoll_wait(fd, event, 4, 0)) == 1 && event[0].data.u64 == 11);
+	check(check_call(read(lone, &(uint64_t){ 0 }, 8)) == 8);
+	check(check_call(epoll_wait(fd, event, 4, 0)) == 0);
+	check_call(close(fd));
+	check_call(close(lone));
+	check_call(close(fired));
+	fill_epoll();
+}
+
 static void second_receives(void)
 {
 	int fd = receive_fd(output[1], "for the second");
@@ -301,6 +340,7 @@ void setup(const char *argument)
 	pair(SOCK_STREAM, listening);
 	pair(SOCK_STREAM, credited);
 	pair(SOCK_STREAM, output);
+	pair(SOCK_STREAM, watching);
 	shared = (int)check_call(open("shared", O_RDWR | O_CREAT, 0600));
 	check_call(setsockopt(credited[1], SOL_SOCKET, SO_PASSCRED, &(int){ 1 }, sizeof(int)));
 	fill_stream();
@@ -310,6 +350,7 @@ void setup(const char *argument)
 	fill_half();
 	fill_listening();
 	fill_credited();
+	fill_epoll();
 	second_task_start();
 	send_fd(output[0], "for the second", shared);
 }
@@ -322,6 +363,7 @@ void verify(void)
 	verify_own();
 	verify_half();
 	verify_listening();
+	verify_epoll();
 	verify_credited();
 	second_task_run(second_receives);
 	send_fd(output[0], "for the second", shared);

@@ -11,7 +11,12 @@
 
 #include "unix_common.h"
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
+
 static int stream[2], datagram[2], sequence[2], half[2], deaf[2], options[2], both[2], empty[2], peeked[2];
+static bool has_rights;
 static int orphan, empty_orphan, reset_orphan, datagram_orphan, alone, copy, many[2];
 
 static void make(int type, int ends[2])
@@ -47,6 +52,7 @@ static void setup_options(void)
 	check_call(setsockopt(options[0], SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time)));
 	check_call(setsockopt(options[1], SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time)));
 	check_call(setsockopt(options[1], SOL_SOCKET, SO_RCVLOWAT, &(int){ 7 }, sizeof(int)));
+	has_rights = setsockopt(options[1], SOL_SOCKET, SO_PASSRIGHTS, &(int){ 0 }, sizeof(int)) == 0; /* since Linux 6.16 */
 	make(SOCK_STREAM, peeked);
 	say(peeked[1], "peeked at");
 	check_call(setsockopt(peeked[0], SOL_SOCKET, SO_PEEK_OFF, &(int){ 3 }, sizeof(int)));
@@ -144,6 +150,7 @@ static void verify_options(void)
 	check(option(options[0], SO_PASSCRED) == 1);
 	check(option(options[1], SO_PASSCRED) == 0);
 	check(option(options[1], SO_RCVLOWAT) == 7);
+	check(!has_rights || (option(options[0], SO_PASSRIGHTS) == 1 && option(options[1], SO_PASSRIGHTS) == 0));
 	check_call(getsockopt(options[0], SOL_SOCKET, SO_RCVTIMEO, &time, &size));
 	check(time.tv_sec == 2 && time.tv_usec == 500000);
 	check_call(getsockopt(options[1], SOL_SOCKET, SO_SNDTIMEO, &time, &size));
