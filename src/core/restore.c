@@ -277,6 +277,7 @@ static int restore_make_objects(struct restore *r, struct err *e)
 	r->objects = (struct restore_objects){ .arena = &r->arena,
 					       .image = r->meta,
 					       .inodes = &r->inodes,
+					       .notes = &r->notes,
 					       .fd_base = r->plan.fd_base,
 					       .allow_changed = r->o->allow_changed };
 	memcpy(r->objects.streams, r->o->streams, sizeof(r->objects.streams));

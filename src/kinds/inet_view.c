@@ -16,7 +16,10 @@
 #include "util/err.h"
 #include "util/fd.h"
 
-enum { INET_VIEW_BUFFER = 64 * 1024 };
+enum { INET_VIEW_BUFFER = 64 * 1024, INET_VIEW_UDPLITE = 136 };
+
+const int inet_view_tcp[] = { IPPROTO_TCP, 0 };
+const int inet_view_udp[] = { IPPROTO_UDP, INET_VIEW_UDPLITE, 0 };
 
 static int inet_view_request(int fd, int family, int protocol, struct err *e)
 {
@@ -36,7 +39,7 @@ static int inet_view_request(int fd, int family, int protocol, struct err *e)
 		},
 	};
 
-	return send(fd, &message, sizeof(message), 0) < 0 ? err_sys(e, errno, "asking sock_diag for TCP sockets") : 0;
+	return send(fd, &message, sizeof(message), 0) < 0 ? err_sys(e, errno, "asking sock_diag for sockets") : 0;
 }
 
 static struct sockaddr_storage inet_view_address(int family, const uint32_t address[4], in_port_t port, uint32_t scope)
@@ -58,14 +61,14 @@ static struct sockaddr_storage inet_view_address(int family, const uint32_t addr
 	return a;
 }
 
-static struct inet_view inet_view_parse(const struct nlmsghdr *header)
+static struct inet_view inet_view_parse(const struct nlmsghdr *header, int protocol)
 {
 	const struct inet_diag_msg *message = NLMSG_DATA(header);
 	const struct inet_diag_sockid *id = &message->id;
 	size_t left = NLMSG_PAYLOAD(header, sizeof(*message));
 	struct inet_view view = {
 		.ino = message->idiag_inode,
-		.protocol = IPPROTO_TCP,
+		.protocol = (uint8_t)protocol,
 		.state = message->idiag_state,
 		.unread = message->idiag_rqueue,
 		.unsent = message->idiag_wqueue,
@@ -91,22 +94,26 @@ static int inet_view_add(struct arena *arena, struct inet_view_table *table, str
 }
 
 /* One datagram of the answer. Returns 1 after the last, 0 when more will come. */
-static int inet_view_take(struct arena *arena, struct inet_view_table *table, const void *data, size_t size, struct err *e)
+static int inet_view_take(struct arena *arena, struct inet_view_table *table, int protocol, const void *data, size_t size,
+			  struct err *e)
 {
 	for (const struct nlmsghdr *h = data; NLMSG_OK(h, size); h = NLMSG_NEXT(h, size)) {
 		if (h->nlmsg_type == NLMSG_DONE)
 			return 1;
+		if (h->nlmsg_type == NLMSG_ERROR && protocol != IPPROTO_TCP &&
+		    ((const struct nlmsgerr *)NLMSG_DATA(h))->error == -ENOENT)
+			return 1; /* this kernel cannot tell */
 		if (h->nlmsg_type == NLMSG_ERROR)
-			return err_sys(e, ((const struct nlmsgerr *)NLMSG_DATA(h))->error, "sock_diag of TCP sockets");
+			return err_sys(e, ((const struct nlmsgerr *)NLMSG_DATA(h))->error, "sock_diag of sockets");
 		if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY || h->nlmsg_len < NLMSG_LENGTH(sizeof(struct inet_diag_msg)))
 			continue;
-		if (inet_view_add(arena, table, inet_view_parse(h)) < 0)
+		if (inet_view_add(arena, table, inet_view_parse(h, protocol)) < 0)
 			return err_nomem(e);
 	}
 	return 0;
 }
 
-static int inet_view_ask(struct arena *arena, struct inet_view_table *table, int family, struct err *e)
+static int inet_view_ask(struct arena *arena, struct inet_view_table *table, int family, int protocol, struct err *e)
 {
 	cleanup_close int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 	void *buffer = arena_alloc(arena, INET_VIEW_BUFFER);
@@ -116,13 +123,14 @@ static int inet_view_ask(struct arena *arena, struct inet_view_table *table, int
 		return err_sys(e, errno, "opening sock_diag");
 	if (!buffer)
 		return err_nomem(e);
-	r = inet_view_request(fd, family, IPPROTO_TCP, e);
+	r = inet_view_request(fd, family, protocol, e);
 	while (r == 0) {
 		ssize_t n = recv(fd, buffer, INET_VIEW_BUFFER, 0);
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		r = n < 0 ? err_sys(e, errno, "reading from sock_diag") : inet_view_take(arena, table, buffer, (size_t)n, e);
+		r = n < 0 ? err_sys(e, errno, "reading from sock_diag")
+			  : inet_view_take(arena, table, protocol, buffer, (size_t)n, e);
 	}
 	return r < 0 ? r : 0;
 }
@@ -134,25 +142,28 @@ static int inet_view_option(int fd, int level, int name, void *ret, socklen_t si
 	return getsockopt(fd, level, name, ret, &size) < 0 ? -errno : 0;
 }
 
+int socket_sort_read(int fd, struct socket_sort *ret, struct err *e)
+{
+	if (inet_view_option(fd, SOL_SOCKET, SO_DOMAIN, &ret->domain, sizeof(ret->domain)) < 0 ||
+	    inet_view_option(fd, SOL_SOCKET, SO_TYPE, &ret->type, sizeof(ret->type)) < 0 ||
+	    inet_view_option(fd, SOL_SOCKET, SO_PROTOCOL, &ret->protocol, sizeof(ret->protocol)) < 0)
+		return err_sys(e, errno, "asking what socket it is");
+	return 0;
+}
+
 int inet_view_read(int fd, uint64_t ino, struct inet_view *ret, struct err *e)
 {
 	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
 	socklen_t size = sizeof(ret->local);
 	struct tcp_info info = { 0 };
-	int domain, protocol;
 
-	if (inet_view_option(fd, SOL_SOCKET, SO_DOMAIN, &domain, sizeof(domain)) < 0 ||
-	    inet_view_option(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, sizeof(protocol)) < 0)
-		return err_sys(e, errno, "asking what socket it is");
-	if ((domain != AF_INET && domain != AF_INET6) || protocol != IPPROTO_TCP)
-		return 1;
 	*ret = (struct inet_view){ .ino = (uint32_t)ino, .protocol = IPPROTO_TCP };
 	if (inet_view_option(fd, IPPROTO_TCP, TCP_INFO, &info, sizeof(info)) < 0 || poll(&p, 1, 0) < 0 ||
 	    getsockname(fd, (struct sockaddr *)&ret->local, &size) < 0)
 		return err_sys(e, errno, "asking about a TCP socket");
 	ret->state = info.tcpi_state;
 	ret->ended = p.revents & POLLRDHUP; /* a socket that was never connected is not shut down */
-	ret->remote.ss_family = (sa_family_t)domain;
+	ret->remote.ss_family = ret->local.ss_family;
 	return 0;
 }
 
@@ -205,12 +216,14 @@ static int inet_view_compare_connections(const void *a, const void *b)
 	return r ? r : inet_view_compare_ends(&x->remote, &y->remote);
 }
 
-int inet_view_dump(struct arena *arena, struct inet_view_table *ret, struct err *e)
+int inet_view_dump(struct arena *arena, const int *protocols, struct inet_view_table *ret, struct err *e)
 {
 	struct inet_view_table table = { 0 };
 
-	if (inet_view_ask(arena, &table, AF_INET, e) < 0 || inet_view_ask(arena, &table, AF_INET6, e) < 0)
-		return -1;
+	for (; *protocols; protocols++)
+		if (inet_view_ask(arena, &table, AF_INET, *protocols, e) < 0 ||
+		    inet_view_ask(arena, &table, AF_INET6, *protocols, e) < 0)
+			return -1;
 	table.by_ends = arena_alloc(arena, (table.n + 1) * sizeof(*table.by_ends));
 	if (!table.by_ends)
 		return err_nomem(e);

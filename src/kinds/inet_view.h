@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* TCP sockets as the kernel's sock_diag(7) shows them: in which state, connected to whom. */
+/* Internet sockets as the kernel's sock_diag(7) shows them: in which state, connected to whom. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -10,6 +10,13 @@
 
 struct arena;
 struct err;
+
+/* What a socket is. All zero: unknown. */
+struct socket_sort {
+	int domain, type, protocol; /* AF_*, SOCK_*, of that family */
+};
+
+int socket_sort_read(int fd, struct socket_sort *ret, struct err *e);
 
 /* The kernel's numbers of TCP states. */
 enum inet_view_state {
@@ -43,13 +50,20 @@ struct inet_view_table {
 	size_t n;
 };
 
-/* Every TCP socket of this network namespace that listens or is connected. */
-int inet_view_dump(struct arena *arena, struct inet_view_table *ret, struct err *e);
+/* Protocols to ask for: IPPROTO_*, up to 0. */
+extern const int inet_view_tcp[], inet_view_udp[];
+
+/*
+ * Every socket of this network namespace and these protocols that has a port: of
+ * TCP, those that listen or are connected. Of the others, none where the kernel
+ * cannot tell.
+ */
+int inet_view_dump(struct arena *arena, const int *protocols, struct inet_view_table *ret, struct err *e);
 
 /* Note which object of the tree a socket is. NULL when there is no such socket. */
 const struct inet_view *inet_view_hold(const struct inet_view_table *table, uint64_t ino, uint32_t object);
 
-/* Look at a socket itself. Returns 0; 1 when it is no TCP socket; or negative. */
+/* Look at a TCP socket itself. */
 int inet_view_read(int fd, uint64_t ino, struct inet_view *ret, struct err *e);
 
 /* The other end of a connection, as far as it is in this network namespace; NULL: it is not. */

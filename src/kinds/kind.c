@@ -48,6 +48,21 @@ int kind_refuse(struct collect *c, const struct fd_view *v, const char *id, cons
 	return obstacle_add(c->obstacles, id, task->pid, task->stat.comm, help, "fd %u (%s) %s", v->fd, v->link, why);
 }
 
+int kind_note(struct restore_objects *r, const char *id, const char *help, const char *fmt, ...)
+{
+	const Pb__Object *o = r->image->objects[r->object];
+	const Pb__Task *task = r->image->tasks[o->home_task];
+	char what[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	if (!o->has_home_fd)
+		return obstacle_add(r->notes, id, task->pid, task->comm ? task->comm : "", help, "what is in flight %s", what);
+	return obstacle_add(r->notes, id, task->pid, task->comm ? task->comm : "", help, "fd %u %s", o->home_fd, what);
+}
+
 int kind_steal(const struct fd_view *v, struct err *e)
 {
 	int fd = sys_pidfd_getfd(v->task->pidfd, (int)v->fd);

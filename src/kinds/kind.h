@@ -52,6 +52,7 @@ struct fd_view {
 	const struct unix_view *socket; /* unix socket: itself */
 	const struct unix_view *peer;   /* ... and what it is connected to; NULL: nothing, or it is closed */
 	const struct inet_view *inet;   /* TCP socket that has a port: itself */
+	struct socket_sort sort;        /* socket that is neither a unix nor a TCP one */
 	bool waits;                     /* ... it is connected, and waits to be accepted in the tree */
 	const struct unix_queue *queue; /* ... what it has received, where that was read already */
 	size_t carrier;    /* VIEW_IN_TASK, or: in flight, in the queue of the socket with this index */
@@ -78,6 +79,7 @@ struct collect {
 	struct fd_views views; /* every fd of the tree */
 	struct collect_choice choice;
 	struct inet_view_table inet; /* every TCP socket of the machine, if the tree has any */
+	struct inet_view_table udp;  /* every UDP and UDP-Lite socket; see udp_socket.c */
 	bool look_only;        /* nothing will be saved */
 	struct tcp_lock *tcp_lock;   /* of connections that are kept alive; NULL: none yet */
 	struct kind_kept {     /* fds that must outlive the tree; see kind_keep() */
@@ -133,6 +135,7 @@ struct restore_objects {
 	size_t n_objects;
 	struct place_change *changes; /* see place_make_room() */
 	size_t n_changes;
+	struct obstacle_list *notes; /* see kind_note() */
 	int fd_base;          /* objects live at fds at or above this number */
 	int streams[3];       /* what the saved standard streams are joined to */
 	struct kind_stash {   /* second ends waiting for their object */
@@ -238,6 +241,10 @@ const struct kind *kind_of(const struct fd_view *v);
 /* Report that an fd cannot be saved: "fd 9 (LINK) WHY". */
 int kind_refuse(struct collect *c, const struct fd_view *v, const char *id, const char *help, const char *fmt, ...)
 	__attribute__((format(printf, 5, 6)));
+
+/* Something about the object that is being made is not as it was: told to the user when the tree runs. */
+int kind_note(struct restore_objects *r, const char *id, const char *help, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
 
 /* The fd of another process as one of ours; negative on failure. The caller closes it. */
 int kind_steal(const struct fd_view *v, struct err *e);

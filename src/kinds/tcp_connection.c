@@ -37,9 +37,9 @@
 #include "util/fd.h"
 
 /* It stays where it is: the table of sockets lives as long as the message. */
-static ProtobufCBinaryData tcp_address_bytes(const struct sockaddr_storage *a)
+static ProtobufCBinaryData inet_address_bytes(const struct sockaddr_storage *a)
 {
-	return (ProtobufCBinaryData){ .len = tcp_address_size(a), .data = (uint8_t *)a };
+	return (ProtobufCBinaryData){ .len = inet_address_size(a), .data = (uint8_t *)a };
 }
 
 static bool tcp_connection_match(const struct fd_view *v)
@@ -63,7 +63,7 @@ static bool tcp_has_listener(const struct collect *c, const struct inet_view *en
 	for (size_t i = 0; i < c->views.n_objects; i++) {
 		const struct inet_view *s = views_find_object(&c->views, (uint32_t)i)->inet;
 
-		if (s && s->state == INET_VIEW_LISTEN && tcp_is_at(&s->local, &end->local))
+		if (s && s->state == INET_VIEW_LISTEN && inet_is_at(&s->local, &end->local))
 			return true;
 	}
 	return false;
@@ -83,18 +83,18 @@ static enum tcp_peer tcp_find_peer(const struct collect *c, const struct fd_view
 		return peer->holder ? TCP_PEER_INSIDE : TCP_PEER_OUTSIDE;
 	if (peer && !tcp_has_sent_end(peer->state) && peer->state != INET_VIEW_TIME_WAIT)
 		return tcp_has_listener(c, peer) ? TCP_PEER_WAITS : TCP_PEER_OUTSIDE;
-	if (peer || (tcp_has_received_end(v->inet->state) && tcp_is_local(&v->inet->local, &v->inet->remote)))
+	if (peer || (tcp_has_received_end(v->inet->state) && inet_is_local(&v->inet->local, &v->inet->remote)))
 		return TCP_PEER_CLOSED;
 	return TCP_PEER_OUTSIDE;
 }
 
 static int tcp_refuse(struct collect *c, const struct fd_view *v, const char *help, const char *why)
 {
-	char from[TCP_ADDRESS_TEXT], to[TCP_ADDRESS_TEXT];
+	char from[INET_ADDRESS_TEXT], to[INET_ADDRESS_TEXT];
 
 	return kind_refuse(c, v, "E-FD-TCP", help, "is a TCP connection (%s, from %s to %s) %s",
-			   tcp_state_name(v->inet->state), tcp_address_text(&v->inet->local, from),
-			   tcp_address_text(&v->inet->remote, to), why);
+			   tcp_state_name(v->inet->state), inet_address_text(&v->inet->local, from),
+			   inet_address_text(&v->inet->remote, to), why);
 }
 
 /* ---- dump: each way ---- */
@@ -139,8 +139,8 @@ static int tcp_collect_pair(struct collect *c, const struct fd_view *v, int fd, 
 	pb_set(pb, peer, peer->ino);
 	pb_set(pb, active, active);
 	pb->has_peer_local = pb->has_peer_remote = true;
-	pb->peer_local = tcp_address_bytes(&peer->local);
-	pb->peer_remote = tcp_address_bytes(&peer->remote);
+	pb->peer_local = inet_address_bytes(&peer->local);
+	pb->peer_remote = inet_address_bytes(&peer->remote);
 	return v->inet->ino < peer->ino ? tcp_keep_for_reset(c, fd, e) : 0; /* one end resets the other */
 }
 
@@ -151,7 +151,7 @@ static bool tcp_orphan_is_done(const void *v)
 	const struct inet_view *peer;
 	bool done = false;
 
-	if (inet_view_dump(&arena, &now, &(struct err){ 0 }) == 0) {
+	if (inet_view_dump(&arena, inet_view_tcp, &now, &(struct err){ 0 }) == 0) {
 		peer = inet_view_find_peer(&now, ((const struct fd_view *)v)->inet);
 		done = !peer || peer->state == INET_VIEW_FIN_WAIT2 || peer->state == INET_VIEW_TIME_WAIT;
 	}
@@ -195,10 +195,10 @@ static void tcp_end_silently(int fd, void *data)
 }
 
 /* Every connection that leads outside, unless nothing is to be saved: then none is disturbed. */
-static int tcp_list_outside(struct collect *c, struct tcp_end **ret, size_t *ret_n, struct err *e)
+static int tcp_list_outside(struct collect *c, struct inet_end **ret, size_t *ret_n, struct err *e)
 {
 	const struct inet_view *peer;
-	struct tcp_end *ends = NULL;
+	struct inet_end *ends = NULL;
 	size_t n = 0;
 
 	for (uint32_t i = 0; !c->look_only && i < c->views.n_objects; i++) {
@@ -210,7 +210,7 @@ static int tcp_list_outside(struct collect *c, struct tcp_end **ret, size_t *ret
 		ends = arena_grow(c->arena, ends, n, sizeof(*ends));
 		if (!ends)
 			return err_nomem(e);
-		ends[n++] = (struct tcp_end){ v->inet->local, v->inet->remote };
+		ends[n++] = (struct inet_end){ v->inet->local, v->inet->remote };
 	}
 	*ret = ends;
 	*ret_n = n;
@@ -221,7 +221,7 @@ static int tcp_list_outside(struct collect *c, struct tcp_end **ret, size_t *ret
 static int tcp_begin_lock(struct collect *c, struct err *e)
 {
 	struct tcp_lock *lock = arena_new(c->arena, struct tcp_lock);
-	struct tcp_end *ends = NULL;
+	struct inet_end *ends = NULL;
 	size_t n = 0;
 
 	if (!lock)
@@ -358,10 +358,10 @@ static int tcp_connection_collect(struct collect *c, const struct fd_view *v, Pr
 	pb->flags = v->info.flags & ~O_CLOEXEC;
 	pb->state = s->state;
 	pb_set(pb, shutdown, s->shutdown);
-	pb->local = tcp_address_bytes(&s->local);
-	pb->remote = tcp_address_bytes(&s->remote);
+	pb->local = inet_address_bytes(&s->local);
+	pb->remote = inet_address_bytes(&s->remote);
 	if (tcp_check(c, v, fd, e) < 0 || tcp_collect_way(c, v, fd, pb, e) < 0 ||
-	    tcp_options_collect(c->arena, fd, s->local.ss_family, tcp_connection_options(pb), e) < 0)
+	    tcp_options_collect(c->arena, fd, s->local.ss_family, socket_options_of(pb), e) < 0)
 		return -1;
 	return c->obstacles->n > before ? 0 : tcp_collect_queue(c, fd, pb, e);
 }
@@ -374,15 +374,15 @@ static void tcp_connection_describe(const ProtobufCMessage *m, char *buf, size_t
 		"?", "other end in the tree", "other end closed", "connecting", "reset at restore", "kept alive",
 	};
 	const Pb__TcpConnection *pb = (const Pb__TcpConnection *)m;
-	char from[TCP_ADDRESS_TEXT], to[TCP_ADDRESS_TEXT];
-	struct tcp_end own;
+	char from[INET_ADDRESS_TEXT], to[INET_ADDRESS_TEXT];
+	struct inet_end own;
 
 	if ((unsigned)pb->way >= sizeof(ways) / sizeof(*ways) || tcp_read_end(pb, &own, &ERR_INIT) < 0) {
 		snprintf(buf, size, "?");
 		return;
 	}
 	snprintf(buf, size, "%s, %s to %s, %s, %zu bytes queued", tcp_state_name(pb->state),
-		 tcp_address_text(&own.local, from), tcp_address_text(&own.remote, to), ways[pb->way], pb->queue.len);
+		 inet_address_text(&own.local, from), inet_address_text(&own.remote, to), ways[pb->way], pb->queue.len);
 }
 
 const struct kind kind_tcp_connection = {

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "kinds/kind.h"
-#include "kinds/tcp_address.h"
+#include "kinds/inet_address.h"
 #include "kinds/tcp_options.h"
 
 enum { TCP_CONNECTION_TAG = 17 };
@@ -20,11 +20,9 @@ const char *tcp_state_name(uint32_t state);
 bool tcp_has_received_end(uint32_t state);
 bool tcp_has_sent_end(uint32_t state);
 
-struct tcp_options tcp_connection_options(const Pb__TcpConnection *pb);
-
 /* Addresses as the image has them, checked. Return 0 or negative. */
 int tcp_read_address(const ProtobufCBinaryData *saved, struct sockaddr_storage *ret, struct err *e);
-int tcp_read_end(const Pb__TcpConnection *pb, struct tcp_end *ret, struct err *e);
+int tcp_read_end(const Pb__TcpConnection *pb, struct inet_end *ret, struct err *e);
 
 /* Another fd of a socket, at or above `base`. */
 int tcp_duplicate(int fd, int base, struct err *e);

@@ -8,9 +8,9 @@
 
 #include <stdint.h>
 
-#include "kinds/tcp_address.h"
+#include "kinds/inet_address.h"
 
 struct err;
 
 /* Deliver one, as if the other side had sent it, and wait until it has arrived. */
-int tcp_fin_deliver(int fd, const struct tcp_end *end, uint32_t sequence, uint32_t acknowledged, struct err *e);
+int tcp_fin_deliver(int fd, const struct inet_end *end, uint32_t sequence, uint32_t acknowledged, struct err *e);

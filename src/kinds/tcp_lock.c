@@ -221,7 +221,7 @@ static void lock_put_drop(struct batch *b)
 /* As they stand in the header of a packet. */
 static void lock_put_address(struct batch *b, const struct sockaddr_storage *a, bool six, bool destination)
 {
-	const struct in6_addr address = tcp_mapped(a);
+	const struct in6_addr address = inet_mapped(a);
 	uint32_t size = six ? 16 : 4;
 
 	lock_put_payload(b, NFT_PAYLOAD_NETWORK_HEADER, (six ? 8 : 12) + (destination ? size : 0), size);
@@ -231,9 +231,9 @@ static void lock_put_address(struct batch *b, const struct sockaddr_storage *a, 
 static void lock_put_rule(struct batch *b, const char *table, const char *chain, const struct sockaddr_storage *from,
 			  const struct sockaddr_storage *to)
 {
-	const uint16_t ports[2] = { htons((uint16_t)tcp_port(from)), htons((uint16_t)tcp_port(to)) };
+	const uint16_t ports[2] = { htons((uint16_t)inet_port(from)), htons((uint16_t)inet_port(to)) };
 	const uint32_t mark = TCP_LOCK_MARK;
-	const struct in6_addr address = tcp_mapped(from);
+	const struct in6_addr address = inet_mapped(from);
 	bool six = !IN6_IS_ADDR_V4MAPPED(&address);
 	struct nlattr *nest;
 
@@ -255,7 +255,7 @@ static void lock_put_rule(struct batch *b, const char *table, const char *chain,
 	batch_end_nest(b, nest);
 }
 
-static int lock_put_ends(int fd, const char *table, const struct tcp_end *ends, size_t n)
+static int lock_put_ends(int fd, const char *table, const struct inet_end *ends, size_t n)
 {
 	struct batch b;
 
@@ -267,7 +267,7 @@ static int lock_put_ends(int fd, const char *table, const struct tcp_end *ends, 
 	return batch_send(&b, fd);
 }
 
-static int lock_make(int fd, const char *table, uint32_t flags, const struct tcp_end *ends, size_t n)
+static int lock_make(int fd, const char *table, uint32_t flags, const struct inet_end *ends, size_t n)
 {
 	int r = lock_make_table(fd, table, flags);
 
@@ -285,7 +285,7 @@ static int lock_connect(struct err *e)
 	return fd < 0 ? err_sys(e, errno, "opening nf_tables") : fd;
 }
 
-int tcp_lock_begin(struct tcp_lock *lock, struct arena *arena, const struct tcp_end *ends, size_t n, struct err *e)
+int tcp_lock_begin(struct tcp_lock *lock, struct arena *arena, const struct inet_end *ends, size_t n, struct err *e)
 {
 	cleanup_close int fd = lock_connect(e);
 	const char *owned;

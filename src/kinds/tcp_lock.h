@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kinds/tcp_address.h"
+#include "kinds/inet_address.h"
 
 struct arena;
 struct err;
@@ -18,12 +18,12 @@ struct err;
 struct tcp_lock {
 	int fd;           /* the netlink socket that owns the table: when it is closed, the kernel opens the lock */
 	const char *name; /* of the table that tcp_lock_persist() makes */
-	const struct tcp_end *ends;
+	const struct inet_end *ends;
 	size_t n;
 };
 
 /* Lock these connections; `ends` must live as long. Whatever becomes of torpor, the lock opens when the fd is closed. */
-int tcp_lock_begin(struct tcp_lock *lock, struct arena *arena, const struct tcp_end *ends, size_t n, struct err *e);
+int tcp_lock_begin(struct tcp_lock *lock, struct arena *arena, const struct inet_end *ends, size_t n, struct err *e);
 
 /* Let a second lock of all these connections outlive torpor. */
 int tcp_lock_persist(const struct tcp_lock *lock, struct err *e);

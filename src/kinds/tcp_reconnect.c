@@ -57,7 +57,7 @@ static int tcp_set_int(int fd, int level, int name, int value)
 
 static int tcp_bind(int fd, const struct sockaddr_storage *a)
 {
-	return bind(fd, (const struct sockaddr *)a, tcp_address_size(a)) < 0 ? -errno : 0;
+	return bind(fd, (const struct sockaddr *)a, inet_address_size(a)) < 0 ? -errno : 0;
 }
 
 /* Someone who is listening, and whom nobody but us knows. */
@@ -74,7 +74,7 @@ static int tcp_listen(const struct sockaddr_storage *a, struct err *e)
 		r = listen(fd, 1) < 0 ? -errno : 0;
 	if (r == 0)
 		return fd_take(&fd);
-	return tcp_address_fail("making a TCP connection again: listening at", a, r, e);
+	return inet_address_fail("making a TCP connection again: listening at", a, r, e);
 }
 
 /* ---- the port it comes from ---- */
@@ -87,12 +87,12 @@ static int tcp_listen(const struct sockaddr_storage *a, struct err *e)
 static int tcp_prefer_port(int fd, const struct sockaddr_storage *source)
 {
 	struct sockaddr_storage any = *source;
-	unsigned port = tcp_port(source);
+	unsigned port = inet_port(source);
 	int r = tcp_set_int(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE, (int)(port | port << 16));
 
 	if (r == 0)
 		r = tcp_set_int(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
-	tcp_set_port(&any, 0);
+	inet_set_port(&any, 0);
 	if (r == 0)
 		r = tcp_bind(fd, &any);
 	return r;
@@ -100,7 +100,7 @@ static int tcp_prefer_port(int fd, const struct sockaddr_storage *source)
 
 static int tcp_connect(int fd, const struct sockaddr_storage *target)
 {
-	if (connect(fd, (const struct sockaddr *)target, tcp_address_size(target)) < 0 && errno != EINPROGRESS)
+	if (connect(fd, (const struct sockaddr *)target, inet_address_size(target)) < 0 && errno != EINPROGRESS)
 		return -errno;
 	return 0;
 }
@@ -110,7 +110,7 @@ static bool tcp_has_port(int fd, const struct sockaddr_storage *wanted)
 	struct sockaddr_storage own = { 0 };
 	socklen_t size = sizeof(own);
 
-	return getsockname(fd, (struct sockaddr *)&own, &size) == 0 && tcp_port(&own) == tcp_port(wanted);
+	return getsockname(fd, (struct sockaddr *)&own, &size) == 0 && inet_port(&own) == inet_port(wanted);
 }
 
 static void tcp_forget_preference(int fd)
@@ -158,7 +158,7 @@ static int tcp_connect_from(const struct sockaddr_storage *source, const struct 
 	int fd;
 
 	for (;;) {
-		fd = tcp_port(source) ? tcp_connect_preferring(source, target) : -EINVAL;
+		fd = inet_port(source) ? tcp_connect_preferring(source, target) : -EINVAL;
 		if (fd < 0) /* or the kernel does not know how to prefer */
 			fd = tcp_connect_bound(source, target);
 		if (!tcp_is_taken(fd) || clock_now_ns(CLOCK_MONOTONIC) > until)
@@ -167,12 +167,12 @@ static int tcp_connect_from(const struct sockaddr_storage *source, const struct 
 	}
 	if (fd >= 0)
 		return fd;
-	return tcp_address_fail("making a TCP connection again: connecting from", source, fd, e);
+	return inet_address_fail("making a TCP connection again: connecting from", source, fd, e);
 }
 
-int tcp_connect_again(int fd, const struct tcp_end *end, struct err *e)
+int tcp_connect_again(int fd, const struct inet_end *end, struct err *e)
 {
-	char text[TCP_ADDRESS_TEXT];
+	char text[INET_ADDRESS_TEXT];
 	int r = tcp_prefer_port(fd, &end->local);
 
 	if (r == 0)
@@ -180,7 +180,7 @@ int tcp_connect_again(int fd, const struct tcp_end *end, struct err *e)
 	tcp_forget_preference(fd);
 	if (tcp_is_taken(r))
 		r = tcp_connect(fd, &end->remote);
-	return r < 0 ? err_sys(e, r, "connecting to %s again", tcp_address_text(&end->remote, text)) : 0;
+	return r < 0 ? err_sys(e, r, "connecting to %s again", inet_address_text(&end->remote, text)) : 0;
 }
 
 /* ---- both ends ---- */
@@ -203,7 +203,7 @@ static int tcp_accept(int listener, int active, struct err *e)
 		fd = accept4(listener, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
 			return err_sys(e, errno, "accepting a connection");
-		if (fd >= 0 && tcp_same_address(&peer, &own))
+		if (fd >= 0 && inet_same_address(&peer, &own))
 			return fd;
 		if (fd >= 0)
 			close(fd);
@@ -221,7 +221,7 @@ int tcp_reconnect(const struct tcp_route *route, struct tcp_pair *ret, struct er
 		return -1;
 	if (getsockname(listener, (struct sockaddr *)&bound, &size) < 0)
 		return err_sys(e, errno, "getsockname");
-	tcp_set_port(&target, tcp_port(&bound));
+	inet_set_port(&target, inet_port(&bound));
 	active = tcp_connect_from(&route->active.local, &target, !route->impatient, e);
 	if (active < 0)
 		return -1;

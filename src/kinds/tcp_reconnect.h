@@ -10,13 +10,13 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
-#include "kinds/tcp_address.h"
+#include "kinds/inet_address.h"
 
 struct err;
 
 struct tcp_route {
-	struct tcp_end active;  /* calls connect(2) */
-	struct tcp_end passive; /* is accepted */
+	struct inet_end active;  /* calls connect(2) */
+	struct inet_end passive; /* is accepted */
 	bool impatient;         /* do not wait for a port that will soon be free */
 };
 
@@ -36,7 +36,7 @@ int tcp_reconnect(const struct tcp_route *route, struct tcp_pair *ret, struct er
  * Begin to connect a new, unbound socket that does not block; from another port
  * if its own cannot be had. Returns 0 or negative.
  */
-int tcp_connect_again(int fd, const struct tcp_end *end, struct err *e);
+int tcp_connect_again(int fd, const struct inet_end *end, struct err *e);
 
 /*
  * Put `size` bytes into a connection, at `from`; what the other end has no room

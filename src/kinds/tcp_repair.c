@@ -204,10 +204,10 @@ static int repair_set_sequence(int fd, int queue, uint32_t sequence)
 	return r < 0 ? r : repair_set(fd, TCP_QUEUE_SEQ, (int)sequence);
 }
 
-static int repair_connect(int fd, const struct tcp_end *end)
+static int repair_connect(int fd, const struct inet_end *end)
 {
-	if (bind(fd, (const struct sockaddr *)&end->local, tcp_address_size(&end->local)) < 0 ||
-	    connect(fd, (const struct sockaddr *)&end->remote, tcp_address_size(&end->remote)) < 0)
+	if (bind(fd, (const struct sockaddr *)&end->local, inet_address_size(&end->local)) < 0 ||
+	    connect(fd, (const struct sockaddr *)&end->remote, inet_address_size(&end->remote)) < 0)
 		return -errno;
 	return 0;
 }
@@ -297,7 +297,7 @@ static int repair_deliver_end(int fd, const struct tcp_repaired *c, const Pb__Tc
 int tcp_repair_restore(const struct tcp_repaired *c, const Pb__TcpRepair *pb, struct err *e)
 {
 	cleanup_close int fd = socket(c->end.local.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
-	char from[TCP_ADDRESS_TEXT], to[TCP_ADDRESS_TEXT];
+	char from[INET_ADDRESS_TEXT], to[INET_ADDRESS_TEXT];
 	int r;
 
 	if (fd < 0)
@@ -311,8 +311,8 @@ int tcp_repair_restore(const struct tcp_repaired *c, const Pb__TcpRepair *pb, st
 		r = repair_set_window(fd, pb);
 	if (r == 0)
 		return fd_take(&fd);
-	err_sys(e, r, "making the TCP connection from %s to %s again (TCP_REPAIR)", tcp_address_text(&c->end.local, from),
-		tcp_address_text(&c->end.remote, to));
+	err_sys(e, r, "making the TCP connection from %s to %s again (TCP_REPAIR)", inet_address_text(&c->end.local, from),
+		inet_address_text(&c->end.remote, to));
 	if (r != -EPERM)
 		return -1;
 	err_id(e, "E-TCP-PRIVILEGE");

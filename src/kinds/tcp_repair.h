@@ -9,7 +9,7 @@
 #include <stdbool.h>
 
 #include "image/pb.h"
-#include "kinds/tcp_address.h"
+#include "kinds/inet_address.h"
 
 struct err;
 
@@ -28,7 +28,7 @@ void tcp_repair_part(int fd);
 
 /* Whose connection, and what it had received and not read. */
 struct tcp_repaired {
-	struct tcp_end end;
+	struct inet_end end;
 	const void *received;
 	size_t n_received;
 	bool end_received;

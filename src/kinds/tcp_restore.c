@@ -53,11 +53,6 @@ bool tcp_has_sent_end(uint32_t state)
 	       state == INET_VIEW_LAST_ACK || state == INET_VIEW_CLOSING;
 }
 
-struct tcp_options tcp_connection_options(const Pb__TcpConnection *pb)
-{
-	return (struct tcp_options){ (Pb__SocketOption ***)&pb->options, (size_t *)&pb->n_options };
-}
-
 int tcp_duplicate(int fd, int base, struct err *e)
 {
 	int copy = fcntl(fd, F_DUPFD_CLOEXEC, base);
@@ -70,12 +65,12 @@ int tcp_duplicate(int fd, int base, struct err *e)
 
 int tcp_read_address(const ProtobufCBinaryData *saved, struct sockaddr_storage *ret, struct err *e)
 {
-	if (tcp_address_parse(saved->data, saved->len, ret) < 0)
+	if (inet_address_parse(saved->data, saved->len, ret) < 0)
 		return err_set(e, ERR_IMAGE, 0, "a TCP connection has an address of an unknown kind");
 	return 0;
 }
 
-int tcp_read_end(const Pb__TcpConnection *pb, struct tcp_end *ret, struct err *e)
+int tcp_read_end(const Pb__TcpConnection *pb, struct inet_end *ret, struct err *e)
 {
 	if (!tcp_state_is_known(pb->state))
 		return err_set(e, ERR_IMAGE, 0, "a TCP connection in the unknown state %u", pb->state);
@@ -134,14 +129,14 @@ static int tcp_make_end(struct sockaddr_storage local, const struct sockaddr_sto
 	struct sockaddr_storage any = local;
 	int fd;
 
-	tcp_set_port(&any, 0);
+	inet_set_port(&any, 0);
 	fd = tcp_accept_at(&local, remote ? remote : &any, ret_other, e);
 	if (fd < 0)
 		fd = tcp_connect_at(&local, &any, ret_other, e);
 	if (fd < 0)
 		fd = tcp_accept_at(&any, &any, ret_other, e);
 	if (fd < 0) {
-		tcp_set_loopback(&any);
+		inet_set_loopback(&any);
 		fd = tcp_accept_at(&any, &any, ret_other, e);
 	}
 	if (fd >= 0)
@@ -149,7 +144,7 @@ static int tcp_make_end(struct sockaddr_storage local, const struct sockaddr_sto
 	return fd;
 }
 
-static int tcp_make_orphan(const struct tcp_end *own, const Pb__TcpConnection *pb, struct err *e)
+static int tcp_make_orphan(const struct inet_end *own, const Pb__TcpConnection *pb, struct err *e)
 {
 	cleanup_close int other = -1, fd = tcp_make_end(own->local, &own->remote, &other, e);
 	const struct linger orderly = { 0 };
@@ -162,7 +157,7 @@ static int tcp_make_orphan(const struct tcp_end *own, const Pb__TcpConnection *p
 }
 
 /* The other end resets the connection when it is closed; unless both have ended it already. */
-static int tcp_make_reset(const struct tcp_end *own, const Pb__TcpConnection *pb, struct err *e)
+static int tcp_make_reset(const struct inet_end *own, const Pb__TcpConnection *pb, struct err *e)
 {
 	cleanup_close int other = -1, fd = tcp_make_end(own->local, NULL, &other, e);
 
@@ -178,9 +173,9 @@ static int tcp_make_reset(const struct tcp_end *own, const Pb__TcpConnection *pb
 
 /* ---- a pair ---- */
 
-static int tcp_pair_route(const Pb__TcpConnection *pb, const struct tcp_end *own, struct tcp_route *ret, struct err *e)
+static int tcp_pair_route(const Pb__TcpConnection *pb, const struct inet_end *own, struct tcp_route *ret, struct err *e)
 {
-	struct tcp_end peer;
+	struct inet_end peer;
 
 	if (!pb->has_peer_local || !pb->has_peer_remote)
 		return err_set(e, ERR_IMAGE, 0, "a TCP connection lacks the addresses of its other end");
@@ -218,7 +213,7 @@ static int tcp_make_pair(struct restore_objects *r, const Pb__TcpConnection *pb,
 	return fd_take(&mine);
 }
 
-static int tcp_restore_pair(struct restore_objects *r, const Pb__TcpConnection *pb, const struct tcp_end *own,
+static int tcp_restore_pair(struct restore_objects *r, const Pb__TcpConnection *pb, const struct inet_end *own,
 			    struct err *e)
 {
 	cleanup_close int fd = kind_stash_take(r, TCP_END, pb->inode), first = kind_stash_take(r, TCP_FIRST, pb->inode);
@@ -233,7 +228,7 @@ static int tcp_restore_pair(struct restore_objects *r, const Pb__TcpConnection *
 
 /* ---- every way ---- */
 
-static int tcp_restore_repair(const struct tcp_end *own, const Pb__TcpConnection *pb, struct err *e)
+static int tcp_restore_repair(const struct inet_end *own, const Pb__TcpConnection *pb, struct err *e)
 {
 	const struct tcp_repaired c = {
 		.end = *own,
@@ -249,7 +244,7 @@ static int tcp_restore_repair(const struct tcp_end *own, const Pb__TcpConnection
 
 static int tcp_restore_way(struct restore_objects *r, const Pb__TcpConnection *pb, struct err *e)
 {
-	struct tcp_end own;
+	struct inet_end own;
 
 	if (tcp_read_end(pb, &own, e) < 0)
 		return -1;
@@ -302,7 +297,7 @@ void tcp_connection_release(struct restore_objects *r, const ProtobufCMessage *m
 int tcp_connection_last(struct restore_objects *r, int fd, const ProtobufCMessage *m, struct err *e)
 {
 	const Pb__TcpConnection *pb = (const Pb__TcpConnection *)m;
-	struct tcp_end own;
+	struct inet_end own;
 
 	if (tcp_read_end(pb, &own, e) < 0)
 		return -1;
@@ -310,7 +305,7 @@ int tcp_connection_last(struct restore_objects *r, int fd, const ProtobufCMessag
 		return -1;
 	if ((pb->way == PB__TCP_WAY__TCP_PAIR || pb->way == PB__TCP_WAY__TCP_ORPHAN) && tcp_shut(fd, pb, e) < 0)
 		return -1;
-	if (tcp_options_restore(fd, tcp_connection_options(pb), e) < 0 || kind_set_status_flags(fd, pb->flags, e) < 0)
+	if (socket_options_restore(fd, socket_options_of(pb), e) < 0 || kind_set_status_flags(fd, pb->flags, e) < 0)
 		return -1;
 	return pb->way == PB__TCP_WAY__TCP_REPAIR ? tcp_keep_in_repair(r, fd, pb, e) : 0;
 }

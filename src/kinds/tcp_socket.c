@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 
 #include "kinds/kind.h"
-#include "kinds/tcp_address.h"
+#include "kinds/inet_address.h"
 #include "kinds/tcp_options.h"
 #include "util/fd.h"
 
@@ -26,12 +26,6 @@ static bool tcp_socket_match(const struct fd_view *v)
 {
 	return v->inet && v->inet->protocol == IPPROTO_TCP && !(v->info.flags & O_PATH) &&
 	       (v->inet->state == INET_VIEW_LISTEN || (v->inet->state == INET_VIEW_CLOSE && !v->inet->ended));
-}
-
-/* For both directions: only a dump changes the message. */
-static struct tcp_options tcp_socket_options(const Pb__TcpSocket *pb)
-{
-	return (struct tcp_options){ (Pb__SocketOption ***)&pb->options, (size_t *)&pb->n_options };
 }
 
 /* ---- dump ---- */
@@ -50,13 +44,13 @@ static int tcp_socket_collect(struct collect *c, const struct fd_view *v, Protob
 		return kind_refuse(c, v, "E-FD-TCP", "let the program close it, then try again", "is a TCP socket %s", why);
 	pb->flags = v->info.flags & ~O_CLOEXEC;
 	pb->family = s->local.ss_family;
-	if (tcp_is_bound(&s->local) && !pb_set_bytes(c->arena, pb, local, &s->local, tcp_address_size(&s->local)))
+	if (inet_is_bound(&s->local) && !pb_set_bytes(c->arena, pb, local, &s->local, inet_address_size(&s->local)))
 		return err_nomem(e);
 	if (s->state == INET_VIEW_LISTEN) {
 		pb_set(pb, listening, true);
 		pb_set(pb, backlog, s->unsent);
 	}
-	return tcp_options_collect(c->arena, fd, s->local.ss_family, tcp_socket_options(pb), e);
+	return tcp_options_collect(c->arena, fd, s->local.ss_family, socket_options_of(pb), e);
 }
 
 /* ---- restore ---- */
@@ -67,11 +61,9 @@ static int tcp_socket_bind(int fd, const Pb__TcpSocket *pb, struct err *e)
 
 	if (!pb->has_local)
 		return 0;
-	if (tcp_address_parse(pb->local.data, pb->local.len, &a) < 0 || a.ss_family != pb->family)
+	if (inet_address_parse(pb->local.data, pb->local.len, &a) < 0 || a.ss_family != pb->family)
 		return err_set(e, ERR_IMAGE, 0, "a TCP socket has an address of an unknown kind");
-	if (bind(fd, (struct sockaddr *)&a, tcp_address_size(&a)) == 0)
-		return 0;
-	return tcp_address_fail("binding a TCP socket to", &a, errno, e);
+	return inet_address_bind(fd, &a, "binding a TCP socket to", e);
 }
 
 /* With SO_REUSEADDR for the moment: connections of the same address are to come, and may have been there before. */
@@ -85,9 +77,11 @@ static int tcp_socket_restore(struct restore_objects *r, const ProtobufCMessage 
 	fd = socket((int)pb->family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
 	if (fd < 0)
 		return err_sys(e, errno, "socket");
+	if (socket_options_prepare(fd, socket_options_of(pb), e) < 0)
+		return -1;
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int)) < 0)
 		return err_sys(e, errno, "SO_REUSEADDR");
-	if (tcp_options_prepare(fd, tcp_socket_options(pb), e) < 0 || tcp_socket_bind(fd, pb, e) < 0 ||
+	if (tcp_socket_bind(fd, pb, e) < 0 ||
 	    kind_set_status_flags(fd, pb->flags, e) < 0)
 		return -1;
 	return kind_raise_fd(fd_take(&fd), r->fd_base, e);
@@ -100,24 +94,24 @@ static int tcp_socket_last(struct restore_objects *r, int fd, const ProtobufCMes
 
 	(void)r;
 	if (pb->listening && listen(fd, (int)pb->backlog) < 0) {
-		tcp_address_parse(pb->local.data, pb->local.len, &a);
-		return tcp_address_fail("listening at", &a, errno, e);
+		inet_address_parse(pb->local.data, pb->local.len, &a);
+		return inet_address_fail("listening at", &a, errno, e);
 	}
-	return tcp_options_restore(fd, tcp_socket_options(pb), e);
+	return socket_options_restore(fd, socket_options_of(pb), e);
 }
 
 static void tcp_socket_describe(const ProtobufCMessage *m, char *buf, size_t size)
 {
 	const Pb__TcpSocket *pb = (const Pb__TcpSocket *)m;
-	char text[TCP_ADDRESS_TEXT];
+	char text[INET_ADDRESS_TEXT];
 	struct sockaddr_storage a;
 
 	if (!pb->has_local)
 		snprintf(buf, size, "not bound");
-	else if (tcp_address_parse(pb->local.data, pb->local.len, &a) < 0)
+	else if (inet_address_parse(pb->local.data, pb->local.len, &a) < 0)
 		snprintf(buf, size, "?");
 	else
-		snprintf(buf, size, "%s at %s", pb->listening ? "listening" : "bound", tcp_address_text(&a, text));
+		snprintf(buf, size, "%s at %s", pb->listening ? "listening" : "bound", inet_address_text(&a, text));
 }
 
 const struct kind kind_tcp_socket = {

@@ -26,9 +26,9 @@
 #include <unistd.h>
 
 #include "kinds/kind.h"
+#include "kinds/socket_options.h"
 #include "kinds/stand_in.h"
 #include "kinds/unix_name.h"
-#include "kinds/unix_options.h"
 #include "util/fd.h"
 
 enum { UNIX_SHUT_RECEIVE = 1, UNIX_SHUT_SEND = 2, UNIX_MESSAGE_FDS = 253, UNIX_NOBODY = UINT32_MAX };
@@ -802,7 +802,7 @@ static int unix_end(struct unix_work *w, struct err *e)
 	for (size_t i = 0; i < w->n_real; i++) {
 		const struct unix_item *item = &w->v[i];
 
-		if (unix_shut(item, e) < 0 || unix_options_restore(item->fd, item->pb, e) < 0 ||
+		if (unix_shut(item, e) < 0 || socket_options_restore(item->fd, socket_options_of(item->pb), e) < 0 ||
 		    kind_set_status_flags(item->fd, item->pb->flags, e) < 0)
 			return -1;
 	}

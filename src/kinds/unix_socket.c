@@ -20,8 +20,8 @@
 
 #include "kinds/kind.h"
 #include "kinds/peer.h"
+#include "kinds/socket_options.h"
 #include "kinds/unix_name.h"
-#include "kinds/unix_options.h"
 #include "kinds/unix_queue.h"
 #include "kinds/unix_restore.h"
 #include "util/fd.h"
@@ -198,6 +198,13 @@ static int unix_socket_collect_name(struct collect *c, const struct fd_view *v, 
 	return unix_name_find_file(c, v, &pb->file, e);
 }
 
+static int unix_socket_collect_options(struct collect *c, int fd, Pb__UnixSocket *pb, struct err *e)
+{
+	cleanup_close int new = socket(AF_UNIX, (int)pb->type | SOCK_CLOEXEC, 0);
+
+	return socket_options_collect(c->arena, fd, new, socket_options_of(pb), e);
+}
+
 static int unix_socket_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
 {
 	Pb__UnixSocket *pb = (Pb__UnixSocket *)m;
@@ -210,7 +217,7 @@ static int unix_socket_collect(struct collect *c, const struct fd_view *v, Proto
 	pb->flags = v->info.flags & ~O_CLOEXEC;
 	pb_set(pb, shutdown, v->socket->shutdown);
 	if (unix_socket_collect_name(c, v, pb, e) < 0 || unix_socket_collect_peer(c, v, fd, pb, e) < 0 ||
-	    unix_options_collect(c, fd, pb, e) < 0)
+	    unix_socket_collect_options(c, fd, pb, e) < 0)
 		return -1;
 	if (v->socket->state == UNIX_VIEW_LISTEN)
 		return unix_socket_collect_listening(c, v, pb, e);

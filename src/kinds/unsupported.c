@@ -2,8 +2,6 @@
 
 /* Everything that no other kind takes: say what it is, and what would help. */
 
-#include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -12,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "kinds/inet_address.h"
 #include "kinds/kind.h"
 #include "kinds/peer.h"
 #include "util/fd.h"
@@ -65,80 +64,90 @@ static const struct unsupported_link *unsupported_find_link(const char *link)
 
 enum { UNSUPPORTED_MPTCP = 262 }; /* IPPROTO_MPTCP, which not every libc knows */
 
-static void unsupported_print_address(const struct sockaddr_storage *a, socklen_t size, char *buf, size_t room)
-{
-	const struct sockaddr_in *v4 = (const void *)a;
-	const struct sockaddr_in6 *v6 = (const void *)a;
-	char host[INET6_ADDRSTRLEN];
+/* Families and, of the internet, protocols: what a program would call them. */
+static const struct unsupported_name {
+	int number;
+	const char *name;
+} unsupported_families[] = {
+	{ AF_AX25, "AX.25 (amateur radio)" },
+	{ AF_X25, "X.25" },
+	{ AF_KEY, "IPsec keys (AF_KEY)" },
+	{ AF_PPPOX, "PPP (AF_PPPOX)" },
+	{ AF_LLC, "LLC" },
+	{ AF_CAN, "CAN buses (AF_CAN)" },
+	{ AF_TIPC, "TIPC" },
+	{ AF_BLUETOOTH, "Bluetooth" },
+	{ AF_RXRPC, "RxRPC" },
+	{ AF_PHONET, "Phonet" },
+	{ AF_IEEE802154, "IEEE 802.15.4" },
+	{ AF_ALG, "the kernel's cryptography (AF_ALG)" },
+	{ AF_NFC, "NFC" },
+	{ AF_VSOCK, "virtual machines and their host (AF_VSOCK)" },
+	{ AF_KCM, "the kernel's connection multiplexor (AF_KCM)" },
+	{ AF_QIPCRTR, "Qualcomm's IPC router (AF_QIPCRTR)" },
+	{ AF_SMC, "SMC" },
+	{ AF_XDP, "packets past the kernel (AF_XDP)" },
+}, unsupported_protocols[] = {
+	{ IPPROTO_SCTP, "SCTP" },
+	{ IPPROTO_DCCP, "DCCP" },
+	{ 115, "L2TP" },
+	{ 256, "SMC" }, /* IPPROTO_SMC */
+};
 
-	snprintf(buf, room, "no address");
-	if (a->ss_family == AF_INET && size >= sizeof(*v4)) {
-		inet_ntop(AF_INET, &v4->sin_addr, host, sizeof(host));
-		snprintf(buf, room, "%s:%u", host, ntohs(v4->sin_port));
-	} else if (a->ss_family == AF_INET6 && size >= sizeof(*v6)) {
-		inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof(host));
-		snprintf(buf, room, "[%s]:%u", host, ntohs(v6->sin6_port));
-	}
+static const char *unsupported_find_name(const struct unsupported_name *names, size_t n, int number)
+{
+	for (size_t i = 0; i < n; i++)
+		if (names[i].number == number)
+			return names[i].name;
+	return NULL;
 }
 
-/* "from ADDRESS to ADDRESS", as far as it has any. */
+#define unsupported_name(names, number) unsupported_find_name(names, sizeof(names) / sizeof(*(names)), number)
+
+/* "at ADDRESS, to ADDRESS", as far as it has any. */
 static void unsupported_addresses(int fd, char *buf, size_t room)
 {
 	struct sockaddr_storage local = { 0 }, remote = { 0 };
 	socklen_t n_local = sizeof(local), n_remote = sizeof(remote);
-	char from[160], to[160];
+	char from[INET_ADDRESS_TEXT], to[INET_ADDRESS_TEXT];
 
 	buf[0] = '\0';
 	if (getsockname(fd, (struct sockaddr *)&local, &n_local) < 0)
 		return;
-	unsupported_print_address(&local, n_local, from, sizeof(from));
-	snprintf(buf, room, ", %s", from);
 	if (getpeername(fd, (struct sockaddr *)&remote, &n_remote) < 0)
-		return;
-	unsupported_print_address(&remote, n_remote, to, sizeof(to));
-	snprintf(buf, room, ", from %s to %s", from, to);
+		snprintf(buf, room, ", at %s", inet_address_text(&local, from));
+	else
+		snprintf(buf, room, ", from %s to %s", inet_address_text(&local, from), inet_address_text(&remote, to));
 }
 
-static int unsupported_option(int fd, int name)
+static int unsupported_inet(struct collect *c, const struct fd_view *v, struct err *e)
 {
-	int value = -1;
-	socklen_t size = sizeof(value);
+	const char *name = unsupported_name(unsupported_protocols, v->sort.protocol);
+	cleanup_close int fd = kind_steal(v, e);
+	char addresses[2 * INET_ADDRESS_TEXT + 16];
 
-	return getsockopt(fd, SOL_SOCKET, name, &value, &size) < 0 ? -1 : value;
-}
-
-static int unsupported_inet(struct collect *c, const struct fd_view *v, int fd, const char *addresses)
-{
-	int protocol = unsupported_option(fd, SO_PROTOCOL), type = unsupported_option(fd, SO_TYPE);
-
-	if (protocol == UNSUPPORTED_MPTCP)
+	if (fd < 0)
+		return fd;
+	unsupported_addresses(fd, addresses, sizeof(addresses));
+	if (v->sort.protocol == UNSUPPORTED_MPTCP)
 		return kind_refuse(c, v, "E-FD-MPTCP", "start the program with plain TCP (for Go: GODEBUG=multipathtcp=0)",
 				   "is a Multipath TCP socket%s", addresses);
-	if (type == SOCK_DGRAM)
-		return kind_refuse(c, v, "E-FD-UDP", help_close, "is a UDP socket (protocol %d%s)", protocol, addresses);
-	return kind_refuse(c, v, "E-FD-INET", help_close, "is an internet socket of protocol %d%s", protocol, addresses);
+	if (name)
+		return kind_refuse(c, v, "E-FD-INET", help_close, "is a socket of %s%s", name, addresses);
+	return kind_refuse(c, v, "E-FD-INET", help_close, "is an internet socket of protocol %d%s", v->sort.protocol, addresses);
 }
 
 static int unsupported_socket(struct collect *c, const struct fd_view *v, struct err *e)
 {
-	cleanup_close int fd = kind_steal(v, e);
-	char addresses[400];
-	int domain;
+	const char *name = unsupported_name(unsupported_families, v->sort.domain);
 
-	if (fd < 0)
-		return fd;
-	domain = unsupported_option(fd, SO_DOMAIN);
-	unsupported_addresses(fd, addresses, sizeof(addresses));
-	if (domain == AF_INET || domain == AF_INET6)
-		return unsupported_inet(c, v, fd, addresses);
-	if (domain == AF_UNIX)
+	if (v->sort.domain == AF_INET || v->sort.domain == AF_INET6)
+		return unsupported_inet(c, v, e);
+	if (v->sort.domain == AF_UNIX)
 		return kind_refuse(c, v, "E-FD-UNIX", help_close, "is a unix socket of another network namespace");
-	if (domain == AF_NETLINK)
-		return kind_refuse(c, v, "E-FD-NETLINK", help_close, "is a netlink socket (protocol %d)",
-				   unsupported_option(fd, SO_PROTOCOL));
-	if (domain == AF_PACKET)
-		return kind_refuse(c, v, "E-FD-PACKET", help_close, "captures packets");
-	return kind_refuse(c, v, "E-FD-SOCKET", help_close, "is a socket of family %d", domain);
+	if (name)
+		return kind_refuse(c, v, "E-FD-SOCKET", help_close, "is a socket for %s", name);
+	return kind_refuse(c, v, "E-FD-SOCKET", help_close, "is a socket of family %d", v->sort.domain);
 }
 
 /* ---- devices and the rest ---- */

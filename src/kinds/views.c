@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -565,36 +566,42 @@ static bool view_may_wait(const struct unix_view *s)
 	return s->connected && !s->peer && s->type != SOCK_DGRAM;
 }
 
+static bool view_is_tcp(const struct fd_view *v)
+{
+	return (v->sort.domain == AF_INET || v->sort.domain == AF_INET6) && v->sort.protocol == IPPROTO_TCP;
+}
+
 /* The kernel does not list TCP sockets that neither listen nor are connected. */
-static int view_inet(struct collect *c, struct fd_view *v, struct err *e)
+static int view_other_socket(struct collect *c, struct fd_view *v, struct err *e)
 {
 	cleanup_close int fd = -1;
 	struct inet_view *own;
-	int r;
 
 	v->inet = inet_view_hold(&c->inet, v->st.st_ino, v->object);
 	if (v->inet && v->inet->state <= INET_VIEW_CLOSING && v->inet->state != INET_VIEW_CLOSE)
 		return 0;
 	fd = kind_steal(v, e);
+	if (fd < 0 || socket_sort_read(fd, &v->sort, e) < 0)
+		return -1;
+	v->inet = NULL;
+	if (!view_is_tcp(v))
+		return 0;
 	own = arena_new(c->arena, struct inet_view);
-	if (fd < 0 || !own)
-		return fd < 0 ? fd : err_nomem(e);
-	r = inet_view_read(fd, v->st.st_ino, own, e);
-	v->inet = r == 0 ? own : NULL;
-	return r < 0 ? r : 0;
+	v->inet = own;
+	v->sort = (struct socket_sort){ 0 };
+	return own ? inet_view_read(fd, v->st.st_ino, own, e) : err_nomem(e);
 }
 
-/* Whatever is not a unix socket may be a TCP socket. */
-static int views_inet(struct collect *c, const size_t *sockets, size_t n, struct err *e)
+static int views_other_sockets(struct collect *c, const size_t *sockets, size_t n, struct err *e)
 {
 	bool any = false;
 
 	for (size_t i = 0; i < n; i++)
 		any |= !c->views.v[sockets[i]].socket;
-	if (any && inet_view_dump(c->arena, &c->inet, e) < 0)
+	if (any && inet_view_dump(c->arena, inet_view_tcp, &c->inet, e) < 0)
 		return -1;
 	for (size_t i = 0; any && i < n; i++)
-		if (!c->views.v[sockets[i]].socket && view_inet(c, &c->views.v[sockets[i]], e) < 0)
+		if (!c->views.v[sockets[i]].socket && view_other_socket(c, &c->views.v[sockets[i]], e) < 0)
 			return -1;
 	return 0;
 }
@@ -620,7 +627,7 @@ static int views_sockets(struct collect *c, struct err *e)
 		v->peer_outside = v->peer ? !views_hold_socket(c, sockets, n, v->socket->peer) :
 					    view_may_wait(v->socket) && !v->waits && v->socket->shutdown != 3;
 	}
-	return views_inet(c, sockets, n, e);
+	return views_other_sockets(c, sockets, n, e);
 }
 
 /* ---- standard streams ---- */

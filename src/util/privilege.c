@@ -16,8 +16,8 @@ static const struct {
 	bool anyone;
 } used[] = {
 	{ CAP_CHECKPOINT_RESTORE, true }, /* set_tid, ns_last_pid, map_files, PR_SET_MM_MAP, *_next_id, locked termios */
-	{ CAP_NET_ADMIN, true },          /* TCP_REPAIR, socket buffers and marks, tun devices */
-	{ CAP_NET_RAW, true },            /* raw and packet sockets, SO_BINDTODEVICE */
+	{ CAP_NET_ADMIN, true },          /* TCP_REPAIR, socket buffers, filters of TCP sockets */
+	{ CAP_NET_RAW, true },            /* packets that a socket is to receive again; with the caller's: raw sockets */
 	{ CAP_NET_BIND_SERVICE, true },   /* ports below 1024 */
 	{ CAP_SYS_NICE, true },           /* nice values below ours, real-time scheduling and I/O priority */
 	{ CAP_SYS_RESOURCE, true },       /* hard limits and oom_score_adj as they were */

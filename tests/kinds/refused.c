@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
+#include <linux/udp.h>
 #include <mqueue.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -37,7 +38,8 @@ enum { PLACE = 42, SKIP = 77 };
 
 static void put(int fd)
 {
-	if (fd < 0 && (errno == EPERM || errno == EACCES || errno == ENOSYS || errno == EINVAL))
+	if (fd < 0 && (errno == EPERM || errno == EACCES || errno == ENOSYS || errno == EINVAL ||
+		       errno == EAFNOSUPPORT || errno == EPROTONOSUPPORT))
 		exit(SKIP);
 	check_call(fd);
 	check_call(dup2(fd, PLACE));
@@ -139,14 +141,64 @@ static void put_tcp_urgent(void)
 	put(fd);
 }
 
-static void put_udp(void)
+static void put_udp_tunnel(void)
 {
+	const int l2tp = UDP_ENCAP_L2TPINUDP;
+
 	put(inet_socket(SOCK_DGRAM, 0, false));
+	check_call(setsockopt(PLACE, IPPROTO_UDP, UDP_ENCAP, &l2tp, sizeof(l2tp)));
 }
 
-static void put_netlink(void)
+static void connect_udp(int to)
 {
+	struct sockaddr_in a;
+	socklen_t size = sizeof(a);
+
+	check_call(getsockname(to, (struct sockaddr *)&a, &size));
+	put(inet_socket(SOCK_DGRAM, 0, false));
+	check_call(connect(PLACE, (struct sockaddr *)&a, size));
+}
+
+/* Half a datagram is held back. */
+static void put_udp_corked(void)
+{
+	connect_udp(inet_socket(SOCK_DGRAM, 0, false));
+	check_call(send(PLACE, "half", 4, MSG_MORE));
+}
+
+/* Nobody is there any more to receive it. */
+static void put_udp_error(void)
+{
+	int other = inet_socket(SOCK_DGRAM, 0, false);
+
+	connect_udp(other);
+	check_call(close(other));
+	check_call(send(PLACE, "lost", 4, 0));
+	check_call(poll(&(struct pollfd){ .fd = PLACE }, 1, 5000));
+}
+
+static void put_netlink_state(void)
+{
+	put(socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER));
+}
+
+static void put_netlink_unread(void)
+{
+	const struct nlmsghdr nothing = { .nlmsg_len = sizeof(nothing), .nlmsg_type = NLMSG_MIN_TYPE,
+					  .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK };
+
 	put(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
+	check_call(send(PLACE, &nothing, sizeof(nothing), 0));
+}
+
+static void put_mptcp(void)
+{
+	put(socket(AF_INET, SOCK_STREAM, 262 /* IPPROTO_MPTCP */));
+}
+
+static void put_vsock(void)
+{
+	put(socket(AF_VSOCK, SOCK_STREAM, 0));
 }
 
 /* True in a process that goes on by itself, outside the tree. */
@@ -416,8 +468,10 @@ static const struct {
 	{ "inotify_gone", put_inotify_gone }, { "pidfd_outside", put_pidfd_outside },
 	{ "owner_outside", put_owner_outside },
 	{ "io_uring", put_io_uring }, { "userfaultfd", put_userfaultfd }, { "secretmem", put_secretmem },
-	{ "tcp_unaccepted", put_tcp_unaccepted }, { "tcp_urgent", put_tcp_urgent }, { "udp", put_udp },
-	{ "netlink", put_netlink }, { "unix_outside", put_unix_outside }, { "unix_waits", put_unix_waits },
+	{ "tcp_unaccepted", put_tcp_unaccepted }, { "tcp_urgent", put_tcp_urgent },
+	{ "udp_tunnel", put_udp_tunnel }, { "udp_corked", put_udp_corked }, { "udp_error", put_udp_error },
+	{ "netlink_state", put_netlink_state }, { "netlink_unread", put_netlink_unread }, { "mptcp", put_mptcp },
+	{ "vsock", put_vsock }, { "unix_outside", put_unix_outside }, { "unix_waits", put_unix_waits },
 	{ "unix_left", put_unix_left }, { "flying_epoll", put_flying_epoll }, { "flying_pidfd", put_flying_pidfd },
 	{ "fanotify_events", put_fanotify_events }, { "fanotify_mount", put_fanotify_mount },
 	{ "terminal_line", put_terminal_line }, { "terminal_packet", put_terminal_packet },

@@ -37,8 +37,9 @@ KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "30"))
 NETLINK_NETFILTER, NFT_MSG_GETTABLE, NLM_F_REQUEST, NLM_F_DUMP = 12, 10 << 8 | 1, 1, 0x300
 
 # Of those that stand for themselves, the name is that of the kind. lock and owner are what any kind may have.
-KINDS = """device directory epoll eventfd fanotify gone inotify lock owner path_handle pidfd pipe proc_file pty
-regular_file signalfd tcp_connection tcp_socket timerfd unix_datagram unix_flight unix_name unix_pair""".split()
+KINDS = """device directory epoll eventfd fanotify gone inotify lock netlink_socket owner path_handle pidfd pipe proc_file
+pty regular_file signalfd tcp_connection tcp_socket timerfd udp_socket unix_datagram unix_flight unix_name
+unix_pair""".split()
 
 # What refused.c can put at fd 42, and what torpor must say of it.
 REFUSED = {
@@ -52,8 +53,13 @@ REFUSED = {
     "secretmem": "is secret memory",
     "tcp_unaccepted": ") that its listener, which is in the tree, has not accepted yet",
     "tcp_urgent": ") with urgent data",
-    "udp": "is a UDP socket (protocol 17, 127.0.0.1:",
-    "netlink": "is a netlink socket",
+    "udp_tunnel": "is a UDP socket through which the kernel runs a tunnel (UDP_ENCAP)",
+    "udp_corked": "is a UDP socket with a datagram that is not complete",
+    "udp_error": "is a UDP socket with an error that the program has not seen yet",
+    "netlink_state": "is a netlink socket of protocol 12, behind which the kernel may keep state",
+    "netlink_unread": "is a netlink socket with unread messages",
+    "mptcp": "is a Multipath TCP socket, at 0.0.0.0:0",
+    "vsock": "is a socket for virtual machines and their host (AF_VSOCK)",
     "terminal_line": "is the master of a terminal with line discipline 27",
     "terminal_packet": "is the master of a terminal in packet mode, with an unread event",
     "terminal_unopened": "is the master of a terminal with unread output, whose slave torpor cannot open",
@@ -381,6 +387,99 @@ def tcp_connection_killed(t):
     program.kill()
 
 
+# ---- UDP sockets whose peers are outside ----
+
+FOREIGN = "192.0.2.77"  # nobody's (RFC 5737)
+
+
+def udp_raw(source, port, to):
+    """A datagram from an address that is not ours."""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as s:
+        data = b"foreign"
+        header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 9, socket.IPPROTO_UDP, 0, socket.inet_aton(source),
+                             socket.inet_aton("127.0.0.1"))
+        s.sendto(header + struct.pack("!HHHH", port, to, 8 + len(data), 0) + data, ("127.0.0.1", 0))
+
+
+def udp_outside(t, user):
+    """Unread datagrams whose senders' addresses are not to be had: root can, others are told that they are lost."""
+    harness.own_network()
+    program = Program(t, "udp_outside")
+    port = int(harness.read(t.path("port")))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.1", 0))
+        client.sendto(b"live", ("127.0.0.1", port))
+        udp_raw(FOREIGN, 53, port)
+        t.torpor("dump", program.root, "-o", t.image(), user=user)
+        t.statuses.clear()
+        result = t.torpor("restore", t.image(), "--detach", user=user)
+        lost = "has lost 2 of 2 unread datagrams" in result.err
+        if lost != user or (not user and result.err):
+            raise Failure(f"unexpected words about what is lost: {result}")
+        t.write("expected", "" if user else f"live 127.0.0.1 {client.getsockname()[1]}\nforeign {FOREIGN} 53\n")
+        program.verify("after the restore")
+        client.sendto(b"later", ("127.0.0.1", port))
+        t.write("expected", f"later 127.0.0.1 {client.getsockname()[1]}\n")
+        program.verify("with what was sent later")
+    program.end()
+
+
+def udp_taken(t):
+    """Somebody has the address: the restore fails, says so, and can be tried again."""
+    program = Program(t, "udp_outside")
+    port = int(harness.read(t.path("port")))
+    t.dump(program.root)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", port))
+        restore_refused(t, program.root, f"binding a socket to 127.0.0.1:{port}")
+    t.restore(program.root)
+    t.write("expected", "")
+    program.verify("after the failure")
+    program.end()
+
+
+def udp_low_port(t):
+    """A port below 1024: for root, and for whoever has a torpor that may."""
+    harness.own_network()
+    program = Program(t, "udp_outside", "low", user=False)
+    t.torpor("dump", program.root, "-o", t.image(), user=False)
+    t.statuses.clear()
+    t.torpor("restore", t.image(), "--detach", user=False)
+    t.write("expected", "")
+    program.verify("after the restore")
+    program.end()
+
+
+def raw_sockets(t):
+    """What only root may have."""
+    harness.own_network()
+    with open("/proc/sys/net/ipv4/ping_group_range", "w") as f:
+        f.write("0 2147483647")
+    program = Program(t, "raw_socket", user=False)
+    program.verify("without torpor")
+    for number in range(harness.ROUNDS):
+        t.torpor("dump", program.root, "-o", t.image(), user=False)
+        t.statuses.clear()
+        t.torpor("restore", t.image(), "--detach", user=False)
+        os.unlink(t.image())
+        program.verify(f"in round {number + 1}")
+    program.end()
+
+
+def raw_of_others(t):
+    """A user whose program was given such sockets cannot have them made again, whatever torpor's file permits."""
+    give_capabilities(t)
+    for arguments, words in (((socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP), "is a raw socket (protocol 1)"),
+                             ((socket.AF_PACKET, socket.SOCK_RAW, 0), "captures packets, and you may not make it again")):
+        with socket.socket(*arguments) as s:
+            program = Program(t, "outside", stdin=s, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            result = t.torpor("dump", program.root, "-o", t.image(), expect=1)
+            if "fd 0" not in result.err or words not in result.err:
+                raise Failure(f"torpor does not say {words!r}: {result}")
+            program.kill()
+            os.unlink(t.path("pid"))
+
+
 # ---- standard streams that lead outside ----
 
 def restore_joined(t, root, stdin, stdout, stderr):
@@ -564,6 +663,12 @@ def declare():
     case("tcp-kept-killed")(tcp_kept_killed)
     case("tcp-repair-killed", needs=["strace"], limit=300)(tcp_repair_killed)
     case("tcp-connection-killed")(tcp_connection_killed)
+    case("udp-outside-user", user=True)(udp_outside)
+    case("udp-outside-root", user=False)(udp_outside)
+    case("udp-taken")(udp_taken)
+    case("udp-low-port")(udp_low_port)
+    case("raw-sockets")(raw_sockets)
+    case("raw-of-others", needs=["setcap"])(raw_of_others)
     case("pty-renumbered")(pty_renumbered)
     case("pty-killed")(pty_killed)
     case("pty-locked-modes")(pty_locked_modes)

@@ -27,7 +27,7 @@ class Program:
         self.t, self.name = t, name
         self.result = t.path("result")
         argv = [os.path.join(BINARIES, name), t.path("pid"), self.result] + ([argument] if argument else [])
-        self.root = t.popen(argv, **streams) if streams else t.start(argv)
+        self.root = t.popen(argv, **streams) if "stdin" in streams else t.start(argv, **streams)
         t.until(lambda: os.path.exists(t.path("pid")) or self.root in t.statuses, 20, f"{name} is not set up")
         status = t.statuses.get(self.root)
         if status == 77:
