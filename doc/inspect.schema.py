@@ -103,6 +103,8 @@ def schema():
         "required": ["format", "file", "image"],
         "properties": {
             "format": {"const": 1},
+            "damage": {"description": "What is wrong with the image, of which the rest is what could be read; else absent.",
+                       "type": "string"},
             "file": {"type": "object", "required": ["path", *numbers], "properties": {
                 "path": {"type": "string"}, **{name: field(None, "uint64", about) for name, about in numbers.items()}}},
             "image": {"$ref": "#/$defs/Image"},

@@ -104,6 +104,13 @@ struct image {
 int image_open(struct image **ret, const char *path, struct err *e);
 
 /*
+ * Of an image that image_open() refuses: what can still be read. The metadata is
+ * there, whatever its checksum says; the tables are empty unless they are whole.
+ * Negative (with `e` set) where not even the metadata is found.
+ */
+int image_salvage(struct image **ret, const char *path, struct err *e);
+
+/*
  * Read every extent with `threads` threads (the caller is one of them) and
  * compare its checksum. On return the others are gone, so that unshare() works.
  */

@@ -320,7 +320,31 @@ static int reader_load(struct image *img, struct err *e)
 	return r;
 }
 
-int image_open(struct image **ret, const char *path, struct err *e)
+/* Checksums are not looked at, but no offset or size is taken for granted. */
+static int reader_load_damaged(struct image *img, struct err *e)
+{
+	struct image_trailer trailer;
+	struct err ignored;
+	cleanup_privilege struct privilege none = { 0 };
+	int r = reader_open_file(img, e);
+
+	none = privilege_none();
+	if (r)
+		return r;
+	if (img->size % IMAGE_PAGE || img->size < sizeof(trailer))
+		return reader_cut_off(img, e);
+	r = reader_read(img, &trailer, sizeof(trailer), img->size - sizeof(trailer), e);
+	if (r)
+		return r;
+	r = reader_load_blocks(img, &trailer, &ignored);
+	if (!r && !reader_check_extents(img, trailer.meta.offset, &ignored) && !reader_check_runs(img, &ignored))
+		return 0;
+	img->n_extents = img->n_runs = 0;
+	img->meta_size = img->meta ? trailer.meta.count : 0;
+	return img->meta ? 0 : reader_bad(img, e, "its metadata is not found");
+}
+
+static int reader_new(struct image **ret, const char *path, int (*load)(struct image *, struct err *), struct err *e)
 {
 	struct image *img = calloc(1, sizeof(*img));
 	int r;
@@ -329,13 +353,23 @@ int image_open(struct image **ret, const char *path, struct err *e)
 		return err_nomem(e);
 	img->fd = -1;
 	img->path = strdup(path);
-	r = img->path ? reader_load(img, e) : err_nomem(e);
+	r = img->path ? load(img, e) : err_nomem(e);
 	if (r) {
 		image_close(img);
 		return r;
 	}
 	*ret = img;
 	return 0;
+}
+
+int image_open(struct image **ret, const char *path, struct err *e)
+{
+	return reader_new(ret, path, reader_load, e);
+}
+
+int image_salvage(struct image **ret, const char *path, struct err *e)
+{
+	return reader_new(ret, path, reader_load_damaged, e);
 }
 
 struct image *image_close(struct image *img)
