@@ -13,6 +13,8 @@
 
 enum { PID_LIMIT = 4 * 1024 * 1024, FD_LIMIT = 1 << 30, FD_BASE_MIN = 64, SIGNALS = 64, SIGINFO_SIZE = 128 };
 
+#define HUGE_PAGE_MAX (16ull << 30)
+
 #define plan_bad(e, ...) err_set((e), ERR_IMAGE, 0, __VA_ARGS__)
 
 /* ---- does the metadata agree with itself? ---- */
@@ -31,12 +33,20 @@ static int plan_check_machine(const Pb__Image *meta, struct err *e)
 	return 0;
 }
 
+/* Of hugetlb pages: those of all architectures lie between these. */
+static bool plan_is_page_size(uint64_t size)
+{
+	return size >= MEMORY_PAGE && size <= HUGE_PAGE_MAX && !(size & (size - 1));
+}
+
 static int plan_check_mapping(const Pb__Image *meta, const Pb__Mapping *m, uint64_t after, struct err *e)
 {
 	const uint64_t unaligned = MEMORY_PAGE - 1;
 	bool file = m->kind == PB__MAPPING_KIND__FILE_PRIVATE || m->kind == PB__MAPPING_KIND__FILE_SHARED;
 
 	if ((m->start | m->end) & unaligned || m->start < after || m->end <= m->start || m->end > ADDRESS_END)
+		return plan_bad(e, "the mapping %lx-%lx has no possible place", m->start, m->end);
+	if (m->page_size && (!plan_is_page_size(m->page_size) || (m->start | m->end) & (m->page_size - 1)))
 		return plan_bad(e, "the mapping %lx-%lx has no possible place", m->start, m->end);
 	if (m->prot & ~(uint32_t)(PROT_READ | PROT_WRITE | PROT_EXEC))
 		return plan_bad(e, "the mapping %lx-%lx has an unknown protection", m->start, m->end);
@@ -70,7 +80,7 @@ static int plan_check_inodes(const Pb__Image *meta, struct err *e)
 
 		if (!n->path || !protobuf_c_enum_descriptor_get_value(&pb__inode_kind__descriptor, (int)n->kind))
 			return plan_bad(e, "inode %zu has no name or an unknown kind", i);
-		if (n->size > INT64_MAX)
+		if (n->size > INT64_MAX || (n->page_size && (!plan_is_page_size(n->page_size) || n->size % n->page_size)))
 			return plan_bad(e, "inode %zu (%s) has an impossible size", i, n->path);
 	}
 	return 0;

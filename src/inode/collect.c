@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 
 #include "inode/build_id.h"
 #include "inode/inode.h"
@@ -19,7 +20,7 @@
  * A small file that is mapped shared and written to (a JVM's performance data,
  * for one) is often removed by others once its process is dead: keep a copy.
  */
-enum { CONTENT_KEPT_MAX = 1024 * 1024 };
+enum { CONTENT_KEPT_MAX = 1024 * 1024, HUGETLBFS = 0x958458f6 };
 
 static const char deleted_suffix[] = " (deleted)";
 
@@ -82,7 +83,7 @@ static int inode_identify(struct inode_table *t, struct inode_entry *n, const ch
 	if (deleted && strncmp(name, "/memfd:", 7) == 0) {
 		kind = PB__INODE_KIND__MEMFD;
 		name += 7;
-	} else if (deleted && strcmp(name, "/dev/zero") == 0 && S_ISREG(st->st_mode)) {
+	} else if (deleted && (strcmp(name, "/dev/zero") == 0 || strcmp(name, "/anon_hugepage") == 0) && S_ISREG(st->st_mode)) {
 		kind = PB__INODE_KIND__SHARED_ANON;
 	} else if (deleted || st->st_nlink == 0 || !path_is(name, st)) {
 		kind = PB__INODE_KIND__UNLINKED;
@@ -103,12 +104,16 @@ static void inode_note_use(struct inode_entry *n, enum inode_use use)
 	pb_set(n->pb, written, 1);
 }
 
-static void inode_take_seals(struct inode_entry *n)
+/* What only an open file tells: its seals, and whether it lives in hugetlb pages. */
+static void inode_take_open(struct inode_entry *n)
 {
 	int seals = n->fd >= 0 ? fcntl(n->fd, F_GET_SEALS) : -1;
+	struct statfs fs;
 
 	if (seals >= 0)
 		pb_set(n->pb, seals, (uint32_t)seals);
+	if (n->fd >= 0 && fstatfs(n->fd, &fs) == 0 && fs.f_type == HUGETLBFS)
+		pb_set(n->pb, page_size, (uint64_t)fs.f_bsize);
 }
 
 static int inode_open_fd(const struct target *task, unsigned fd)
@@ -127,7 +132,7 @@ static void inode_see(struct inode_entry *n, const struct target *task, unsigned
 	n->fd = inode_open_fd(task, fd);
 	pb_set(n->pb, size, (uint64_t)st->st_size);
 	pb_set(n->pb, mode, st->st_mode);
-	inode_take_seals(n);
+	inode_take_open(n);
 }
 
 /* What seemed to have no name has this one. */
@@ -166,7 +171,7 @@ int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned 
 				    "give the file read permission for you",
 				    "fd %u is the unlinked file %s, which cannot be read: %s", fd, name,
 				    strerror(-n->fd));
-	inode_take_seals(n);
+	inode_take_open(n);
 	return 0;
 }
 
@@ -260,9 +265,11 @@ int inode_collect_mapping(struct inode_table *t, const struct target *task, cons
 		if ((segment ? segment_collect(t, n, task, a, e) : inode_identify(t, n, a->name, a->deleted, &st)) < 0)
 			return e->reason ? -1 : err_nomem(e);
 		n->fd = n->pb->kind == PB__INODE_KIND__PATH ? -1 : fd;
-		inode_take_seals(n);
+		inode_take_open(n);
 	}
 	inode_note_use(n, writes ? INODE_WRITES : INODE_READS);
+	if (a->flags & VM_FLAG_HUGETLB)
+		pb_set(n->pb, page_size, a->page_size);
 	if (writes && n->pb->kind == PB__INODE_KIND__PATH && n->pb->size <= CONTENT_KEPT_MAX && S_ISREG(n->pb->mode))
 		pb_set(n->pb, has_content, 1);
 	if (n->pb->kind == PB__INODE_KIND__PATH && (a->prot & PROT_EXEC) && !n->pb->has_build_id &&

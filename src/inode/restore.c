@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mman.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 #include "inode/segment.h"
 #include "inode/unlinked.h"
 #include "util/fd.h"
+#include "util/privilege.h"
 
 enum { PAGE = 4096 };
 
@@ -60,6 +62,27 @@ static int inode_fill(struct inode_restore *r, size_t index, int fd, void *addr,
 int inode_fill_memory(struct inode_restore *r, size_t index, struct err *e)
 {
 	return inode_fill(r, index, -1, r->v[index].addr, e);
+}
+
+/* hugetlbfs has no write(2). */
+static int inode_fill_huge(struct inode_restore *r, size_t index, int fd, struct err *e)
+{
+	const Pb__Inode *pb = r->v[index].pb;
+	void *p = pb->size ? mmap(NULL, pb->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0) : NULL;
+	int result;
+
+	if (!p)
+		return 0;
+	if (p == MAP_FAILED)
+		return err_sys(e, errno, "mapping %s", pb->path);
+	result = inode_fill(r, index, -1, p, e);
+	munmap(p, pb->size);
+	return result;
+}
+
+static int inode_fill_file(struct inode_restore *r, size_t index, int fd, struct err *e)
+{
+	return r->v[index].pb->page_size ? inode_fill_huge(r, index, fd, e) : inode_fill(r, index, fd, NULL, e);
 }
 
 /* Mode, owner and size as they were; the owner as far as we may (root may). */
@@ -162,16 +185,54 @@ static int inode_make_unlinked(struct inode_restore *r, size_t index, struct err
 	return fd_raise(fd_take(&fd), r->fd_base, e);
 }
 
+/* Of memfd_create(2) and mmap(2): which pages, by the logarithm of their size. */
+static unsigned inode_huge_flags(const Pb__Inode *pb, unsigned flag)
+{
+	return pb->page_size ? flag | (unsigned)__builtin_ctzll(pb->page_size) << MAP_HUGE_SHIFT : 0;
+}
+
 static int inode_make_memfd(struct inode_restore *r, size_t index, struct err *e)
 {
 	const Pb__Inode *pb = r->v[index].pb;
-	cleanup_close int fd = memfd_create(pb->path, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	cleanup_close int fd = memfd_create(pb->path, MFD_CLOEXEC | MFD_ALLOW_SEALING | inode_huge_flags(pb, MFD_HUGETLB));
 
 	if (fd < 0)
 		return err_sys(e, errno, "memfd_create(%s)", pb->path);
-	if (inode_set_attributes(pb, fd, e) < 0 || inode_fill(r, index, fd, NULL, e) < 0)
+	if (inode_set_attributes(pb, fd, e) < 0 || inode_fill_file(r, index, fd, e) < 0)
 		return -1;
 	return fd_raise(fd_take(&fd), r->fd_base, e);
+}
+
+/* The file behind a mapping of our own; takes the capability. */
+static int inode_open_own_mapping(const void *p, uint64_t size)
+{
+	cleanup_privilege struct privilege privilege = privilege_raise(PRIVILEGE_CHECKPOINT);
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)p, (unsigned long)p + size);
+	return open(path, O_RDWR | O_CLOEXEC);
+}
+
+/*
+ * Of mappings in hugetlb pages mremap(2) makes no second one, so they come from an
+ * fd. Where it cannot be had, a memfd serves: its name is all that differs.
+ */
+static int inode_make_shared_huge(struct inode_restore *r, size_t index, struct err *e)
+{
+	const Pb__Inode *pb = r->v[index].pb;
+	int flags = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | (int)inode_huge_flags(pb, MAP_HUGETLB);
+	void *p = mmap(NULL, pb->size, PROT_READ | PROT_WRITE, flags, -1, 0);
+	cleanup_close int fd = -1;
+
+	if (p == MAP_FAILED)
+		return err_sys(e, errno, "mapping %lu bytes of shared memory in hugetlb pages", pb->size);
+	fd = inode_open_own_mapping(p, pb->size);
+	munmap(p, pb->size);
+	if (fd < 0)
+		fd = memfd_create("anon_hugepage", MFD_CLOEXEC | inode_huge_flags(pb, MFD_HUGETLB));
+	if (fd < 0 || ftruncate(fd, (off_t)pb->size) < 0)
+		return err_sys(e, errno, "making shared memory in hugetlb pages");
+	return inode_fill_huge(r, index, fd, e) < 0 ? -1 : fd_raise(fd_take(&fd), r->fd_base, e);
 }
 
 static int inode_make_shared_anon(struct inode_restore *r, size_t index, struct err *e)
@@ -204,7 +265,10 @@ static int inode_restore_one(struct inode_restore *r, size_t index, struct err *
 		fd = inode_make_memfd(r, index, e);
 		break;
 	case PB__INODE_KIND__SHARED_ANON:
-		return inode_make_shared_anon(r, index, e);
+		if (!n->pb->page_size)
+			return inode_make_shared_anon(r, index, e);
+		fd = inode_make_shared_huge(r, index, e);
+		break;
 	case PB__INODE_KIND__SYSV_SHM:
 		return segment_restore(r, index, e);
 	default:

@@ -47,8 +47,8 @@ static int memory_check(struct memory_collect *c, const struct target *task, con
 		what = "is shared with a kernel object", id = "E-MAP-KERNEL";
 	else if ((a->flags & VM_FLAG_IO) && !starts(a->name, "[vvar"))
 		what = "is device memory", id = "E-MAP-DEVICE";
-	else if ((a->flags & VM_FLAG_HUGETLB) && (a->flags & VM_FLAG_SHARED))
-		what = "is shared hugetlb memory", id = "E-MAP-HUGETLB";
+	else if ((a->flags & VM_FLAG_HUGETLB) && starts(a->name, "/SYSV"))
+		what = "is a System V shared memory segment in hugetlb pages", id = "E-MAP-HUGETLB";
 	if (!what)
 		return 0;
 	return memory_refuse(c, task, a, id, what, help) < 0 ? -1 : 1;
@@ -57,7 +57,7 @@ static int memory_check(struct memory_collect *c, const struct target *task, con
 static bool memory_is_anonymous(const struct vm_area *a)
 {
 	if (a->name[0] == '/')
-		return starts(a->name, "/anon_hugepage") && a->deleted;
+		return starts(a->name, "/anon_hugepage") && a->deleted && !(a->flags & VM_FLAG_SHARED);
 	return !a->ino;
 }
 
@@ -74,6 +74,8 @@ static int memory_add_mapping(struct memory_collect *c, struct target *task, Pb_
 	m->prot = a->prot;
 	m->name = (char *)a->name;
 	pb_set(m, flags, a->flags);
+	if (a->flags & VM_FLAG_HUGETLB)
+		pb_set(m, page_size, a->page_size);
 	if (strcmp(a->name, "[vdso]") == 0) {
 		pb_set(m, kind, PB__MAPPING_KIND__VDSO);
 		task->vdso = a->start;

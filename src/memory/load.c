@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mman.h>
 #include <linux/prctl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,6 +82,14 @@ static int load_taken(struct memory_load *m, const struct vm_area_list *own, str
 	return 0;
 }
 
+/* What is parked must stand as it will stand: for hugetlb pages, and for huge pages that are found. */
+static uint64_t load_alignment(const Pb__Mapping *map)
+{
+	if (map->page_size)
+		return map->page_size;
+	return map->end - map->start >= HUGE_PAGE ? HUGE_PAGE : MEMORY_PAGE;
+}
+
 /* Bytes of parking room: what collides with our own mappings now, the vdso, and some slack. */
 static uint64_t load_parking_size(const struct memory_load *m, const struct vm_area_list *own)
 {
@@ -93,7 +102,7 @@ static uint64_t load_parking_size(const struct memory_load *m, const struct vm_a
 		while (k < own->n && own->areas[k].end <= map->start)
 			k++;
 		if (is_special(map) || (k < own->n && own->areas[k].start < map->end))
-			size += map->end - map->start + HUGE_PAGE;
+			size += map->end - map->start + load_alignment(map);
 	}
 	return size;
 }
@@ -146,8 +155,11 @@ static int load_map_flags(const Pb__Mapping *map)
 		flags |= MAP_GROWSDOWN;
 	if (map->flags & VM_FLAG_NORESERVE)
 		flags |= MAP_NORESERVE;
-	if (map->flags & VM_FLAG_HUGETLB)
+	if (map->flags & VM_FLAG_HUGETLB) {
 		flags |= MAP_HUGETLB;
+		if (map->kind == PB__MAPPING_KIND__ANON && map->page_size)
+			flags |= __builtin_ctzll(map->page_size) << MAP_HUGE_SHIFT;
+	}
 	return flags;
 }
 
@@ -240,7 +252,7 @@ static int load_place_one(struct memory_load *m, size_t i, struct err *e)
 	m->place[i] = map->start;
 	r = load_place_at(m, map, map->start, MAP_FIXED_NOREPLACE, e);
 	if (r == -EEXIST) {
-		m->place[i] = region_park(&m->region, size, map->start, size >= HUGE_PAGE ? HUGE_PAGE : MEMORY_PAGE);
+		m->place[i] = region_park(&m->region, size, map->start, load_alignment(map));
 		if (!m->place[i])
 			return err_set(e, ERR_SYSTEM, 0, "no room to park the mapping %lx-%lx", map->start, map->end);
 		r = load_place_at(m, map, m->place[i], MAP_FIXED, e);

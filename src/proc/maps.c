@@ -167,10 +167,21 @@ static int maps_add(char *line, char *eol, struct arena *arena, struct vm_area_l
 	return 0;
 }
 
+static bool maps_scan_page_size(const char *s, struct vm_area *area)
+{
+	scan_blanks(&s);
+	if (!scan_u64(&s, 10, &area->page_size) || __builtin_mul_overflow(area->page_size, 1024, &area->page_size))
+		return false;
+	scan_blanks(&s);
+	return scan_word(&s, "kB") && scan_end(s);
+}
+
 /* A line of smaps below a mapping's header. */
 static int maps_add_key(const char *line, struct vm_area_list *list)
 {
 	if (!maps_is_key(line) || !list->n)
+		return -EINVAL;
+	if (*line == 'K' && scan_word(&line, "KernelPageSize:") && !maps_scan_page_size(line, &list->areas[list->n - 1]))
 		return -EINVAL;
 	if (*line == 'V' && scan_word(&line, "VmFlags:") && !maps_scan_flags(line, &list->areas[list->n - 1]))
 		return -EINVAL;

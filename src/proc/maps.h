@@ -39,6 +39,7 @@ struct vm_area {
 	uint64_t start, end, offset, dev, ino; /* dev as makedev(3) */
 	unsigned prot;                         /* PROT_* */
 	unsigned flags;                        /* enum vm_flag */
+	uint64_t page_size;                    /* of the kernel, in bytes; 0 in maps */
 	const char *name;                      /* as shown, "" when there is none; \012 unescaped */
 	bool deleted;                          /* name ended in " (deleted)"; it is cut off */
 };

@@ -8,6 +8,7 @@ Each program of this folder sets the state of tasks, threads and memory up and v
 tests/kinds/common.h). How it is compiled, saved and restored: tests/programs/selfcheck.py.
 """
 
+import fcntl
 import os
 import random
 import sys
@@ -51,22 +52,32 @@ def refused(t, thing, status, words):
     program.end()
 
 
-HUGE_PAGES = "/proc/sys/vm/nr_hugepages"
+HUGE_PAGES = "/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages"
 
 
-def huge_pages(t, way):
-    """Only root can set huge pages aside; without any, the program is skipped."""
-    before = harness.read(HUGE_PAGES, "0")
-    if os.access(HUGE_PAGES, os.W_OK):
-        with open(HUGE_PAGES, "w") as f:
-            f.write(str(int(before) + 6))
-    try:
-        way(t, "hugetlb")
-    finally:
-        t.end_all()
-        if os.access(HUGE_PAGES, os.W_OK):
-            with open(HUGE_PAGES, "w") as f:
-                f.write(before)
+def huge_pages(t, way, program="hugetlb", size=2048, pages=6):
+    """Only root can set huge pages aside; without any, the program is skipped. One case at a time counts them."""
+    path = HUGE_PAGES.format(size)
+    before = harness.read(path, "0")
+    with open(__file__) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.access(path, os.W_OK):
+            with open(path, "w") as f:
+                f.write(str(int(before) + pages))
+        try:
+            way(t, program)
+        finally:
+            t.end_all()
+            if os.access(path, os.W_OK):
+                with open(path, "w") as f:
+                    f.write(before)
+
+
+def giant_page(t, name):
+    program = Program(t, name, "giant")
+    t.cycle(program.root)
+    program.verify("after the restore")
+    program.end()
 
 
 def image_size(t):
@@ -142,6 +153,9 @@ def declare():
         case(f"refused-{thing}", thing=thing, status=status, words=words)(refused)
     for way in (selfcheck.alone, selfcheck.plain, selfcheck.twice, selfcheck.rounds):
         case(f"hugetlb-{way.__name__}", way=way)(huge_pages)
+    for way in selfcheck.WAYS:
+        case(f"hugetlb_shared-{way.__name__}", way=way, program="hugetlb_shared", pages=14)(huge_pages)
+    case("hugetlb_shared-giant", way=giant_page, program="hugetlb_shared", size=1 << 20, pages=1)(huge_pages)
     case("memory-image-size")(image_size)
     case("unseen-running")(unseen_running)
     case("unseen-killed")(unseen_killed)

@@ -18,6 +18,12 @@
 
 enum { PAGE = 4096, PAGES = 16, SIZE = PAGES * PAGE };
 
+#ifndef F_SEAL_EXEC
+#define F_SEAL_EXEC 0x0020
+#endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
@@ -199,7 +205,7 @@ static void verify_anonymous(void)
 
 /* ---- memfds and their seals ---- */
 
-static int open_memfd, future, sealed, shrink;
+static int open_memfd, future, sealed, shrink, executable, noexec, executable_seals;
 static char *open_map, *future_map, *sealed_map, *closed_map, *sealed_private;
 
 static int make_memfd(const char *name)
@@ -229,9 +235,29 @@ static void make_memfds(void)
 	sealed_private[PAGE] = 'p';
 	shrink = make_memfd("");
 	check_call(fcntl(shrink, F_ADD_SEALS, F_SEAL_SHRINK));
+	executable = make_memfd("executable for ever");
+	fcntl(executable, F_ADD_SEALS, F_SEAL_EXEC); /* since Linux 6.3 */
+	executable_seals = (int)check_call(fcntl(executable, F_GET_SEALS));
+	noexec = memfd_create("never executable", MFD_NOEXEC_SEAL | MFD_CLOEXEC);
 	fd = make_memfd("closed one");
 	closed_map = map_fd(fd, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
 	close(fd);
+}
+
+static void verify_exec_seals(void)
+{
+	struct stat st;
+
+	check(fcntl(executable, F_GET_SEALS) == executable_seals);
+	check_call(fstat(executable, &st));
+	check((st.st_mode & 0777) == 0777 && st.st_size == SIZE);
+	if (executable_seals)
+		check(fchmod(executable, 0600) == -1 && errno == EPERM);
+	if (noexec < 0)
+		return;
+	check((fcntl(noexec, F_GET_SEALS) & F_SEAL_EXEC) && fchmod(noexec, 0700) == -1 && errno == EPERM);
+	check_call(fstat(noexec, &st));
+	check((st.st_mode & 0777) == 0666);
 }
 
 static void verify_memfds(void)
@@ -261,6 +287,7 @@ static void verify_memfds(void)
 	check(ftruncate(shrink, 0) == -1 && errno == EPERM);
 	check(ftruncate(shrink, 2 * SIZE) == 0);
 	verify_filled(closed_map, 0, SIZE);
+	verify_exec_seals();
 }
 
 /* ---- files that are gone, and one in /dev/shm ---- */
