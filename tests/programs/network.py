@@ -144,10 +144,12 @@ HTTP = {
 
 
 def http_counter(t, argv):
-    """A counter in memory, asked for over one connection that stays open, and anew after it was lost."""
     port = free_port()
-    root = t.start([argv[0], *argv[1:-1], t.target(argv[-1]), str(port)])
+    count_requests(t, t.start([argv[0], *argv[1:-1], t.target(argv[-1]), str(port)]), port)
 
+
+def count_requests(t, root, port):
+    """A counter, asked for over one connection that stays open, and anew after it was lost."""
     def ask(connection):
         connection.request("GET", "/")
         return int(connection.getresponse().read())
