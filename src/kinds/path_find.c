@@ -60,8 +60,12 @@ static int finder_compare_files(const void *a, const void *b, void *files)
 	return (x->ino > y->ino) - (x->ino < y->ino);
 }
 
-/* Some file systems show another device number in stat(2) than in fdinfo. */
-static bool finder_handle_is(const struct fdinfo_file *file, const char *path)
+/* A handle that only tells files apart, since Linux 6.5: overlayfs has no other. */
+#ifndef AT_HANDLE_FID
+#define AT_HANDLE_FID 0x200
+#endif
+
+static bool file_handle_is(const struct fdinfo_file *file, const char *path, int flags)
 {
 	struct {
 		struct file_handle head;
@@ -69,9 +73,17 @@ static bool finder_handle_is(const struct fdinfo_file *file, const char *path)
 	} handle = { .head.handle_bytes = sizeof(file->handle) };
 	int mount_id;
 
-	return file->handle_size && name_to_handle_at(AT_FDCWD, path, &handle.head, &mount_id, 0) == 0 &&
+	return name_to_handle_at(AT_FDCWD, path, &handle.head, &mount_id, flags) == 0 &&
 	       handle.head.handle_bytes == file->handle_size && handle.head.handle_type == (int)file->handle_type &&
 	       memcmp(handle.head.f_handle, file->handle, file->handle_size) == 0;
+}
+
+bool path_leads_to(const char *path, const struct stat *st, const struct fdinfo_file *file, int flags)
+{
+	if (st->st_ino != file->ino)
+		return false;
+	return st->st_dev == file->dev || (file->handle_size && (file_handle_is(file, path, flags) ||
+								 file_handle_is(file, path, flags | AT_HANDLE_FID)));
 }
 
 static void finder_match(struct finder *f, const char *path, const struct stat *st)
@@ -90,7 +102,7 @@ static void finder_match(struct finder *f, const char *path, const struct stat *
 		const struct fdinfo_file *file = f->files[f->order[low]];
 		char **found = &f->found[f->order[low]];
 
-		if (*found || (file->dev != st->st_dev && !finder_handle_is(file, path)))
+		if (*found || !path_leads_to(path, st, file, 0))
 			continue;
 		*found = arena_strdup(f->c->arena, path);
 		f->failed |= !*found;

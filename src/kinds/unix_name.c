@@ -54,8 +54,8 @@ socklen_t unix_name_reach(int handle, const ProtobufCBinaryData *name, struct so
 
 /* ---- dump: the file ---- */
 
-/* Are the device and inode numbers that stat(2) shows not those that the kernel uses itself? */
-static bool unix_file_has_other_numbers(const char *path)
+/* Is the device number that stat(2) shows not the one that the kernel uses itself? */
+static bool unix_file_has_other_device(const char *path)
 {
 	enum { OVERLAYFS_MAGIC = 0x794c7630, BTRFS_MAGIC = 0x9123683e };
 	struct statfs fs;
@@ -81,12 +81,13 @@ static bool unix_file_is_live(const char *path)
 
 static bool unix_file_leads_to(const char *path, const struct unix_view *s, struct stat *st)
 {
-	if (lstat(path, st) < 0 || !S_ISSOCK(st->st_mode))
+	/* Of inode numbers, sock_diag tells the lower half. */
+	if (lstat(path, st) < 0 || !S_ISSOCK(st->st_mode) || (uint32_t)st->st_ino != s->file_ino)
 		return false;
 	/* The kernel's own device numbers have 20 bits of minor. */
-	if (st->st_ino == s->file_ino && st->st_dev == makedev(s->file_dev >> 20, s->file_dev & 0xfffff))
+	if (st->st_dev == makedev(s->file_dev >> 20, s->file_dev & 0xfffff))
 		return true;
-	return unix_file_has_other_numbers(path) && unix_file_is_live(path);
+	return unix_file_has_other_device(path) && unix_file_is_live(path);
 }
 
 static int unix_file_new(struct collect *c, const char *path, const struct stat *st, Pb__UnixFile **ret, struct err *e)

@@ -2,6 +2,7 @@
 #include "kinds/watched.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,8 +15,10 @@ static const struct fd_view *watched_find_open(const struct collect *c, const st
 {
 	for (size_t i = 0; i < c->views.n; i++) {
 		const struct fd_view *v = &c->views.v[i];
+		char path[64];
 
-		if (v->st.st_ino == file->ino && v->st.st_dev == file->dev && !v->st.st_nlink)
+		snprintf(path, sizeof(path), "/proc/%d/fd/%u", v->task->pid, v->fd);
+		if (!v->st.st_nlink && path_leads_to(path, &v->st, file, AT_SYMLINK_FOLLOW))
 			return v;
 	}
 	return NULL;

@@ -645,9 +645,33 @@ def pty_locked_modes(t):
     program.end()
 
 
+# ---- file systems whose numbers differ ----
+
+# What compares inode and device numbers, and is tried on overlayfs too, whose stat(2) shows others than the kernel's.
+OVERLAID = "directory fanotify gone inotify lock path_handle pipe regular_file unix_name".split()
+
+
+def overlaid(t, kind):
+    """In a folder of overlayfs, with layers of two file systems."""
+    layers = os.path.join(t.base, "layers")
+    os.mkdir(layers)
+    if os.geteuid() != 0 or harness.unshare(harness.CLONE_NEWNS):
+        raise Skip("nothing can be mounted")
+    for command in (["mount", "--make-rprivate", "/"], ["mount", "-t", "tmpfs", "none", layers],
+                    ["mkdir", f"{layers}/upper", f"{layers}/work", f"{t.base}/lower"],
+                    ["mount", "-t", "overlay", "overlay", "-o",
+                     f"lowerdir={t.base}/lower,upperdir={layers}/upper,workdir={layers}/work", t.work]):
+        if subprocess.run(command).returncode:
+            raise Skip(f"{' '.join(command)} is not possible")
+    t.setup.own(t.work)
+    selfcheck.plain(t, kind)
+
+
 def declare():
     for kind in KINDS:
         selfcheck.declare(kind)
+    for kind in OVERLAID:
+        case(f"{kind}-overlaid", kind=kind)(overlaid)
     queues.declare()
     case("outside-pipes")(outside_pipes)
     case("outside-terminal")(outside_terminal)
