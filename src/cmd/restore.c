@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "cmd/cmd.h"
+#include "cmd/explain.h"
 #include "core/core.h"
 #include "util/fd.h"
 #include "util/privilege.h"
@@ -28,6 +29,7 @@ enum { PID_WAIT_MS = 10000, STREAMS = 3 };
 
 struct foreground {
 	bool detach;
+	bool explain;  /* only say what would be done */
 	const char *pidfile;
 	int tty;       /* our controlling terminal; -1: none, or we are not in its foreground */
 	pid_t group;   /* the root's process group, when it is not ours */
@@ -95,6 +97,7 @@ static int restore_parse(struct restore_options *o, struct foreground *f, int ar
 		{ "allow-foreign-image", no_argument, NULL, 'o' },
 		{ "tier", required_argument, NULL, 't' },
 		{ "fork-limit", required_argument, NULL, 'l' },
+		{ "explain", no_argument, NULL, 'e' },
 		{ 0 },
 	};
 	int c, status;
@@ -105,6 +108,8 @@ static int restore_parse(struct restore_options *o, struct foreground *f, int ar
 			f->detach = true;
 		else if (c == 'p')
 			f->pidfile = optarg;
+		else if (c == 'e')
+			f->explain = true;
 		else if (c == 'a')
 			o->allow_changed = true;
 		else if (c == 'o')
@@ -264,6 +269,8 @@ static int restore_run(const struct cmd_globals *g, int argc, char **argv)
 
 	if (status)
 		return status;
+	if (f.explain)
+		return explain_print(o.path);
 	if (!f.detach)
 		foreground_begin(&f);
 	cmd_progress_init(&progress);
@@ -285,11 +292,12 @@ static int restore_run(const struct cmd_globals *g, int argc, char **argv)
 
 const struct cmd cmd_restore = {
 	.name = "restore",
-	.usage = "restore FILE [--detach] [--pidfile FILE] [--fd N=inherit|null|PATH]",
+	.usage = "restore FILE [--detach] [--pidfile FILE] [--fd N=inherit|null|PATH] [--explain]",
 	.help = "Make the saved processes again, with their PIDs, and let them go on. Without --detach\n"
 		"torpor stays in the foreground: it passes signals on and takes the exit status over.\n"
 		"Standard streams that led to a terminal or pipe outside the saved tree are joined to\n"
 		"torpor's own.\n\n"
+		"      --explain       make nothing; say what would be done, step by step\n"
 		"  -d, --detach        return when the processes run again, and print the root's PID\n"
 		"      --pidfile FILE  write the root's PID to FILE\n"
 		"      --fd N=WHAT     join stream N (0 to 2) to torpor's own (inherit), /dev/null (null) or a file\n"

@@ -282,10 +282,9 @@ static _Noreturn void build_zombie(const Pb__Task *pb)
 
 /* ---- the script ---- */
 
-static uint64_t script_bytes(const Pb__Task *pb, const struct memory_load *m)
+uint64_t build_steps_bytes(const Pb__Task *pb)
 {
-	uint64_t bytes = REGION_BASE + memory_switch_ops(m) * OP_SIZE +
-			 (task_script_ops(pb) + lock_script_ops(pb)) * (OP_SIZE + 160);
+	uint64_t bytes = REGION_BASE + (task_script_ops(pb) + lock_script_ops(pb)) * (OP_SIZE + 160);
 
 	for (size_t i = 0; i < pb->n_threads; i++)
 		bytes += thread_script_ops(pb, pb->threads[i]) * (OP_SIZE + 160) + THREAD_STACK + 512;
@@ -363,23 +362,31 @@ static void build_task_steps(const struct task_restore *tr, struct script_builde
 	script_call(s, SCRIPT_MUST, "personality", SYS_personality, pb->personality);
 }
 
+size_t build_steps_ops(const Pb__Task *pb)
+{
+	return task_script_ops(pb) + lock_script_ops(pb) + pb->n_threads + 32 + thread_script_ops(pb, pb->threads[0]);
+}
+
+int build_steps(const struct build *b, const struct task_restore *tr, struct script_builder *s, struct err *e)
+{
+	build_task_steps(tr, s, b->plan->fd_base);
+	/* Behind the last close: a task that closes any fd of a file loses its POSIX locks on it. */
+	if (lock_restore_script(tr->pb, tr->region, s, e) < 0)
+		return -1;
+	if (signals_restore(tr, s, e) < 0 || build_threads(b, tr, s, e) < 0 || timers_restore(tr, s, e) < 0 ||
+	    limits_restore_script(tr, s, e) < 0 || thread_restore(tr, tr->pb->threads[0], s, e) < 0)
+		return -1;
+	return 0;
+}
+
 static int build_script(struct build *b, struct memory_load *m, const struct task_restore *tr, struct script **ret, struct err *e)
 {
-	size_t ops = memory_switch_ops(m) + task_script_ops(tr->pb) + lock_script_ops(tr->pb) + tr->pb->n_threads + 32 +
-		     thread_script_ops(tr->pb, tr->pb->threads[0]);
 	struct script_builder s;
 
-	if (script_begin(&s, &m->region, ops, e) < 0)
+	if (script_begin(&s, &m->region, memory_switch_ops(m) + build_steps_ops(tr->pb), e) < 0)
 		return -1;
 	thread_forget_libc(&s);
-	if (memory_switch(m, &s, e) < 0)
-		return -1;
-	build_task_steps(tr, &s, b->plan->fd_base);
-	/* Behind the last close: a task that closes any fd of a file loses its POSIX locks on it. */
-	if (lock_restore_script(tr->pb, tr->region, &s, e) < 0)
-		return -1;
-	if (signals_restore(tr, &s, e) < 0 || build_threads(b, tr, &s, e) < 0 || timers_restore(tr, &s, e) < 0 ||
-	    limits_restore_script(tr, &s, e) < 0 || thread_restore(tr, tr->pb->threads[0], &s, e) < 0)
+	if (memory_switch(m, &s, e) < 0 || build_steps(b, tr, &s, e) < 0)
 		return -1;
 	*ret = s.script;
 	return script_finish(&s, e);
@@ -428,7 +435,7 @@ static int build_state(struct build *b, size_t index, struct memory_load *m, str
 
 	if (creds_prepare(&tr, e) < 0 || limits_widen(&tr, e) < 0)
 		return -1;
-	if (memory_reserve(m, script_bytes(pb, m), e) < 0 || memory_place(m, e) < 0 || memory_fill(m, e) < 0 ||
+	if (memory_reserve(m, memory_switch_ops(m) * OP_SIZE + build_steps_bytes(pb), e) < 0 || memory_place(m, e) < 0 || memory_fill(m, e) < 0 ||
 	    memory_settle(m, e) < 0)
 		return -1;
 	if (objects_install(rt, index, b->plan->fd_base, e) < 0 || limits_restore(&tr, e) < 0)

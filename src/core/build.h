@@ -42,5 +42,16 @@ struct build {
 /* Make the root task. Returns its PID in the coordinator, or negative. */
 pid_t build_root(struct build *b, struct err *e);
 
+/*
+ * The steps of a task's script that follow the switch of address spaces, and the
+ * scripts of its threads: what is the same in every restore. `tr` has been through
+ * creds_prepare(), and its region holds build_steps_bytes().
+ */
+struct task_restore;
+struct script_builder;
+int build_steps(const struct build *b, const struct task_restore *tr, struct script_builder *s, struct err *e);
+size_t build_steps_ops(const Pb__Task *pb);
+uint64_t build_steps_bytes(const Pb__Task *pb);
+
 /* Let the root begin. */
 void build_go(struct build *b);

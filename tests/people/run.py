@@ -8,20 +8,19 @@ Set-up, user and reporting are those of tests/programs.
 """
 
 import glob
-import importlib.util
+import importlib
 import os
 import sys
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "..", "programs"))
+sys.path[:0] = [os.path.join(HERE, "..", "programs"), HERE]
 import run  # noqa: E402
 
 
 def load_cases():
     for path in sorted(glob.glob(os.path.join(HERE, "test_*.py"))):
-        spec = importlib.util.spec_from_file_location("people_" + os.path.basename(path)[:-3], path)
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        importlib.import_module(os.path.basename(path)[:-3])
 
 
 if __name__ == "__main__":
