@@ -15,9 +15,8 @@ import subprocess
 import sys
 
 sys.dont_write_bytecode = True
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "..", "programs"))
-import run  # noqa: E402
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from common import main, read_bytes  # noqa: E402
 from harness import PYTHON, Failure, Skip, Steps, case, finish, read, stat_of  # noqa: E402
 
 CHECKPOINT = 1 << 40
@@ -25,11 +24,6 @@ SETS = "Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs".split()
 
 
 CHANGES = 24
-
-
-def read_bytes(path):
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def status_of(pid):
@@ -485,4 +479,4 @@ def deceitful_name(t):
 
 
 if __name__ == "__main__":
-    sys.exit(run.main(__doc__, needs_root=True))
+    sys.exit(main(__doc__, needs_root=True))

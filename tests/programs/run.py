@@ -35,7 +35,7 @@ USER = "torpor-test"
 def load_cases():
     for path in sorted(glob.glob(os.path.join(harness.HERE, "*.py"))):
         name = os.path.basename(path)[:-3]
-        if name in ("run", "harness", "selfcheck"):
+        if name in ("run", "harness", "selfcheck", "clients"):
             continue
         spec = importlib.util.spec_from_file_location("programs_" + name, path)
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
@@ -209,6 +209,7 @@ def main(description, prepare=None, needs_root=False):
     harness.become_subreaper()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     setup = make_setup(os.path.abspath(options.torpor))
+    setup.build = os.path.dirname(os.path.abspath(options.torpor))  # where other things that were built lie
     choose_privilege(setup, options)
     if prepare:
         prepare(setup)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attacks on a dump and on a restore: killed or interrupted at any moment.
+
+What they need of a program is in common.Program.
+"""
+
+import os
+import re
+import signal
+
+from common import (KILLS, PATIENCE, Moments, files, kill_tree, killed, measure, read_bytes, strike, summary, traced,
+                    whole_or_gone)
+from harness import Failure, read, stat_of, threads_of, tree_of
+
+
+# ---- (a) and (c): a dump that is killed or interrupted ----
+
+def files_after(t, torpor_pid, parts_allowed):
+    """What the dump left. Returns whether there is an image; it is whole then."""
+    image = t.image()
+    for name in files(t):
+        path = os.path.join(t.images, name)
+        if path == image:
+            t.torpor("verify", image)
+        elif parts_allowed and name == f"{os.path.basename(image)}.part-{torpor_pid}":
+            os.unlink(path)
+        else:
+            raise Failure(f"the dump left {name}")
+    return os.path.exists(image)
+
+
+def after_dump(t, program, before, status, keep, has_image):
+    """The program runs on unharmed; or it is in the image, and nothing of it is left outside. Says which."""
+    root = program.root
+    if has_image and not keep:
+        # The commit has happened. torpor may have had the time to end the program, or not.
+        if whole_or_gone(t, root, before.pids) == "gone":
+            t.restore(root)
+            program.resume()
+            before.__init__(root)
+            program.check()
+            return "saved"
+    if status == 0 and not keep:
+        raise Failure("the dump says that it succeeded, but the program is there")
+    program.check()
+    before.expect_same(t)
+    return "committed" if has_image else "unharmed"
+
+
+def attack_dump(t, start, keep, signals, parts_allowed, expect_status):
+    program = start(t)
+    save = ["dump", program.root, "-o", t.image(), *program.options]
+    quick = [*save, "--keep-running"]
+    arguments = quick if keep else save
+    duration = measure(t, quick)
+    frozen = re.search(r"after ([\d.]+) ms", read(f"{t.logs}/{t.calls}.out"))
+    t.log(f"a dump takes {duration * 1000:.1f} ms")
+    moments = Moments(duration, lambda: traced(program.root), float(frozen.group(1)) / 1000 * 1.3)
+    program.check()
+    before = program.before(program.root)
+    outcomes = {}
+    for number in range(KILLS):
+        if os.path.exists(t.image()):
+            os.unlink(t.image())
+        signo = signals[number % len(signals)]
+        status, pid = strike(t, arguments, moments, signo)
+        expect_status(status, signo)
+        has_image = files_after(t, pid, parts_allowed)
+        if status == 0 and not has_image or status > 0:
+            raise Failure(f"status {status}, image: {has_image}; {t.errors(t.calls)}")
+        outcome = after_dump(t, program, before, status, keep, has_image)
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    # What many killed dumps left behind in the program does not disturb one that is not killed.
+    t.torpor(*quick)
+    before.expect_same(t)
+    t.torpor(*save)
+    t.expect_gone(program.root, before.pids)
+    t.restore(program.root)
+    program.resume()
+    program.check()
+    summary(t, outcomes, program)
+
+
+def kill_dump(t, start, keep):
+    attack_dump(t, start, keep, [signal.SIGKILL], True, killed)
+
+
+def interrupt_dump(t, start, keep):
+    attack_dump(t, start, keep, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], False, killed)
+
+
+# ---- (b): a restore that is killed ----
+
+def kill_restore(t, start):
+    program = start(t)
+    root = program.root
+    program.mark()
+    members, threads = sorted(tree_of(root)), {p: len(threads_of(p)) for p in tree_of(root)}
+    t.torpor("dump", root, "-o", t.image(), *program.options)
+    t.expect_gone(root, members)
+    restore = ["restore", t.image(), "--detach"]
+    duration = measure(t, restore, lambda: kill_tree(t, root))
+    t.log(f"a restore takes {duration * 1000:.1f} ms")
+    content = read_bytes(t.image())
+    outcomes = {"gone": 0, "whole": 0}
+
+    def proven():
+        program.again()
+        kill_tree(t, root)
+        t.until(lambda: not any(stat_of(p) for p in members), PATIENCE, "the children do not end")
+
+    for number in range(KILLS):
+        moments = Moments(duration * 1.2, lambda: complete_threads(threads), duration * 0.15)
+        moments.number = number
+        status, _ = strike(t, restore, moments)
+        killed(status, signal.SIGKILL)
+        outcome = whole_or_gone(t, root, members)
+        if status == 0 and outcome != "whole":
+            raise Failure("the restore says that it succeeded")
+        outcomes[outcome] += 1
+        others = [p for p in tree_of(os.getpid())[1:] if p not in members]
+        if others:
+            raise Failure(f"processes are left: {[(p, stat_of(p) and stat_of(p).comm) for p in others]}")
+        if outcome == "whole":
+            proven()
+        if files(t) != [os.path.basename(t.image())] or read_bytes(t.image()) != content:
+            raise Failure(f"the image has changed, or there are other files: {files(t)}")
+        if number % 10 == 9:
+            t.torpor("verify", t.image())
+            t.restore(root)
+            proven()
+    t.restore(root)
+    program.again()
+    summary(t, outcomes)
+
+
+def complete_threads(threads):
+    return all(len(threads_of(p)) == n for p, n in threads.items())

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of faults have in common: programs that check themselves, what must not change, moments to strike at."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "programs"))
+import harness  # noqa: E402
+from run import main  # noqa: E402,F401
+from harness import PYTHON, Failure, Steps, read, stat_of, threads_of, tree_of  # noqa: E402
+
+KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "60"))
+LIMIT = 60 + KILLS * 2
+PATIENCE = 5  # seconds until what the kernel does by itself must have happened
+
+
+# ---- programs that check themselves ----
+
+class Program:
+    """A program to be attacked."""
+
+    root = 0
+    options = ()  # of its dumps
+    interrupted = 0  # waits that ended with EINTR
+
+    def __init__(self, t):
+        self.t = t
+
+    def check(self):
+        """A Failure if it does not get further, or is not what it was."""
+        raise NotImplementedError
+
+    def before(self, root):
+        """What must not change while it runs."""
+        return Before(root)
+
+    def resume(self):
+        """It was saved, ended and restored just now."""
+
+    def mark(self):
+        """It will be saved for good; what follows happens to copies."""
+        self.check()
+
+    def again(self):
+        """A copy from that moment goes on: check it."""
+        self.check()
+
+    def expect_alive(self):
+        if not alive(self.root):
+            raise Failure(f"the program has ended (status {self.t.statuses.get(self.root)})")
+
+
+class Steady(Program):
+    """tests/faults/steady.c at work."""
+
+    broken_off = 0  # nanosleep, poll or futex that ended with EINTR
+
+    def __init__(self, t, *arguments):
+        super().__init__(t)
+        self.path, self.checks, self.marked = t.path("steady"), 0, 0
+        self.root = t.start([t.target("steady"), *map(str, arguments)])
+        t.until(lambda: "ready\n" in self.read(), 10, "the start of steady")
+        self.check()
+
+    def read(self):
+        text = read(self.path, "")
+        bad = re.search(r"^bad .*$", text, re.M)
+        if bad:
+            raise Failure(f"the program reports: {bad.group()!r}")
+        return text
+
+    def check(self):
+        """Every thread gets further, and finds what it left."""
+        self.checks += 1
+        os.kill(self.root, signal.SIGUSR1)
+
+        def answered():
+            if not alive(self.root):
+                self.read()
+                self.expect_alive()
+            return re.search(rf"^ok {self.checks} (\d+) (\d+)$", self.read(), re.M)
+        found = self.t.until(answered, 25, "the program does not answer")
+        self.interrupted = int(found.group(1))
+        self.broken_off = int(found.group(2))
+        if self.broken_off:
+            raise Failure("a sleep, poll or futex ended with EINTR")
+
+    def mark(self):
+        self.check()
+        self.marked = self.checks
+
+    def again(self):
+        """A restored copy goes on numbering its checks where the saved program was."""
+        self.read()
+        os.unlink(self.path)
+        self.checks = self.marked
+        self.check()
+
+
+class PythonThreads(Program):
+    """Eight threads of a Python that signal each other, with counters of their own."""
+
+    def __init__(self, t):
+        super().__init__(t)
+        self.steps = Steps(t, [f"thread{k}" for k in range(8)])
+        self.root = t.start([PYTHON, "-B", t.target("threads.py")])
+        self.steps.advance(5)
+
+    def check(self):
+        self.expect_alive()
+        self.steps.advance(2, seconds=20)
+        if os.path.getsize(self.steps.path) > 100000:  # it is read as a whole
+            self.steps.rotate()
+            self.steps.advance(1)
+
+
+def alive(pid):
+    stat = stat_of(pid)
+    return stat is not None and stat.state not in "ZX"
+
+
+def kill_tree(t, root):
+    """End the processes of a tree, each by its PID."""
+    for pid in reversed(tree_of(root)):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    t.until(lambda: not stat_of(root), 10, f"the end of {root}")
+
+
+# ---- what must not change ----
+
+def look_at_maps(pid):
+    """Mappings, neighbours that are alike merged."""
+    return [m for m in harness.parse_smaps(read(f"/proc/{pid}/smaps", "")) if "[heap]" not in m]
+
+
+def look_at_fds(pid):
+    fds = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            fds[fd] = os.readlink(f"/proc/{pid}/fd/{fd}")
+        except FileNotFoundError:
+            pass
+    return fds
+
+
+# A wait for them opens the mask for its time, or the handler closes it; the checks would not succeed without them.
+PASSING = sum(1 << (s - 1) for s in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM))
+
+
+def look_at_thread(pid, tid):
+    """Signal mask and tracer of a thread; None while it is stopped."""
+    text = read(f"/proc/{pid}/task/{tid}/status", "")
+    about = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    if not about or about["State"].split()[0] in "tT":
+        return None
+    return f"{int(about['SigBlk'], 16) & ~PASSING:016x}", about["TracerPid"].strip()
+
+
+class Before:
+    """What /proc tells of a tree, to be compared with later."""
+
+    def __init__(self, root):
+        self.root = root
+        self.pids = tree_of(root)
+        self.views = {}
+        for pid in self.pids:
+            self.views[pid, "maps"] = look_at_maps(pid)
+            self.views[pid, "fds"] = look_at_fds(pid)
+            for tid in threads_of(pid):
+                self.views[pid, tid] = look_at_thread(pid, tid)
+
+    def again(self, key):
+        pid, what = key
+        if what == "maps":
+            return look_at_maps(pid)
+        return look_at_fds(pid) if what == "fds" else look_at_thread(pid, what)
+
+    def expect_same(self, t):
+        """Everything is as it was. A busy program has moments: each view has some time to be it once."""
+        for pid in self.pids:
+            wanted = sorted(k[1] for k in self.views if k[0] == pid and isinstance(k[1], int))
+            t.until(lambda: threads_of(pid) == wanted, PATIENCE, f"threads {threads_of(pid)} instead of {wanted}")
+        for key, view in self.views.items():
+            try:
+                t.until(lambda: self.again(key) == view, PATIENCE, "")
+            except Failure:
+                raise Failure(f"{key}: {differ(view, self.again(key))}")
+
+
+def differ(before, after):
+    if isinstance(before, list) and isinstance(after, list):
+        return f"gone {[m for m in before if m not in after]}, new {[m for m in after if m not in before]}"
+    return f"before {before!r}, after {after!r}"
+
+
+# ---- moments ----
+
+def traced(pid):
+    return re.search(r"^TracerPid:\s*[1-9]", read(f"/proc/{pid}/status", ""), re.M)
+
+
+class Moments:
+    """When to kill: by turns at random, and some random time after a sign of the wanted phase."""
+
+    def __init__(self, duration, sign=None, window=None):
+        self.duration, self.sign, self.window = duration, sign, window or duration
+        self.number = 0
+
+    def wait(self, pid):
+        """Sleep until the next moment."""
+        self.number += 1
+        if self.number % 2 and self.sign:
+            end = time.monotonic() + 5
+            while not self.sign() and time.monotonic() < end and stat_of(pid) and stat_of(pid).state != "Z":
+                pass
+            delay(random.random() ** 2 * self.window)
+        else:
+            delay(random.random() * self.duration * 1.1)
+
+
+def delay(seconds):
+    end = time.monotonic() + seconds
+    if seconds > 0.001:
+        time.sleep(seconds - 0.0005)
+    while time.monotonic() < end:
+        pass
+
+
+def measure(t, arguments, again=lambda: None):
+    """How long torpor takes: the median of some runs."""
+    times = []
+    for _ in range(5):
+        times.append(t.torpor(*arguments).seconds)
+        again()
+    return sorted(times)[2]
+
+
+def strike(t, arguments, moments, signo=signal.SIGKILL):
+    """Run torpor and send it a signal at the next moment. Returns its exit status."""
+    pid, _ = t.torpor_start(arguments)
+    moments.wait(pid)
+    try:
+        os.kill(pid, signo)  # it is not reaped before wait_exit()
+    except ProcessLookupError:
+        pass
+    status = t.wait_exit(pid, 40)
+    t.log(f"status {status}")
+    return status, pid
+
+
+# ---- what is left ----
+
+def files(t):
+    """What is in the folder of the images, but the file that t.restore() makes."""
+    return [name for name in os.listdir(t.images) if name != "pid"]
+
+
+def read_bytes(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def kill_members(t, members):
+    for pid in members:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    t.until(lambda: not any(stat_of(p) for p in members), 10, "the ends of the tree")
+
+
+def summary(t, outcomes, program=None):
+    text = ", ".join(f"{n} {o}" for o, n in sorted(outcomes.items()))
+    if program:
+        text += f"; {program.interrupted} times EINTR from epoll_wait or sigtimedwait"
+    t.log(text)
+    print(f"    {t.name}: {text}", flush=True)
+
+
+def whole(root, members):
+    """The whole tree is there and runs."""
+    return sorted(tree_of(root)) == sorted(members) and all(
+        alive(p) and not doomed(p) and all((look_at_thread(p, tid) or (0, "1"))[1] == "0" for tid in threads_of(p))
+        for p in members)
+
+
+def doomed(pid):
+    """It is about to die: SIGKILL has been sent."""
+    pending = re.findall(r"^(?:SigPnd|ShdPnd):\s*(\w+)", read(f"/proc/{pid}/status", ""), re.M)
+    return any(int(mask, 16) & 1 << (signal.SIGKILL - 1) for mask in pending)
+
+
+def whole_or_gone(t, root, members, patience=PATIENCE):
+    """Which of the two the tree is, once that does not change any more. A Failure for half a tree."""
+    def now():
+        left = [p for p in members if stat_of(p)]
+        return "gone" if not left else "whole" if whole(root, members) else None
+
+    def settled():
+        first = now()
+        time.sleep(0.02 if first == "whole" else 0.002)
+        t.reap()
+        return first if now() == first else None
+    return t.until(settled, patience, f"half a tree: {[(p, stat_of(p) and stat_of(p).state) for p in members]}")
+
+
+def killed(status, signo):
+    if status not in (-signo, 0):
+        raise Failure(f"torpor ended with {status}")
+
+
+def compile_steady(setup):
+    """Make steady.c one of the targets, where the user can execute it."""
+    if harness.TARGETS == os.path.join(harness.HERE, "targets"):
+        harness.TARGETS = shutil.copytree(harness.TARGETS, os.path.join(setup.folder, "targets"))
+    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-o",
+                    os.path.join(harness.TARGETS, "steady"), os.path.join(HERE, "steady.c")], check=True)

@@ -1,0 +1,107 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""An image is whole, or it is refused: flipped bits, cuts, swaps, splices.
+
+    damage.py [--torpor FILE] [--list] [NAME...]
+
+TORPOR_TEST_FLIPS=N flips N bits per image (1,000) and does a tenth as much of each of the rest. damage.c opens the
+damaged images by the very function that a restore uses; a sample goes through the commands.
+"""
+
+import os
+import random
+import re
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from common import PythonThreads, Steady, compile_steady, files, main, read_bytes  # noqa: E402
+from harness import Failure, Skip, case, stat_of, tree_of  # noqa: E402
+
+FLIPS = int(os.environ.get("TORPOR_TEST_FLIPS", "1000"))
+SAMPLE = max(20, FLIPS // 50)
+REFUSED = r"is damaged|not a torpor image|no valid end"
+
+
+def two_images(t, start):
+    """Two images of one program, some moments apart. Nothing of the program is left."""
+    program = start(t)
+    t.dump(program.root, "other", keep=True)
+    program.check()
+    t.dump(program.root)
+    return program
+
+
+def in_the_library(t, start, times=FLIPS):
+    driver = os.path.join(t.setup.build, "tests/faults/damage")
+    if not os.access(driver, os.X_OK):
+        raise Skip(f"{driver} has not been built")
+    two_images(t, start)
+    seed = random.randrange(1 << 32)
+    t.log(f"seed {seed}")
+    done = subprocess.run([driver, str(seed), str(times), t.image(), t.image("other")], capture_output=True, text=True)
+    if done.returncode:
+        raise Failure(f"seed {seed}: {done.stdout}{done.stderr}")
+    print(f"    {t.name}: {os.path.getsize(t.image())} bytes, {done.stdout.strip()}", flush=True)
+
+
+case("damage-steady", limit=600)(lambda t: in_the_library(t, Steady))
+case("damage-tree", limit=600)(lambda t: in_the_library(t, lambda t: Steady(t, 4)))
+case("damage-python", limit=1200)(lambda t: in_the_library(t, PythonThreads))
+
+
+class Quiet:
+    """A program with next to nothing in memory: its image is small enough to damage every byte of it."""
+
+    def __init__(self, t):
+        self.root = t.start(["/bin/sleep", "1000"])
+        t.until(lambda: stat_of(self.root).comm == "sleep", 5, "the start of sleep")
+
+    def check(self):
+        pass
+
+
+@case("damage-every-byte", limit=600)
+def every_byte(t):
+    """One bit of each byte of a whole file, whatever it means."""
+    if FLIPS < 10000:
+        raise Skip("only with TORPOR_TEST_FLIPS=10000 or more")
+    in_the_library(t, Quiet, times=0)
+
+
+def damaged(content, other):
+    """The content with one damage."""
+    at = random.randrange(len(content))
+    way = random.randrange(4)
+    if way == 0:
+        return content[:at] + bytes([content[at] ^ 1 << random.randrange(8)]) + content[at + 1:]
+    if way == 1:
+        return content[:at]
+    if way == 2:
+        return content[:at] + other[at:]
+    return content + b"\0" * random.choice((1, 4096, 8192))
+
+
+@case("damage-commands", limit=600)
+def commands(t):
+    """The same through the commands: exit status 4, before any process is made."""
+    program = two_images(t, Steady)
+    content, other = read_bytes(t.image()), read_bytes(t.image("other"))
+    for _ in range(SAMPLE):
+        with open(t.image("damaged"), "wb") as f:
+            f.write(next(d for d in iter(lambda: damaged(content, other), None) if d not in (content, other)))
+        t.setup.own(t.image("damaged"))
+        for command in (["verify"], ["restore", "--detach"]):
+            result = t.torpor(command[0], t.image("damaged"), *command[1:], expect=4)
+            if not re.search(REFUSED, result.err) or stat_of(program.root) or tree_of(os.getpid())[1:]:
+                raise Failure(f"{command} of a damaged image: {result}")
+    os.unlink(t.image("damaged"))
+    if sorted(files(t)) != ["image.torpor", "other.torpor"]:
+        raise Failure(f"there are other files: {files(t)}")
+    t.restore(program.root)
+    program.check()
+
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__, compile_steady))
