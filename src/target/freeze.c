@@ -568,7 +568,7 @@ int target_freeze(struct target_tree *tree, pid_t root, struct arena *arena, uns
 	return r;
 }
 
-static void target_close(struct target *t)
+void target_close(struct target *t)
 {
 	fd_closep(&t->mem_fd);
 	fd_closep(&t->pidfd);
@@ -607,32 +607,6 @@ void target_tree_release(struct target_tree *tree)
 	for (size_t i = tree->n; i-- > 0;) {
 		for (size_t k = 0; k < tree->tasks[i]->n_threads; k++)
 			target_detach(tree->tasks[i], &tree->tasks[i]->threads[k]);
-		target_close(tree->tasks[i]);
-	}
-	tree->n = 0;
-}
-
-static void target_kill_tasks(const struct target_tree *tree)
-{
-	for (size_t i = 0; i < tree->n; i++)
-		if (!tree->tasks[i]->zombie)
-			sys_pidfd_send_signal(tree->tasks[i]->pidfd, SIGKILL);
-}
-
-void target_tree_kill(struct target_tree *tree)
-{
-	/* If we are killed in the middle, no half of the tree may run on: a child of ours does the same. */
-	pid_t second = tree->n > 1 ? fork() : -1;
-
-	target_kill_tasks(tree);
-	if (second == 0)
-		_exit(0);
-	if (second > 0)
-		waitpid(second, NULL, 0);
-	for (size_t i = tree->n; i-- > 0;) {
-		for (size_t k = tree->tasks[i]->n_threads; k-- > 0;)
-			while (waitpid(tree->tasks[i]->threads[k].tid, &(int){ 0 }, __WALL) > 0)
-				;
 		target_close(tree->tasks[i]);
 	}
 	tree->n = 0;

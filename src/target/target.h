@@ -60,8 +60,15 @@ bool target_blame_ended(const struct target_tree *tree, const struct target *t, 
 /* Let everything run on. Also for a tree that is half frozen or empty. */
 void target_tree_release(struct target_tree *tree);
 
-/* End every process of the tree and wait until it is dead (its parent may still have to reap it). */
+/*
+ * End every process of the tree and wait until it is dead (its parent may still
+ * have to reap it). If torpor is killed meanwhile, all of the tree ends without
+ * having run again, or all of it runs on (kill.c).
+ */
 void target_tree_kill(struct target_tree *tree);
+
+/* Close what torpor holds of a task. */
+void target_close(struct target *t);
 
 /* The task with this PID; NULL when it is not in the tree. */
 struct target *target_find(const struct target_tree *tree, pid_t pid);

@@ -47,7 +47,8 @@ def after_dump(t, program, before, status, keep, has_image):
     return "committed" if has_image else "unharmed"
 
 
-def attack_dump(t, start, keep, signals, parts_allowed, expect_status):
+def attack_dump(t, start, keep, signals, parts_allowed, expect_status, at_end=False):
+    """Strike while the program is traced; or at_end: when the image is there and the program is being ended."""
     program = start(t)
     save = ["dump", program.root, "-o", t.image(), *program.options]
     quick = [*save, "--keep-running"]
@@ -56,6 +57,8 @@ def attack_dump(t, start, keep, signals, parts_allowed, expect_status):
     frozen = re.search(r"after ([\d.]+) ms", read(f"{t.logs}/{t.calls}.out"))
     t.log(f"a dump takes {duration * 1000:.1f} ms")
     moments = Moments(duration, lambda: traced(program.root), float(frozen.group(1)) / 1000 * 1.3)
+    if at_end:
+        moments = Moments(duration, lambda: os.path.exists(t.image()), 0.002, always=True)
     program.check()
     before = program.before(program.root)
     outcomes = {}
@@ -83,6 +86,10 @@ def attack_dump(t, start, keep, signals, parts_allowed, expect_status):
 
 def kill_dump(t, start, keep):
     attack_dump(t, start, keep, [signal.SIGKILL], True, killed)
+
+
+def kill_dump_end(t, start):
+    attack_dump(t, start, False, [signal.SIGKILL], True, killed, at_end=True)
 
 
 def interrupt_dump(t, start, keep):

@@ -210,16 +210,16 @@ def traced(pid):
 
 
 class Moments:
-    """When to kill: by turns at random, and some random time after a sign of the wanted phase."""
+    """When to kill: by turns at random, and some random time after a sign of the wanted phase; or always after it."""
 
-    def __init__(self, duration, sign=None, window=None):
-        self.duration, self.sign, self.window = duration, sign, window or duration
+    def __init__(self, duration, sign=None, window=None, always=False):
+        self.duration, self.sign, self.window, self.always = duration, sign, window or duration, always
         self.number = 0
 
     def wait(self, pid):
         """Sleep until the next moment."""
         self.number += 1
-        if self.number % 2 and self.sign:
+        if self.sign and (self.always or self.number % 2):
             end = time.monotonic() + 5
             while not self.sign() and time.monotonic() < end and stat_of(pid) and stat_of(pid).state != "Z":
                 pass

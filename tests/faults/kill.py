@@ -20,7 +20,7 @@ import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from attack import interrupt_dump, kill_dump, kill_restore  # noqa: E402
+from attack import interrupt_dump, kill_dump, kill_dump_end, kill_restore  # noqa: E402
 from common import (KILLS, LIMIT, PATIENCE, Before, Moments, PythonThreads, Steady, alive, delay, files,  # noqa: E402
                     compile_steady, kill_members, main, measure, strike, summary, traced)
 from servers import Jvm, RedisServer  # noqa: E402
@@ -39,6 +39,8 @@ for keep in (False, True):
     case("interrupt-dump" + suffix, limit=LIMIT, start=Steady, keep=keep)(interrupt_dump)
     case("interrupt-dump-redis" + suffix, needs=["redis-server"], limit=LIMIT, start=RedisServer,
          keep=keep)(interrupt_dump)
+
+case("kill-dump-end", limit=LIMIT)(lambda t: kill_dump_end(t, lambda t: Steady(t, 5)))
 
 
 @case("stopped-after-kill", limit=LIMIT)
