@@ -153,7 +153,8 @@ static void build_session_standin(struct build *b, size_t first)
 		build_reap(pid);
 		return;
 	}
-	setsid();
+	if (setsid() < 0)
+		_exit(1);
 	for (size_t i = first; i < p->n_tasks; i++)
 		if (p->tasks[i].birth == BIRTH_BY_STANDIN && p->tasks[i].parent == p->tasks[first].parent &&
 		    p->tasks[i].pb->sid == p->tasks[first].pb->sid)
@@ -165,9 +166,9 @@ static void build_session_standin(struct build *b, size_t first)
 static void build_session(struct build *b, struct restore_task *rt)
 {
 	struct err e = ERR_INIT;
+	int r = setsid() < 0 ? err_sys(&e, errno, "making a session") : objects_lead(rt, &e);
 
-	setsid();
-	if (objects_lead(rt, &e) < 0)
+	if (r < 0)
 		build_fail(b, rt->task, &e);
 }
 

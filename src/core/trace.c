@@ -400,9 +400,15 @@ int trace_release(struct build *b, struct err *e)
 				return err_sys(e, r, "task %d was lost before it could run", p->tasks[i].pb->pid);
 			}
 		}
-	for (size_t i = 0; i < p->n_tasks; i++)
-		if (p->tasks[i].pb->state == PB__TASK_STATE__STOPPED)
-			kill(p->tasks[i].pb->pid, SIGSTOP);
+	for (size_t i = 0; i < p->n_tasks; i++) {
+		pid_t pid = p->tasks[i].pb->pid;
+
+		if (p->tasks[i].pb->state == PB__TASK_STATE__STOPPED && kill(pid, SIGSTOP) < 0) {
+			err_sys(e, errno, "stopping task %d, as it was", pid);
+			guard_end(&guard, false, e);
+			return -1;
+		}
+	}
 	if (guard_end(&guard, true, e) < 0)
 		return -1;
 	for (size_t i = p->n_tasks; i-- > 0;) {

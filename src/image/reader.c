@@ -88,25 +88,20 @@ static bool reader_is_zero(const uint8_t *p, size_t size)
 	return true;
 }
 
-static bool reader_is_regular(int fd, uint64_t *ret_size)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode))
-		return false;
-	*ret_size = (uint64_t)st.st_size;
-	return true;
-}
-
 /* O_NONBLOCK: a FIFO must be refused, not waited for. */
 static int reader_open_file(struct image *img, struct err *e)
 {
+	struct stat st;
+
 	img->fd = open(img->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (img->fd < 0)
 		return err_sys(e, errno, "cannot open %s", img->path);
-	if (!reader_is_regular(img->fd, &img->size))
+	if (fstat(img->fd, &st) < 0)
+		return err_sys(e, errno, "cannot look at %s", img->path);
+	if (!S_ISREG(st.st_mode))
 		return err_set(e, ERR_IMAGE, 0, "%s is not a torpor image: it is not a regular file",
 			       img->path);
+	img->size = (uint64_t)st.st_size;
 	return 0;
 }
 

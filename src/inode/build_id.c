@@ -2,6 +2,7 @@
 #include "inode/build_id.h"
 
 #include <elf.h>
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -35,27 +36,32 @@ static size_t build_id_in_notes(const unsigned char *p, size_t size, unsigned ch
 	return 0;
 }
 
-size_t inode_build_id(int fd, unsigned char buf[64])
+int inode_build_id(int fd, unsigned char buf[64])
 {
 	unsigned char notes[NOTES_MAX];
 	Elf64_Ehdr eh;
+	ssize_t n = pread(fd, &eh, sizeof(eh), 0);
 
-	if (pread(fd, &eh, sizeof(eh), 0) != sizeof(eh) || memcmp(eh.e_ident, ELFMAG, SELFMAG) != 0 ||
+	if (n != sizeof(eh))
+		return n < 0 ? -errno : 0;
+	if (memcmp(eh.e_ident, ELFMAG, SELFMAG) != 0 ||
 	    eh.e_ident[EI_CLASS] != ELFCLASS64 || eh.e_phentsize != sizeof(Elf64_Phdr))
 		return 0;
 	for (unsigned i = 0; i < eh.e_phnum && i < PHDRS_MAX; i++) {
 		Elf64_Phdr ph;
-		ssize_t n;
 		size_t found;
 
-		if (pread(fd, &ph, sizeof(ph), (off_t)(eh.e_phoff + i * sizeof(ph))) != sizeof(ph))
-			return 0;
+		n = pread(fd, &ph, sizeof(ph), (off_t)(eh.e_phoff + i * sizeof(ph)));
+		if (n != sizeof(ph))
+			return n < 0 ? -errno : 0;
 		if (ph.p_type != PT_NOTE)
 			continue;
 		n = pread(fd, notes, ph.p_filesz < NOTES_MAX ? ph.p_filesz : NOTES_MAX, (off_t)ph.p_offset);
-		found = n > 0 ? build_id_in_notes(notes, (size_t)n, buf) : 0;
+		if (n < 0)
+			return -errno;
+		found = build_id_in_notes(notes, (size_t)n, buf);
 		if (found)
-			return found;
+			return (int)found;
 	}
 	return 0;
 }

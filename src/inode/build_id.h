@@ -5,6 +5,6 @@
 
 /*
  * The GNU build id (elf(5), note NT_GNU_BUILD_ID) of an open ELF file. Returns its length
- * in buf[64], or 0 when the file has none.
+ * in buf[64], 0 when the file has none, or -errno when it cannot be read.
  */
-size_t inode_build_id(int fd, unsigned char buf[64]);
+int inode_build_id(int fd, unsigned char buf[64]);

@@ -58,11 +58,16 @@ static struct inode_entry *inode_add(struct inode_table *t, const struct stat *s
 	return &v[t->n++];
 }
 
-static bool path_is(const char *path, const struct stat *st)
+/* Does the path lead to that file? 1, 0, or negative with `e` set. */
+static int path_is(const char *path, const struct stat *st, struct err *e)
 {
 	struct stat now;
 
-	return path[0] == '/' && stat(path, &now) == 0 && now.st_ino == st->st_ino && now.st_dev == st->st_dev;
+	if (path[0] != '/')
+		return 0;
+	if (stat(path, &now) < 0)
+		return path_is_gone(errno) ? 0 : err_sys(e, errno, "examining %s", path);
+	return now.st_ino == st->st_ino && now.st_dev == st->st_dev;
 }
 
 /* The path in the text of a link in /proc, of something that has no name any more. */
@@ -76,23 +81,27 @@ static bool link_path(const char *link, bool gone, char *ret, size_t size)
 }
 
 /* Name and kind of an inode, from the text of its link ("(deleted)" already cut off, and told in `deleted`). */
-static int inode_identify(struct inode_table *t, struct inode_entry *n, const char *name, bool deleted, const struct stat *st)
+static int inode_identify(struct inode_table *t, struct inode_entry *n, const char *name, bool deleted,
+			  const struct stat *st, struct err *e)
 {
 	Pb__InodeKind kind = PB__INODE_KIND__PATH;
+	int r = 0;
 
 	if (deleted && strncmp(name, "/memfd:", 7) == 0) {
 		kind = PB__INODE_KIND__MEMFD;
 		name += 7;
 	} else if (deleted && (strcmp(name, "/dev/zero") == 0 || strcmp(name, "/anon_hugepage") == 0) && S_ISREG(st->st_mode)) {
 		kind = PB__INODE_KIND__SHARED_ANON;
-	} else if (deleted || st->st_nlink == 0 || !path_is(name, st)) {
+	} else if (deleted || st->st_nlink == 0 || (r = path_is(name, st, e)) == 0) {
 		kind = PB__INODE_KIND__UNLINKED;
 		n->linked = st->st_nlink > 0;
 	}
+	if (r < 0)
+		return r;
 	pb_set(n->pb, kind, kind);
 	pb_set(n->pb, has_content, kind != PB__INODE_KIND__PATH);
 	n->pb->path = arena_strdup(t->arena, name);
-	return n->pb->path ? 0 : -ENOMEM;
+	return n->pb->path ? 0 : err_nomem(e);
 }
 
 /* Appending only: as long as nobody does more. */
@@ -160,8 +169,10 @@ int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned 
 		return 0;
 	}
 	n = inode_add(t, st, ret_index);
-	if (!n || inode_identify(t, n, name, deleted, st) < 0)
+	if (!n)
 		return err_nomem(e);
+	if (inode_identify(t, n, name, deleted, st, e) < 0)
+		return -1;
 	inode_note_use(n, use);
 	if (n->pb->kind == PB__INODE_KIND__PATH)
 		return 0;
@@ -213,14 +224,11 @@ static int inode_add_window(struct inode_table *t, struct inode_entry *n, const 
 	return 0;
 }
 
-/* What stat(2) says of a mapped file. `fd` is its open map_files entry, or negative. */
+/* What stat(2) says of a mapped file that is not at its path any more. `fd` is its open map_files entry, or negative. */
 static void inode_stat_mapping(const struct vm_area *a, int fd, struct stat *ret)
 {
-	if (fd >= 0 && fstat(fd, ret) == 0)
-		return;
-	if (!a->deleted && stat(a->name, ret) == 0 && ret->st_ino == a->ino)
-		return;
-	*ret = (struct stat){ .st_dev = a->dev, .st_ino = a->ino, .st_mode = S_IFREG | 0600, .st_nlink = !a->deleted };
+	if (fd < 0 || fstat(fd, ret) < 0)
+		*ret = (struct stat){ .st_dev = a->dev, .st_ino = a->ino, .st_mode = S_IFREG | 0600, .st_nlink = !a->deleted };
 }
 
 static int inode_open_mapping(const struct target *task, const struct vm_area *a)
@@ -236,9 +244,11 @@ static int inode_take_build_id(struct inode_table *t, struct inode_entry *n, str
 {
 	cleanup_close int fd = open(n->pb->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	unsigned char id[64];
-	size_t size = fd < 0 ? 0 : inode_build_id(fd, id);
+	int size = fd >= 0 ? inode_build_id(fd, id) : path_is_gone(errno) ? 0 : -errno;
 
-	if (size && !pb_set_bytes(t->arena, n->pb, build_id, id, size))
+	if (size < 0)
+		return err_sys(e, size, "reading %s", n->pb->path);
+	if (size && !pb_set_bytes(t->arena, n->pb, build_id, id, (size_t)size))
 		return err_nomem(e);
 	return 0;
 }
@@ -252,9 +262,12 @@ int inode_collect_mapping(struct inode_table *t, const struct target *task, cons
 	struct inode_entry *n;
 	int fd = -1;
 
-	if (a->deleted || stat(a->name, &st) < 0 || st.st_ino != a->ino)
+	if (!a->deleted && stat(a->name, &st) < 0 && !path_is_gone(errno))
+		return err_sys(e, errno, "examining %s", a->name);
+	if (a->deleted || st.st_ino != a->ino) {
 		fd = inode_open_mapping(task, a);
-	inode_stat_mapping(a, fd, &st);
+		inode_stat_mapping(a, fd, &st);
+	}
 	n = inode_find(t, st.st_dev, st.st_ino, segment, ret_index);
 	if (n) {
 		fd_closep(&fd);
@@ -262,7 +275,7 @@ int inode_collect_mapping(struct inode_table *t, const struct target *task, cons
 		n = inode_add(t, &st, ret_index);
 		if (!n)
 			return err_nomem(e);
-		if ((segment ? segment_collect(t, n, task, a, e) : inode_identify(t, n, a->name, a->deleted, &st)) < 0)
+		if ((segment ? segment_collect(t, n, task, a, e) : inode_identify(t, n, a->name, a->deleted, &st, e)) < 0)
 			return e->reason ? -1 : err_nomem(e);
 		n->fd = n->pb->kind == PB__INODE_KIND__PATH ? -1 : fd;
 		inode_take_open(n);

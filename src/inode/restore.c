@@ -113,7 +113,7 @@ static int inode_check(const struct inode_restore *r, const Pb__Inode *pb, int f
 {
 	unsigned char id[64];
 	struct stat st;
-	size_t size;
+	int size;
 
 	if (fstat(fd, &st) < 0)
 		return err_sys(e, errno, "examining %s", pb->path);
@@ -123,7 +123,9 @@ static int inode_check(const struct inode_restore *r, const Pb__Inode *pb, int f
 		return 0;
 	if (pb->has_build_id) {
 		size = inode_build_id(fd, id);
-		if (size != pb->build_id.len || memcmp(id, pb->build_id.data, size) != 0)
+		if (size < 0)
+			return err_sys(e, size, "reading %s", pb->path);
+		if ((size_t)size != pb->build_id.len || memcmp(id, pb->build_id.data, pb->build_id.len) != 0)
 			return inode_changed(pb, "was replaced by another build", e);
 		if ((uint64_t)st.st_size != pb->size)
 			return inode_changed(pb, "changed its size", e);

@@ -144,13 +144,12 @@ static int views_list_task(struct views_work *w, size_t task_index, int fd_dir, 
 	const struct target *task = w->c->tree->tasks[task_index];
 	size_t first = w->c->views.n;
 	struct dirent *entry;
+	int number;
 	DIR *dir = fdopendir(dup(fd_dir));
 
 	if (!dir)
 		return err_sys(e, errno, "task %d (%s): listing its fds", task->pid, task->stat.comm);
-	while ((entry = readdir(dir))) {
-		if (entry->d_name[0] == '.')
-			continue;
+	while ((entry = fd_next_entry(dir, &number))) {
 		if (views_add(w, task, task_index, (unsigned)strtoul(entry->d_name, NULL, 10),
 			      VIEW_IN_TASK) < 0) {
 			closedir(dir);
@@ -158,6 +157,8 @@ static int views_list_task(struct views_work *w, size_t task_index, int fd_dir, 
 		}
 	}
 	closedir(dir);
+	if (number)
+		return err_sys(e, number, "task %d (%s): listing its fds", task->pid, task->stat.comm);
 	if (w->c->views.n > first)
 		qsort(w->c->views.v + first, w->c->views.n - first, sizeof(struct fd_view), view_compare_fd);
 	return 0;

@@ -173,6 +173,7 @@ int memory_collect(struct memory_collect *c, struct target *task, Pb__AddressSpa
 	Pb__AddressSpace *space = pb_new(c->arena, Pb__AddressSpace, pb__address_space__init);
 	const struct proc_stat *st = &task->stat;
 	char *text;
+	int r;
 
 	if (!space)
 		return err_nomem(e);
@@ -186,7 +187,10 @@ int memory_collect(struct memory_collect *c, struct target *task, Pb__AddressSpa
 	pb_set(space, arg_end, st->arg_end);
 	pb_set(space, env_start, st->env_start);
 	pb_set(space, env_end, st->env_end);
-	if (fd_read_proc(task->pid, "coredump_filter", c->arena, &text, NULL) == 0)
+	r = fd_read_proc_if_any(task->pid, "coredump_filter", c->arena, &text);
+	if (r < 0)
+		return err_sys(e, r, "reading /proc/%d/coredump_filter", task->pid);
+	if (text)
 		pb_set(space, coredump_filter, strtoull(text, NULL, 16));
 	if (memory_collect_auxv(c, task, space, e) < 0 || memory_collect_mappings(c, task, space, e) < 0 ||
 	    memory_collect_exe(c, task, space, e) < 0)

@@ -237,17 +237,17 @@ static int freeze_find_threads(struct target_tree *tree, struct target *t, struc
 {
 	char path[64];
 	struct dirent *d;
-	int found = 0, r;
+	int found = 0, number, r;
 	DIR *dir;
 
 	snprintf(path, sizeof(path), "/proc/%d/task", t->pid);
 	dir = opendir(path);
 	if (!dir) /* reaped meanwhile, like any task that ends while it is being stopped */
 		return errno == ENOENT ? 0 : err_sys(e, errno, "reading %s", path);
-	while ((d = readdir(dir))) {
+	while ((d = fd_next_entry(dir, &number))) {
 		pid_t tid = atoi(d->d_name);
 
-		if (!isdigit(d->d_name[0]) || freeze_knows_thread(t, tid))
+		if (freeze_knows_thread(t, tid))
 			continue;
 		r = freeze_add_thread(tree, t, tid, e);
 		if (r < 0) {
@@ -257,6 +257,8 @@ static int freeze_find_threads(struct target_tree *tree, struct target *t, struc
 		found += r;
 	}
 	closedir(dir);
+	if (number && number != ENOENT && number != ESRCH) /* these: it has been reaped, too */
+		return err_sys(e, number, "reading %s", path);
 	return found;
 }
 
@@ -301,11 +303,11 @@ static int freeze_scan_children(struct target_tree *tree, struct err *e)
 {
 	DIR *proc = opendir("/proc");
 	struct dirent *d;
-	int r = 0;
+	int r = 0, number = 0;
 
 	if (!proc)
 		return err_sys(e, errno, "reading /proc");
-	while (r == 0 && (d = readdir(proc))) {
+	while (r == 0 && (d = fd_next_entry(proc, &number))) {
 		struct proc_stat stat;
 
 		if (!isdigit(d->d_name[0]) || freeze_read_stat(atoi(d->d_name), tree->arena, &stat) < 0)
@@ -318,7 +320,7 @@ static int freeze_scan_children(struct target_tree *tree, struct err *e)
 		}
 	}
 	closedir(proc);
-	return r;
+	return number ? err_sys(e, number, "reading /proc") : r;
 }
 
 /* The children of all known tasks that are new. Returns how many, or negative. */
@@ -507,8 +509,10 @@ static int freeze_settle(struct target_tree *tree, struct err *e)
 		struct target *t = tree->tasks[i];
 		int r = freeze_read_stat(t->pid, tree->arena, &t->stat);
 
-		if (r < 0)
+		if (r == -ENOENT || r == -ESRCH)
 			continue; /* ended and reaped */
+		if (r < 0)
+			return err_sys(e, r, "reading /proc/%d/stat", t->pid);
 		t->zombie = t->stat.state == 'Z' && !t->n_threads;
 		t->ppid = t->stat.ppid;
 		if (!t->zombie && t->n_threads && t->threads[0].tid != t->pid && freeze_knows_thread(t, t->pid))

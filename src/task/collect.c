@@ -72,13 +72,14 @@ int task_collect_zombie(struct task_collect *c, struct target *t, Pb__Task *pb, 
 	return 0;
 }
 
-static int task_collect_cmdline(struct task_collect *c, struct target *t, Pb__Task *pb)
+static int task_collect_cmdline(struct task_collect *c, struct target *t, Pb__Task *pb, struct err *e)
 {
 	size_t size;
 	char *text;
+	int r = fd_read_proc(t->pid, "cmdline", c->arena, &text, &size);
 
-	if (fd_read_proc(t->pid, "cmdline", c->arena, &text, &size) < 0)
-		return 0;
+	if (r < 0)
+		return err_sys(e, r, "reading /proc/%d/cmdline", t->pid);
 	for (size_t i = 0; i + 1 < size; i++)
 		if (!text[i])
 			text[i] = ' ';
@@ -106,13 +107,15 @@ static Pb__Path *task_path(struct task_collect *c, struct target *t, const char 
 
 static int task_collect_paths(struct task_collect *c, struct target *t, Pb__Task *pb, struct err *e)
 {
-	struct stat cwd, root, now;
+	struct stat cwd, root, now = { 0 };
 
 	pb->cwd = task_path(c, t, "cwd", &cwd, e);
 	pb->root = pb->cwd ? task_path(c, t, "root", &root, e) : NULL;
 	if (!pb->root)
 		return -1;
-	if (stat(pb->cwd->path, &now) == 0 && now.st_ino == cwd.st_ino)
+	if (stat(pb->cwd->path, &now) < 0 && !path_is_gone(errno))
+		return err_sys(e, errno, "examining the working folder %s", pb->cwd->path);
+	if (now.st_ino == cwd.st_ino)
 		return 0;
 	if (cwd.st_nlink)
 		return task_refuse(c, t, "E-TASK-CWD", "change to another folder in the program",
@@ -123,7 +126,7 @@ static int task_collect_paths(struct task_collect *c, struct target *t, Pb__Task
 
 /* ---- what cannot be saved ---- */
 
-static int task_check_namespaces(struct task_collect *c, struct target *t)
+static int task_check_namespaces(struct task_collect *c, struct target *t, struct err *e)
 {
 	static const char *const names[] = { "pid", "user", "mnt", "net", "ipc", "uts", "cgroup", "time" };
 	int r = 0;
@@ -132,14 +135,18 @@ static int task_check_namespaces(struct task_collect *c, struct target *t)
 		char name[32], *theirs, *ours;
 
 		snprintf(name, sizeof(name), "ns/%s", names[i]);
-		if (fd_readlink_proc(t->pid, name, c->arena, &theirs) < 0 ||
-		    fd_readlink_proc(getpid(), name, c->arena, &ours) < 0)
-			continue; /* a kernel without this type of namespace */
-		if (strcmp(theirs, ours) != 0)
+		r = fd_readlink_proc(t->pid, name, c->arena, &theirs);
+		if (r == 0)
+			r = fd_readlink_proc(getpid(), name, c->arena, &ours);
+		if (r < 0 && r != -ENOENT) /* that: a kernel without this type of namespace */
+			return err_sys(e, r, "reading /proc/PID/%s of task %d and of torpor", name, t->pid);
+		if (r == -ENOENT)
+			r = 0;
+		else if (strcmp(theirs, ours) != 0)
 			r = task_refuse(c, t, "E-TASK-NAMESPACE", "run torpor inside the same namespaces",
 					"it lives in another %s namespace than torpor", names[i]);
 	}
-	return r;
+	return r < 0 ? err_nomem(e) : 0;
 }
 
 static int task_check_status(struct task_collect *c, struct target *t, const struct proc_status *status)
@@ -277,8 +284,10 @@ int task_collect(struct task_collect *c, struct target *t, Pb__Task *pb, Pb__Add
 	char *text;
 	int r;
 
-	if (task_collect_identity(c, t, pb) < 0 || task_collect_cmdline(c, t, pb) < 0)
+	if (task_collect_identity(c, t, pb) < 0)
 		return err_nomem(e);
+	if (task_collect_cmdline(c, t, pb, e) < 0)
+		return -1;
 	pb_set(pb, state, t->stop_signal ? PB__TASK_STATE__STOPPED : PB__TASK_STATE__RUNNING);
 	if (t->stop_signal)
 		pb_set(pb, stop_signal, (uint32_t)t->stop_signal);
@@ -286,9 +295,14 @@ int task_collect(struct task_collect *c, struct target *t, Pb__Task *pb, Pb__Add
 	if (r < 0)
 		return r;
 	pb_set(pb, umask, status.umask);
-	if (fd_read_proc(t->pid, "personality", c->arena, &text, NULL) == 0)
+	r = fd_read_proc_if_any(t->pid, "personality", c->arena, &text);
+	if (r < 0)
+		return err_sys(e, r, "reading /proc/%d/personality", t->pid);
+	if (text)
 		pb_set(pb, personality, strtoull(text, NULL, 16));
-	if (task_check_namespaces(c, t) < 0 || task_check_status(c, t, &status) < 0 || task_check_sharing(c, t) < 0)
+	if (task_check_namespaces(c, t, e) < 0)
+		return -1;
+	if (task_check_status(c, t, &status) < 0 || task_check_sharing(c, t) < 0)
 		return err_nomem(e);
 	r = task_collect_paths(c, t, pb, e);
 	if (r == 0)

@@ -66,7 +66,10 @@ int limits_collect(struct task_collect *c, struct target *t, Pb__Task *pb, struc
 		limit->soft = limits.soft[i];
 		limit->hard = limits.hard[i];
 	}
-	if (fd_read_proc(t->pid, "oom_score_adj", c->arena, &text, NULL) == 0)
+	r = fd_read_proc_if_any(t->pid, "oom_score_adj", c->arena, &text);
+	if (r < 0)
+		return err_sys(e, r, "reading /proc/%d/oom_score_adj", t->pid);
+	if (text)
 		pb_set(pb, oom_score_adj, atoi(text));
 	return 0;
 }

@@ -85,18 +85,26 @@ static int thread_collect_outside(struct task_collect *c, pid_t tid, Pb__Thread 
 	uint64_t head, size;
 	int n, n_all;
 
-	if (sys_get_robust_list(tid, &head, &size) == 0) {
-		pb_set(th, robust_list, head);
-		pb_set(th, robust_list_size, size);
-	}
-	if (sys_sched_getattr(tid, &attr) == 0 && !pb_set_bytes(c->arena, th, sched_attr, &attr, sizeof(attr)))
+	n = sys_get_robust_list(tid, &head, &size);
+	if (n < 0)
+		return err_sys(e, n, "asking for the robust list of thread %d", tid);
+	pb_set(th, robust_list, head);
+	pb_set(th, robust_list_size, size);
+	n = sys_sched_getattr(tid, &attr);
+	if (n < 0)
+		return err_sys(e, n, "asking for the scheduling of thread %d", tid);
+	if (!pb_set_bytes(c->arena, th, sched_attr, &attr, sizeof(attr)))
 		return err_nomem(e);
 	n = sys_sched_getaffinity(tid, sizeof(mask), mask);
+	if (n < 0)
+		return err_sys(e, n, "asking for the CPU affinity of thread %d", tid);
 	n_all = sys_sched_getaffinity(1, sizeof(all), all); /* init's: as a rule every CPU */
-	if (n > 0 && (n != n_all || memcmp(mask, all, (size_t)n) != 0) &&
+	if ((n != n_all || memcmp(mask, all, (size_t)n) != 0) &&
 	    !pb_set_bytes(c->arena, th, affinity, mask, (size_t)n))
 		return err_nomem(e);
 	n = sys_ioprio_get(tid);
+	if (n < 0)
+		return err_sys(e, n, "asking for the I/O priority of thread %d", tid);
 	if (n > 0)
 		pb_set(th, ioprio, (uint32_t)n);
 	return 0;

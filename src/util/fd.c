@@ -115,6 +115,18 @@ int fd_read_all(int fd, struct arena *arena, char **ret, size_t *ret_size)
 	return r;
 }
 
+struct dirent *fd_next_entry(DIR *dir, int *ret_number)
+{
+	struct dirent *entry;
+
+	do {
+		errno = 0;
+		entry = readdir(dir);
+	} while (entry && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0));
+	*ret_number = entry ? 0 : errno;
+	return entry;
+}
+
 int fd_open_proc(pid_t pid, const char *name, int flags)
 {
 	char path[128];
@@ -130,6 +142,15 @@ int fd_read_proc(pid_t pid, const char *name, struct arena *arena, char **ret, s
 	cleanup_close int fd = fd_open_proc(pid, name, O_RDONLY);
 
 	return fd < 0 ? fd : fd_read_all(fd, arena, ret, ret_size);
+}
+
+int fd_read_proc_if_any(pid_t pid, const char *name, struct arena *arena, char **ret)
+{
+	int r = fd_read_proc(pid, name, arena, ret, NULL);
+
+	if (r == -ENOENT)
+		*ret = NULL;
+	return r == -ENOENT ? 0 : r;
 }
 
 int fd_readlink_proc(pid_t pid, const char *name, struct arena *arena, char **ret)

@@ -3,6 +3,9 @@
 
 /* File descriptors and their ownership. An fd that is not open is -1. */
 
+#include <dirent.h>
+#include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -52,8 +55,26 @@ int fd_read_all(int fd, struct arena *arena, char **ret, size_t *ret_size);
  */
 int fd_read_proc(pid_t pid, const char *name, struct arena *arena, char **ret, size_t *ret_size);
 
+/* As fd_read_proc(), of a file that not every kernel has: then *ret is NULL, and that is no error. */
+int fd_read_proc_if_any(pid_t pid, const char *name, struct arena *arena, char **ret);
+
 /* The target of the symbolic link /proc/PID/NAME, in the arena. Returns 0 or -errno. */
 int fd_readlink_proc(pid_t pid, const char *name, struct arena *arena, char **ret);
+
+/*
+ * Did a look at a path fail because it does not lead there (any more)? Any other failure tells nothing of the file,
+ * and must not pass for its absence.
+ */
+static inline bool path_is_gone(int number)
+{
+	return number == ENOENT || number == ENOTDIR || number == EACCES || number == ELOOP || number == ENAMETOOLONG;
+}
+
+/*
+ * The next entry of a folder, without "." and "..". NULL at its end, and where it cannot be read further: then
+ * *ret_number is the errno, else 0. A list that ends early must not be taken for a whole one.
+ */
+struct dirent *fd_next_entry(DIR *dir, int *ret_number);
 
 /* Open /proc/PID/NAME; an fd or -errno. */
 int fd_open_proc(pid_t pid, const char *name, int flags);

@@ -6,6 +6,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "util/err.h"
+
 /*
  * What torpor uses, and for what. `anyone`: also when it is not root but holds
  * this by its file or as an ambient capability. The others would let every user
@@ -58,7 +60,16 @@ static bool sets_get(struct capability_sets *ret)
 	return true;
 }
 
-/* Only ever makes the permitted set smaller, so it cannot fail. */
+/* Not to go on with more than was meant: the one place below src/cmd that ends torpor, and says so itself. */
+static _Noreturn void privilege_stuck(void)
+{
+	static const char text[] = "torpor: the kernel does not let torpor give up capabilities or ids\n";
+
+	(void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+	_exit(ERR_PERMISSION);
+}
+
+/* Only ever makes the permitted set smaller, so it can only fail under a security module or a seccomp filter. */
 static void sets_put(const struct capability_sets *s)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -70,7 +81,7 @@ static void sets_put(const struct capability_sets *s)
 		data[i].inheritable = (uint32_t)(s->inheritable >> 32 * i);
 	}
 	if (syscall(SYS_capset, &header, data) < 0)
-		_exit(1); /* not to go on with more than was meant */
+		privilege_stuck();
 }
 
 static uint64_t used_mask(bool root)
@@ -104,7 +115,7 @@ bool privilege_begin(void)
 	struct capability_sets s;
 
 	if (foreign && (setresgid(getgid(), getgid(), getgid()) < 0 || setresuid(getuid(), getuid(), getuid()) < 0))
-		_exit(1);
+		privilege_stuck();
 	if (!sets_get(&s))
 		return !foreign;
 	grantable = foreign ? 0 : root ? s.permitted : ambient_set() & s.permitted;

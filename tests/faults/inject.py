@@ -1,0 +1,252 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Every system call of torpor fails once: a clear error and nothing has happened, or all is as without the failure.
+
+    inject.py [--torpor FILE] [--list] [NAME...]
+
+nth.c makes the n-th system call of a dump or restore fail, n = 1 and on until there are no more. TORPOR_TEST_CALLS=N
+tries some N of them (150), TORPOR_TEST_CALLS=all every one. When torpor says that it succeeded although a call had
+failed, the image must hold what it holds otherwise, and the restored tree must look as it did.
+"""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+from common import Before, Steady, alive, compile_steady, files, kill_tree, main, read_bytes  # noqa: E402
+import harness  # noqa: E402
+from harness import PYTHON, Failure, Skip, Steps, case, portrait, read, stat_of, tree_of  # noqa: E402
+
+CALLS = os.environ.get("TORPOR_TEST_CALLS", "150")
+CHANGING = ("file", "stats", "machine", "xstate")  # from image to image of one that stands still
+
+
+def prepare():
+    compile_steady()
+    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-o",
+                    os.path.join(harness.TARGETS, "nth"), os.path.join(HERE, "nth.c")], check=True)
+
+
+class Injector:
+    """torpor under nth.c."""
+
+    def __init__(self, t):
+        if t.setup.account is None:
+            raise Skip("only root can set a filter and keep the file capability")
+        self.t, self.report = t, os.path.join(t.base, "report")
+        self.outcomes = {}
+
+    def run(self, number, *arguments):
+        """Run torpor with that call failing. (result, which call it was, or None when there were not so many)."""
+        account = self.t.setup.account
+        self.t.launcher = [self.t.target("nth"), str(number), self.report, str(account.pw_uid), str(account.pw_gid)]
+        try:
+            result = self.t.torpor(*arguments, expect=None, seconds=20)
+        except Failure as e:
+            raise Failure(f"call {number}, {read(self.report, '').strip()}: {e}")
+        finally:
+            self.t.launcher = []
+        call = read(self.report, "").strip()
+        self.t.log(f"call {number}: {call}")
+        return result, call or None
+
+    def count(self, *arguments):
+        """How many calls there are."""
+        low, high = 1, 64
+        while self.run(high, *arguments)[1]:
+            low, high = high, high * 2
+            self.tidy()
+        while low < high:
+            middle = (low + high) // 2
+            if self.run(middle, *arguments)[1]:
+                low = middle + 1
+            else:
+                high = middle
+            self.tidy()
+        return low
+
+    def tidy(self):
+        pass
+
+    def expect_proper(self, number, result, call):
+        """It worked, or it failed with a status and words of its own."""
+        what = "done all the same" if result.status == 0 else f"status {result.status}"
+        self.outcomes[what] = self.outcomes.get(what, 0) + 1
+        if not 0 <= result.status <= 5 or result.status and "torpor: " not in result.err:
+            raise Failure(f"call {number}, {call}: {result}")
+        if result.status in (2, 4):
+            raise Failure(f"call {number}, {call}: blamed on the usage or the image: {result}")
+
+    def summary(self, calls):
+        text = f"{calls} calls tried; " + ", ".join(f"{n} {o}" for o, n in sorted(self.outcomes.items()))
+        print(f"    {self.t.name}: {text}", flush=True)
+
+
+def numbers(last):
+    """Which calls are to fail: all, or some of each stretch."""
+    if CALLS == "all" or int(CALLS) >= last:
+        return range(1, last + 1)
+    step = last / int(CALLS)
+    return sorted({1 + int(step * k + random.random() * step) for k in range(int(CALLS))})
+
+
+# ---- programs ----
+
+class Standing:
+    """A tree that stands still between the checks, so that two images of it are alike."""
+
+    def __init__(self, t, program):
+        self.t, self.program, self.root = t, program, program.root
+        self.stopped = t.stop_tree(self.root)
+        self.before = Before(self.root)
+        self.image = None  # what one of it holds
+
+    def check(self):
+        """It goes on, is well, and stands again."""
+        self.image = None
+        self.t.continue_tasks(self.stopped)
+        self.program.check()
+        self.stopped = self.t.stop_tree(self.root)
+        self.before = Before(self.root)
+
+
+class Counting:
+    """One of tests/programs/targets."""
+
+    def __init__(self, t, script, labels):
+        self.t = t
+        self.steps = Steps(t, labels)
+        self.root = t.start([PYTHON, "-B", t.target(script)])
+        self.steps.advance(3)
+
+    def check(self):
+        if not alive(self.root):
+            raise Failure(f"the program has ended (status {self.t.statuses.get(self.root)})")
+        self.steps.advance(1)
+        if os.path.getsize(self.steps.path) > 20000:
+            self.steps.rotate()
+
+
+PROGRAMS = {
+    "steady": Steady,
+    "asyncio": lambda t: Counting(t, "asynchronous.py", ["talk", "tick", "compute"]),
+    "tree": lambda t: Counting(t, "family.py", ["root", "orphan", "orphangroup", "groupless", "member", "joined", "deep"]),
+}
+
+
+# ---- dump ----
+
+def without_passing(value):
+    """What `inspect --json` says, but times, amounts of memory, and what unused registers hold."""
+    if isinstance(value, dict):
+        return {k: without_passing(v) for k, v in value.items()
+                if k not in CHANGING and not k.endswith("_ns") and "bytes" not in k and "size" not in k}
+    return [without_passing(v) for v in value] if isinstance(value, list) else value
+
+
+def content_of(t):
+    return without_passing(json.loads(t.torpor("inspect", t.image(), "--json").out))
+
+
+def first_difference(a, b, path=""):
+    if type(a) is not type(b):
+        return f"{path}: {a!r} became {b!r}"
+    if isinstance(a, dict):
+        for key in sorted({*a, *b}):
+            if a.get(key) != b.get(key):
+                return first_difference(a.get(key), b.get(key), f"{path}/{key}")
+    if isinstance(a, list):
+        if len(a) != len(b):
+            return f"{path}: {len(a)} became {len(b)}"
+        for k, (one, other) in enumerate(zip(a, b)):
+            if one != other:
+                return first_difference(one, other, f"{path}/{k}")
+    return f"{path}: {a!r} became {b!r}"
+
+
+def dumps(t, start):
+    injector = Injector(t)
+    standing = Standing(t, start(t))
+    arguments = ["dump", standing.root, "-o", t.image(), "--keep-running"]
+    tried = numbers(injector.count(*arguments))
+    for number in tried:
+        if not standing.image:
+            t.torpor(*arguments)
+            standing.image = content_of(t)
+        if os.path.exists(t.image()):
+            os.unlink(t.image())
+        result, call = injector.run(number, *arguments)
+        injector.expect_proper(number, result, call)
+        if files(t) != ([os.path.basename(t.image())] if result.status == 0 else []):
+            raise Failure(f"call {number}, {call}: status {result.status}, and these files: {files(t)}")
+        if result.status == 0:
+            t.torpor("verify", t.image())
+            if content_of(t) != standing.image:
+                raise Failure(f"call {number}, {call}: another image: "
+                              f"{first_difference(standing.image, content_of(t))[:300]}")
+        standing.before.expect_same(t)
+        if result.status or number % 10 == 0:
+            standing.check()
+    injector.summary(len(tried))
+
+
+# ---- restore ----
+
+def restores(t, start):
+    injector = Injector(t)
+    program = start(t)
+    root, members = program.root, tree_of(program.root)
+    t.stop_tree(root)
+    wanted = portrait(root)
+    t.dump(root)
+    content = read_bytes(t.image())
+    arguments = ["restore", t.image(), "--detach"]
+    injector.tidy = lambda: kill_tree(t, root) if stat_of(root) else None
+    tried = numbers(injector.count(*arguments))
+    for number in tried:
+        t.statuses.clear()
+        result, call = injector.run(number, *arguments)
+        injector.expect_proper(number, result, call)
+        if result.status == 0:
+            settle(t, members)
+            expect_portrait(wanted, root, f"call {number}, {call}")
+            kill_tree(t, root)
+        expect_nobody(t, members, f"call {number}, {call}")
+        if files(t) != [os.path.basename(t.image())] or read_bytes(t.image()) != content:
+            raise Failure(f"call {number}, {call}: the image has changed, or there are other files: {files(t)}")
+    t.restore(root)
+    injector.summary(len(tried))
+
+
+def expect_nobody(t, members, when):
+    try:
+        t.until(lambda: not any(stat_of(p) for p in members) and not tree_of(os.getpid())[1:], 5, "")
+    except Failure:
+        left = [(p, stat_of(p) and (stat_of(p).comm, stat_of(p).state)) for p in {*members, *tree_of(os.getpid())[1:]}]
+        raise Failure(f"{when}: processes are left: {left}")
+
+
+def settle(t, members):
+    t.until(lambda: all(stat_of(p) and t.stands_still(p) for p in members), 5, "it does not stand still as before")
+
+
+def expect_portrait(wanted, root, when):
+    # The filter is nth.c's. A busy program has moments with another mask, as in common.PASSING.
+    found = [line for line in harness.differences(wanted, portrait(root)) if not re.search("Seccomp|SigBlk", line)]
+    if found:
+        raise Failure(f"{when}: {len(found)} differences after the restore, the first: {found[0]}")
+
+
+for _name, _start in PROGRAMS.items():
+    case(f"dump-{_name}", limit=7200, start=_start)(dumps)
+    case(f"restore-{_name}", limit=7200, start=_start)(restores)
+
+
+if __name__ == "__main__":
+    sys.exit(main(__file__, __doc__, prepare))
