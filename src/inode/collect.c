@@ -161,8 +161,14 @@ int inode_collect_fd(struct inode_table *t, const struct target *task, unsigned 
 	char name[4096];
 	bool deleted = link_path(link, st->st_nlink == 0, name, sizeof(name));
 
-	if (n && n->linked && path_is(name, st) && inode_rename(t, n, name) < 0)
-		return err_nomem(e);
+	if (n && n->linked) {
+		int here = path_is(name, st, e);
+
+		if (here < 0)
+			return here;
+		if (here && inode_rename(t, n, name) < 0)
+			return err_nomem(e);
+	}
 	if (n) {
 		inode_note_use(n, use);
 		inode_see(n, task, fd, st);

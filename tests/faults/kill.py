@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from attack import interrupt_dump, kill_dump, kill_dump_end, kill_restore  # noqa: E402
 from common import (KILLS, LIMIT, PATIENCE, Before, Moments, PythonThreads, Steady, alive, delay, files,  # noqa: E402
                     compile_steady, kill_members, main, measure, strike, summary, traced)
-from servers import Jvm, RedisServer  # noqa: E402
+from attacked import Jvm, RedisServer  # noqa: E402
 from harness import Failure, Skip, case, read, tree_of  # noqa: E402
 
 
