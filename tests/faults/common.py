@@ -16,7 +16,7 @@ import harness  # noqa: E402
 from run import main  # noqa: E402,F401
 from harness import PYTHON, Failure, Steps, read, stat_of, threads_of, tree_of  # noqa: E402
 
-KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "60"))
+KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "30"))
 LIMIT = 60 + KILLS * 2
 PATIENCE = 5  # seconds until what the kernel does by itself must have happened
 
