@@ -14,7 +14,7 @@ Where it cannot make namespaces, a case may fail with more than one job (-jN) be
 import argparse
 import fnmatch
 import glob
-import importlib.util
+import importlib
 import json
 import os
 import pwd
@@ -37,8 +37,7 @@ def load_cases():
         name = os.path.basename(path)[:-3]
         if name in ("run", "harness", "selfcheck", "clients"):
             continue
-        spec = importlib.util.spec_from_file_location("programs_" + name, path)
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        importlib.import_module(name)  # once, also where another one uses it
     return harness.CASES
 
 
