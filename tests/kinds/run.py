@@ -645,6 +645,52 @@ def pty_locked_modes(t):
     program.end()
 
 
+# ---- what is made on disk for a moment ----
+
+def on_disk(t):
+    """What a restore must not leave behind."""
+    return set(os.listdir(t.work))
+
+
+def gone_killed(t):
+    """Files without a name have one for a moment when they are made again; torpor is killed then, and before and after."""
+    program = Program(t, "gone")
+    t.dump(program.root)
+    before, root = on_disk(t), program.root
+    t.restore(root)
+    program.kill()
+    took, killed = t.torpor("restore", t.image(), "--detach").seconds, 0
+    program.kill()
+    for number in range(KILLS):
+        pid, call = t.torpor_start(["restore", t.image(), "--detach"])
+        time.sleep(random.uniform(0, took))
+        if pid not in t.statuses and harness.stat_of(pid):
+            os.kill(pid, signal.SIGKILL)
+        killed += t.wait_exit(pid) == -signal.SIGKILL
+        if harness.stat_of(root):
+            program.kill()
+        t.until(lambda: on_disk(t) == before, 5, f"kill {number + 1} left {on_disk(t) ^ before}")
+    if killed < KILLS / 4:
+        raise Failure(f"only {killed} of {KILLS} restores were killed")
+    t.restore(root)
+    program.verify("after all the kills")
+    program.end()
+
+
+def gone_failed(t):
+    """A restore that fails at its very end."""
+    program = Program(t, "gone")
+    t.dump(program.root)
+    before = on_disk(t)
+    t.torpor("restore", t.image(), "--detach", "--pidfile", "/nonexistent/pid", expect=None)
+    t.until(lambda: not harness.stat_of(program.root), 10, "the end of the failed restore's tasks")
+    if on_disk(t) != before:
+        raise Failure(f"the failed restore left {on_disk(t) ^ before}")
+    t.restore(program.root)
+    program.verify("after the failure")
+    program.end()
+
+
 # ---- file systems whose numbers differ ----
 
 # What compares inode and device numbers, and is tried on overlayfs too, whose stat(2) shows others than the kernel's.
@@ -698,6 +744,8 @@ def declare():
     case("pty-locked-modes")(pty_locked_modes)
     case("lock-taken")(lock_taken)
     case("inotify-replaced")(inotify_replaced)
+    case("gone-killed")(gone_killed)
+    case("gone-failed")(gone_failed)
     for thing, words in REFUSED.items():
         case(f"refused-{thing}", thing=thing, words=words)(refused)
 
