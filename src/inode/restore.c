@@ -100,6 +100,19 @@ static int inode_set_attributes(const Pb__Inode *pb, int fd, struct err *e)
 	return 0;
 }
 
+/* When its content was written last; called when that is there again. */
+static int inode_set_time(const Pb__Inode *pb, int fd, struct err *e)
+{
+	const struct timespec times[2] = {
+		{ .tv_nsec = UTIME_OMIT },
+		{ .tv_sec = pb->mtime_ns / 1000000000, .tv_nsec = pb->mtime_ns % 1000000000 },
+	};
+
+	if (pb->mtime_ns <= 0 || S_ISLNK(pb->mode) || futimens(fd, times) == 0)
+		return 0;
+	return err_sys(e, errno, "setting the time of %s", pb->path);
+}
+
 /* ---- files with a name ---- */
 
 static int inode_changed(const Pb__Inode *pb, const char *how, struct err *e)
@@ -182,7 +195,8 @@ static int inode_make_unlinked(struct inode_restore *r, size_t index, struct err
 {
 	cleanup_close int fd = inode_unlinked_make(r->v[index].pb, e);
 
-	if (fd < 0 || inode_set_attributes(r->v[index].pb, fd, e) < 0 || inode_fill(r, index, fd, NULL, e) < 0)
+	if (fd < 0 || inode_set_attributes(r->v[index].pb, fd, e) < 0 || inode_fill(r, index, fd, NULL, e) < 0 ||
+	    inode_set_time(r->v[index].pb, fd, e) < 0)
 		return -1;
 	return fd_raise(fd_take(&fd), r->fd_base, e);
 }

@@ -314,7 +314,7 @@ int unix_queue_read(struct arena *arena, int fd, const struct unix_view *socket,
 		    struct unix_queue *ret, struct err *e)
 {
 	struct unix_peek p = { .arena = arena, .fd = fd, .socket = socket, .fd_next = fd_next, .queue = ret };
-	struct pollfd polled = { .fd = fd };
+	struct pollfd polled = { .fd = fd, .events = POLLPRI };
 	int queued, offset = -1, r;
 	socklen_t size = sizeof(offset);
 
@@ -322,6 +322,7 @@ int unix_queue_read(struct arena *arena, int fd, const struct unix_view *socket,
 	if (ioctl(fd, FIONREAD, &queued) < 0 || poll(&polled, 1, 0) < 0)
 		return err_sys(e, errno, "asking for the size of its queue");
 	ret->error = polled.revents & POLLERR;
+	ret->urgent = polled.revents & POLLPRI;
 	/* A look into an empty queue would take the error away; into one of messages, always. */
 	if (socket->type == SOCK_STREAM ? !queued : ret->error)
 		return 0;

@@ -27,6 +27,7 @@ struct unix_queue {
 	struct unix_message *v;
 	size_t n;
 	bool error; /* one that the program has not seen yet */
+	bool urgent; /* a byte that was sent with MSG_OOB is in it */
 };
 
 /*

@@ -139,6 +139,9 @@ static int unix_socket_collect_queue(struct collect *c, const struct fd_view *v,
 	if (queue->error && v->socket->type != SOCK_STREAM)
 		return kind_refuse(c, v, "E-FD-UNIX-ERROR", "let the program see the error first",
 				   "is a unix socket with an error that the program has not seen yet");
+	if (queue->urgent)
+		return kind_refuse(c, v, "E-FD-UNIX-URGENT", "let the program receive it first",
+				   "is a unix socket with urgent data (MSG_OOB)");
 	if (queue->error)
 		pb_set(pb, reset, true);
 	for (size_t i = 0; i < queue->n; i++)

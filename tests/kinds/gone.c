@@ -15,6 +15,8 @@
 
 static int folder, same_folder, folder_handle, reader, writer, link_, file_handle, watching, watched, temporary;
 static int linked, linked_again, sparse;
+static int deep;
+static struct timespec written; /* when the sparse file was */
 static char work[PATH_MAX]; /* where all this happens */
 
 enum { TERABYTE_SHIFT = 40, MARKS = 5 };
@@ -116,6 +118,7 @@ static off_t mark_at(int number)
 
 static void set_up_sparse(void)
 {
+	struct stat st;
 	char text[32];
 
 	sparse = (int)check_call(open(path("sparse"), O_RDWR | O_CREAT, 0600));
@@ -125,6 +128,18 @@ static void set_up_sparse(void)
 		check(pwrite(sparse, text, 7, mark_at(i)) == 7);
 	}
 	check_call(unlink(path("sparse")));
+	check_call(fstat(sparse, &st));
+	written = st.st_mtim;
+}
+
+/* The folder that it was in is gone as well. */
+static void set_up_deep(void)
+{
+	check_call(mkdir(path("deep"), 0700));
+	check_call(mkdir(path("deep/er"), 0700));
+	deep = (int)check_call(open(path("deep/er"), O_RDONLY | O_DIRECTORY));
+	check_call(rmdir(path("deep/er")));
+	check_call(rmdir(path("deep")));
 }
 
 void setup(const char *argument)
@@ -134,8 +149,9 @@ void setup(const char *argument)
 	set_up_fifo();
 	set_up_handles();
 	set_up_sparse();
-	if (!argument) { /* what is not shown as it was: O_TMPFILE, an inode's number, and the name that was lost */
+	if (!argument) { /* what is not shown as it was: O_TMPFILE, an inode's number, names that were lost */
 		set_up_watch();
+		set_up_deep();
 		set_up_temporary();
 		set_up_linked();
 	}
@@ -249,12 +265,22 @@ static void verify_sparse(void)
 
 	check_call(fstat(sparse, &st));
 	check(st.st_size == (off_t)1 << TERABYTE_SHIFT && st.st_blocks < 1000 && st.st_nlink == 0);
+	check(st.st_mtim.tv_sec == written.tv_sec && st.st_mtim.tv_nsec == written.tv_nsec);
 	for (int i = 0; i < MARKS; i++) {
 		snprintf(expected, sizeof(expected), "mark %d", i);
 		check(pread(sparse, text, 7, mark_at(i)) == 7 && strcmp(text, expected) == 0);
 		check(lseek(sparse, mark_at(i) + 4096, SEEK_DATA) == (i + 1 < MARKS ? mark_at(i + 1) & -4096 : -1));
 	}
 	check_call(lseek(sparse, 0, SEEK_SET));
+}
+
+static void verify_deep(void)
+{
+	struct stat st;
+
+	check_call(fstat(deep, &st));
+	check(S_ISDIR(st.st_mode) && (st.st_mode & 07777) == 0700 && st.st_nlink == 0);
+	check(openat(deep, "new", O_WRONLY | O_CREAT, 0600) == -1 && errno == ENOENT);
 }
 
 void verify(void)
@@ -265,6 +291,7 @@ void verify(void)
 	verify_sparse();
 	if (temporary) {
 		verify_watch();
+		verify_deep();
 		verify_temporary();
 		verify_linked();
 	}

@@ -256,6 +256,19 @@ static void put_unix_left(void)
 	check_call(close(client));
 }
 
+static void put_unix_urgent(void)
+{
+	int ends[2];
+
+	check_call(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+	check(send(ends[1], "before", 6, 0) == 6);
+	if (send(ends[1], "!", 1, MSG_OOB) < 0)
+		exit(SKIP);
+	check_call(dup2(ends[1], PLACE - 1));
+	check_call(close(ends[1]));
+	put(ends[0]);
+}
+
 static void put_in_flight(int fd)
 {
 	int ends[2];
@@ -472,7 +485,7 @@ static const struct {
 	{ "udp_tunnel", put_udp_tunnel }, { "udp_corked", put_udp_corked }, { "udp_error", put_udp_error },
 	{ "netlink_state", put_netlink_state }, { "netlink_unread", put_netlink_unread }, { "mptcp", put_mptcp },
 	{ "vsock", put_vsock }, { "unix_outside", put_unix_outside }, { "unix_waits", put_unix_waits },
-	{ "unix_left", put_unix_left }, { "flying_epoll", put_flying_epoll }, { "flying_pidfd", put_flying_pidfd },
+	{ "unix_left", put_unix_left }, { "unix_urgent", put_unix_urgent }, { "flying_epoll", put_flying_epoll }, { "flying_pidfd", put_flying_pidfd },
 	{ "fanotify_events", put_fanotify_events }, { "fanotify_mount", put_fanotify_mount },
 	{ "terminal_line", put_terminal_line }, { "terminal_packet", put_terminal_packet },
 	{ "terminal_unopened", put_terminal_unopened },
