@@ -31,59 +31,6 @@ static int group_level(const struct sockaddr_storage *group)
 
 /* ---- dump ---- */
 
-struct group_search {
-	struct collect *c;
-	int fd;
-	Pb__InetSocket *pb;
-	struct group_filter *answer; /* with room for GROUP_SOURCES */
-};
-
-static int group_add_sources(struct group_search *s, Pb__InetGroup *group, struct err *e)
-{
-	for (size_t i = 0; i < s->answer->gf_numsrc; i++) {
-		const struct sockaddr_storage *source = &s->answer->gf_slist[i];
-		ProtobufCBinaryData element = { .len = inet_address_size(source),
-						.data = arena_memdup(s->c->arena, source, sizeof(*source)) };
-
-		if (!element.data || !pb_add(s->c->arena, group, sources, element))
-			return err_nomem(e);
-	}
-	return 0;
-}
-
-static int group_add(struct group_search *s, const struct sockaddr_storage *a, struct err *e)
-{
-	Pb__InetGroup *group = pb_new(s->c->arena, Pb__InetGroup, pb__inet_group__init);
-	char name[IF_NAMESIZE];
-
-	if (!if_indextoname(s->answer->gf_interface, name))
-		return err_sys(e, errno, "the name of network interface %u", s->answer->gf_interface);
-	if (!group || !pb_add(s->c->arena, s->pb, groups, group))
-		return err_nomem(e);
-	group->interface = arena_strdup(s->c->arena, name);
-	group->group = (ProtobufCBinaryData){ inet_address_size(a), arena_memdup(s->c->arena, a, sizeof(*a)) };
-	if (!group->interface || !group->group.data)
-		return err_nomem(e);
-	if (s->answer->gf_fmode == MCAST_EXCLUDE)
-		pb_set(group, exclude, true);
-	return group_add_sources(s, group, e);
-}
-
-/* Is the socket a member? Then it is added. */
-static int group_try(struct group_search *s, unsigned interface, const struct sockaddr_storage *group, struct err *e)
-{
-	socklen_t size = GROUP_FILTER_SIZE(GROUP_SOURCES);
-
-	s->answer->gf_interface = interface;
-	s->answer->gf_group = *group;
-	s->answer->gf_numsrc = GROUP_SOURCES;
-	if (getsockopt(s->fd, group_level(group), MCAST_MSFILTER, s->answer, &size) < 0)
-		return 0;
-	if (s->answer->gf_numsrc > GROUP_SOURCES)
-		return err_set(e, ERR_SYSTEM, 0, "a socket with %u sources in a multicast group", s->answer->gf_numsrc);
-	return group_add(s, group, e);
-}
-
 /* Lines of an interface ("4\teth0 ...") with those of its groups below them ("\t\t010000E0 ..."). */
 static bool group_parse_v4(const char *line, unsigned *interface, struct sockaddr_storage *group)
 {
@@ -113,41 +60,106 @@ static bool group_parse_v6(const char *line, unsigned *interface, struct sockadd
 	return true;
 }
 
-static int group_search_file(struct group_search *s, const char *path,
-			     bool (*parse)(const char *, unsigned *, struct sockaddr_storage *), struct err *e)
+static int group_list_file(struct collect *c, const char *path,
+			   bool (*parse)(const char *, unsigned *, struct sockaddr_storage *), struct err *e)
 {
 	cleanup_close int file = open(path, O_RDONLY | O_CLOEXEC);
-	struct sockaddr_storage group;
-	unsigned interface = 0;
+	struct inet_group group = { 0 }, *v;
 	char *text, *next;
 	int r;
 
 	if (file < 0) /* no IPv6 */
 		return 0;
-	r = fd_read_all(file, s->c->arena, &text, NULL);
+	r = fd_read_all(file, c->arena, &text, NULL);
 	if (r < 0)
 		return err_sys(e, r, "reading %s", path);
 	for (char *line = text; *line; line = next) {
 		next = strchrnul(line, '\n');
 		if (*next)
 			*next++ = '\0';
-		if (parse(line, &interface, &group) && group_try(s, interface, &group, e) < 0)
-			return -1;
+		if (!parse(line, &group.interface, &group.address))
+			continue;
+		v = arena_grow(c->arena, c->groups.v, c->groups.n, sizeof(*v));
+		if (!v)
+			return err_nomem(e);
+		v[c->groups.n++] = group;
+		c->groups.v = v;
 	}
 	return 0;
 }
 
-/* An IPv6 socket can be a member of groups of both families. */
+/* Once for all sockets. */
+static int group_list(struct collect *c, struct err *e)
+{
+	if (c->groups.answer)
+		return 0;
+	c->groups.answer = arena_alloc(c->arena, GROUP_FILTER_SIZE(GROUP_SOURCES));
+	if (!c->groups.answer)
+		return err_nomem(e);
+	if (group_list_file(c, "/proc/self/net/igmp", group_parse_v4, e) < 0)
+		return -1;
+	return group_list_file(c, "/proc/self/net/igmp6", group_parse_v6, e);
+}
+
+static int group_add_sources(struct collect *c, Pb__InetGroup *group, struct err *e)
+{
+	const struct group_filter *answer = c->groups.answer;
+
+	for (size_t i = 0; i < answer->gf_numsrc; i++) {
+		const struct sockaddr_storage *source = &answer->gf_slist[i];
+		ProtobufCBinaryData element = { .len = inet_address_size(source),
+						.data = arena_memdup(c->arena, source, sizeof(*source)) };
+
+		if (!element.data || !pb_add(c->arena, group, sources, element))
+			return err_nomem(e);
+	}
+	return 0;
+}
+
+static int group_add(struct collect *c, const struct inet_group *from, Pb__InetSocket *pb, struct err *e)
+{
+	Pb__InetGroup *group = pb_new(c->arena, Pb__InetGroup, pb__inet_group__init);
+	const struct sockaddr_storage *a = &from->address;
+	char name[IF_NAMESIZE];
+
+	if (!if_indextoname(from->interface, name))
+		return err_sys(e, errno, "the name of network interface %u", from->interface);
+	if (!group || !pb_add(c->arena, pb, groups, group))
+		return err_nomem(e);
+	group->interface = arena_strdup(c->arena, name);
+	group->group = (ProtobufCBinaryData){ inet_address_size(a), arena_memdup(c->arena, a, sizeof(*a)) };
+	if (!group->interface || !group->group.data)
+		return err_nomem(e);
+	if (c->groups.answer->gf_fmode == MCAST_EXCLUDE)
+		pb_set(group, exclude, true);
+	return group_add_sources(c, group, e);
+}
+
+/* Is the socket a member? Then the group is added. */
+static int group_try(struct collect *c, int fd, const struct inet_group *group, Pb__InetSocket *pb, struct err *e)
+{
+	socklen_t size = GROUP_FILTER_SIZE(GROUP_SOURCES);
+	struct group_filter *answer = c->groups.answer;
+
+	answer->gf_interface = group->interface;
+	answer->gf_group = group->address;
+	answer->gf_numsrc = GROUP_SOURCES;
+	if (getsockopt(fd, group_level(&group->address), MCAST_MSFILTER, answer, &size) < 0)
+		return 0;
+	if (answer->gf_numsrc > GROUP_SOURCES)
+		return err_set(e, ERR_SYSTEM, 0, "a socket with %u sources in a multicast group", answer->gf_numsrc);
+	return group_add(c, group, pb, e);
+}
+
+/* An IPv6 socket can be a member of groups of both families; an IPv4 one is none of the others. */
 int inet_group_collect(struct collect *c, int fd, Pb__InetSocket *pb, struct err *e)
 {
-	struct group_search s = { .c = c, .fd = fd, .pb = pb };
-
-	s.answer = arena_alloc(c->arena, GROUP_FILTER_SIZE(GROUP_SOURCES));
-	if (!s.answer)
-		return err_nomem(e);
-	if (group_search_file(&s, "/proc/self/net/igmp", group_parse_v4, e) < 0)
+	if (group_list(c, e) < 0)
 		return -1;
-	return pb->family == AF_INET6 ? group_search_file(&s, "/proc/self/net/igmp6", group_parse_v6, e) : 0;
+	for (size_t i = 0; i < c->groups.n; i++)
+		if (group_try(c, fd, &c->groups.v[i], pb, e) < 0)
+			return -1;
+	return 0;
 }
 
 /* ---- restore ---- */

@@ -57,12 +57,12 @@ static int inet_socket_collect_addresses(struct collect *c, int fd, Pb__InetSock
 	return pb_set_bytes(c->arena, pb, remote, &remote, inet_address_size(&remote)) ? 0 : err_nomem(e);
 }
 
-static int inet_socket_collect_options(struct collect *c, int fd, Pb__InetSocket *pb, struct err *e)
+static int inet_socket_collect_options(struct collect *c, const struct fd_view *v, int fd, Pb__InetSocket *pb,
+				       struct err *e)
 {
 	cleanup_privilege struct privilege p = privilege_raise(pb->type == SOCK_RAW ? PRIVILEGE(CAP_NET_RAW) : 0);
-	cleanup_close int new = socket((int)pb->family, (int)pb->type | SOCK_CLOEXEC, (int)pb->protocol);
 
-	return socket_options_collect(c->arena, fd, new, socket_options_of(pb), e);
+	return socket_options_collect(c, fd, v->sort, socket_options_of(pb), e);
 }
 
 int inet_socket_collect(struct collect *c, const struct fd_view *v, int fd, Pb__InetSocket *pb, struct err *e)
@@ -71,7 +71,7 @@ int inet_socket_collect(struct collect *c, const struct fd_view *v, int fd, Pb__
 	pb->family = (uint32_t)v->sort.domain;
 	pb->type = (uint32_t)v->sort.type;
 	pb->protocol = (uint32_t)v->sort.protocol;
-	if (inet_socket_collect_addresses(c, fd, pb, e) < 0 || inet_socket_collect_options(c, fd, pb, e) < 0)
+	if (inet_socket_collect_addresses(c, fd, pb, e) < 0 || inet_socket_collect_options(c, v, fd, pb, e) < 0)
 		return -1;
 	return inet_group_collect(c, fd, pb, e);
 }

@@ -18,6 +18,7 @@
 #include "image/pb.h"
 #include "inode/inode.h"
 #include "kinds/choice.h"
+#include "kinds/inet_group.h"
 #include "kinds/inet_view.h"
 #include "kinds/terminal_view.h"
 #include "kinds/unix_view.h"
@@ -79,6 +80,8 @@ struct collect {
 	struct fd_views views; /* every fd of the tree */
 	struct collect_choice choice;
 	struct inet_view_table inet; /* every TCP socket of the machine, if the tree has any */
+	struct socket_defaults *socket_defaults; /* see socket_options.c */
+	struct inet_groups groups;   /* of multicast; see inet_group.c */
 	struct inet_view_table udp;  /* every UDP and UDP-Lite socket; see udp_socket.c */
 	bool look_only;        /* nothing will be saved */
 	struct tcp_lock *tcp_lock;   /* of connections that are kept alive; NULL: none yet */

@@ -105,13 +105,6 @@ static int netlink_socket_collect_groups(struct collect *c, int fd, Pb__NetlinkS
 	return 0;
 }
 
-static int netlink_socket_collect_options(struct collect *c, int fd, Pb__NetlinkSocket *pb, struct err *e)
-{
-	cleanup_close int new = socket(AF_NETLINK, (int)pb->type | SOCK_CLOEXEC, (int)pb->protocol);
-
-	return socket_options_collect(c->arena, fd, new, socket_options_of(pb), e);
-}
-
 static int netlink_socket_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
 {
 	Pb__NetlinkSocket *pb = (Pb__NetlinkSocket *)m;
@@ -128,7 +121,7 @@ static int netlink_socket_collect(struct collect *c, const struct fd_view *v, Pr
 	pb->protocol = (uint32_t)v->sort.protocol;
 	if (netlink_socket_collect_addresses(fd, pb, e) < 0 || netlink_socket_collect_groups(c, fd, pb, e) < 0)
 		return -1;
-	return netlink_socket_collect_options(c, fd, pb, e);
+	return socket_options_collect(c, fd, v->sort, socket_options_of(pb), e);
 }
 
 /* ---- restore ---- */

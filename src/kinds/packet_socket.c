@@ -172,9 +172,9 @@ static int packet_socket_collect_address(struct collect *c, int fd, Pb__PacketSo
 static int packet_socket_collect_options(struct collect *c, int fd, Pb__PacketSocket *pb, struct err *e)
 {
 	cleanup_privilege struct privilege p = privilege_raise(packet_privilege());
-	cleanup_close int new = socket(AF_PACKET, (int)pb->type | SOCK_CLOEXEC, 0);
+	const struct socket_sort sort = { AF_PACKET, (int)pb->type, 0 };
 
-	return socket_options_collect(c->arena, fd, new, socket_options_of(pb), e);
+	return socket_options_collect(c, fd, sort, socket_options_of(pb), e);
 }
 
 static int packet_socket_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)

@@ -23,7 +23,9 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include "kinds/kind.h"
 #include "util/err.h"
+#include "util/fd.h"
 #include "util/privilege.h"
 
 enum {
@@ -192,16 +194,48 @@ static bool socket_option_get(int fd, const struct socket_option *o, char value[
 	return getsockopt(fd, o->level, o->name, value, &size) == 0;
 }
 
-/* A buffer's size counts if the program has chosen it; else the kernel changes it all the time. */
-static bool socket_option_is_set(int fd, int new, const struct socket_option *o, const char value[SOCKET_OPTION_MAX])
+/* What a new socket of some sort has. */
+struct socket_defaults {
+	struct socket_sort sort;
+	struct socket_defaults *next;
+	struct socket_default {
+		bool known; /* or such a socket, or this kernel, has no such option */
+		char value[SOCKET_OPTION_MAX];
+	} v[sizeof(socket_options) / sizeof(*socket_options)];
+};
+
+static const struct socket_defaults *socket_defaults_of(struct collect *c, struct socket_sort sort, struct err *e)
 {
-	char usual[SOCKET_OPTION_MAX];
+	cleanup_close int new = -1;
+	struct socket_defaults *d;
+
+	for (d = c->socket_defaults; d; d = d->next)
+		if (d->sort.domain == sort.domain && d->sort.type == sort.type && d->sort.protocol == sort.protocol)
+			return d;
+	new = socket(sort.domain, sort.type | SOCK_CLOEXEC, sort.protocol);
+	d = arena_new(c->arena, struct socket_defaults);
+	if (new < 0 || !d) {
+		err_sys(e, new < 0 ? errno : ENOMEM, "making a socket to compare with");
+		return NULL;
+	}
+	for (size_t i = 0; i < n_socket_options; i++)
+		d->v[i].known = socket_option_get(new, &socket_options[i], d->v[i].value);
+	d->sort = sort;
+	d->next = c->socket_defaults;
+	c->socket_defaults = d;
+	return d;
+}
+
+/* A buffer's size counts if the program has chosen it; else the kernel changes it all the time. */
+static bool socket_option_is_set(int fd, const struct socket_option *o, const char *usual,
+				 const char value[SOCKET_OPTION_MAX])
+{
 	int lock = 0;
 	socklen_t size = sizeof(lock);
 
 	if (o->lock)
 		return getsockopt(fd, SOL_SOCKET, SOCKET_BUF_LOCK, &lock, &size) < 0 || (lock & o->lock);
-	return !socket_option_get(new, o, usual) || memcmp(usual, value, sizeof(usual)) != 0;
+	return memcmp(usual, value, SOCKET_OPTION_MAX) != 0;
 }
 
 static int socket_option_add(struct arena *arena, struct socket_options to, int level, int name, const void *value,
@@ -244,21 +278,23 @@ enum socket_filter socket_options_filter(int fd)
 	return n ? SOCKET_FILTER_CLASSIC : SOCKET_FILTER_NONE;
 }
 
-int socket_options_collect(struct arena *arena, int fd, int new, struct socket_options to, struct err *e)
+int socket_options_collect(struct collect *c, int fd, struct socket_sort sort, struct socket_options to, struct err *e)
 {
-	if (new < 0)
-		return err_sys(e, errno, "socket");
+	const struct socket_defaults *usual = socket_defaults_of(c, sort, e);
+
+	if (!usual)
+		return -1;
 	for (size_t i = 0; i < n_socket_options; i++) {
 		const struct socket_option *o = &socket_options[i];
 		char value[SOCKET_OPTION_MAX];
 
-		/* Or such a socket, or this kernel, has no such option. */
-		if (!socket_option_get(fd, o, value) || !socket_option_is_set(fd, new, o, value))
+		if (!usual->v[i].known || !socket_option_get(fd, o, value) ||
+		    !socket_option_is_set(fd, o, usual->v[i].value, value))
 			continue;
-		if (socket_option_add(arena, to, o->level, o->name, value, o->size, e) < 0)
+		if (socket_option_add(c->arena, to, o->level, o->name, value, o->size, e) < 0)
 			return -1;
 	}
-	return socket_filter_collect(arena, fd, to, e);
+	return socket_filter_collect(c->arena, fd, to, e);
 }
 
 /* ---- restore ---- */

@@ -4,7 +4,9 @@
 /* Options of sockets of every family: those that a program has set. */
 
 #include "image/pb.h"
+#include "kinds/inet_view.h"
 
+struct collect;
 struct err;
 
 /* A repeated field of some message. */
@@ -17,10 +19,10 @@ struct socket_options {
 #define socket_options_of(m) ((struct socket_options){ (Pb__SocketOption ***)&(m)->options, (size_t *)&(m)->n_options })
 
 /*
- * Add what `fd` has other than `new`, a socket of the same family, type and
- * protocol that nobody has touched; and its packet filter.
+ * Add what `fd` has other than a new socket of its sort (which is made, the first
+ * time: that may take a privilege); and its packet filter.
  */
-int socket_options_collect(struct arena *arena, int fd, int new, struct socket_options to, struct err *e);
+int socket_options_collect(struct collect *c, int fd, struct socket_sort sort, struct socket_options to, struct err *e);
 
 /* Has it a packet filter that cannot be read (an eBPF program), or one at all? Negative: no such socket. */
 enum socket_filter { SOCKET_FILTER_NONE, SOCKET_FILTER_CLASSIC, SOCKET_FILTER_UNREADABLE };

@@ -361,7 +361,8 @@ static int tcp_connection_collect(struct collect *c, const struct fd_view *v, Pr
 	pb->local = inet_address_bytes(&s->local);
 	pb->remote = inet_address_bytes(&s->remote);
 	if (tcp_check(c, v, fd, e) < 0 || tcp_collect_way(c, v, fd, pb, e) < 0 ||
-	    tcp_options_collect(c->arena, fd, s->local.ss_family, socket_options_of(pb), e) < 0)
+	    socket_options_collect(c, fd, (struct socket_sort){ s->local.ss_family, SOCK_STREAM, IPPROTO_TCP },
+				   socket_options_of(pb), e) < 0)
 		return -1;
 	return c->obstacles->n > before ? 0 : tcp_collect_queue(c, fd, pb, e);
 }

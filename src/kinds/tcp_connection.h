@@ -8,7 +8,7 @@
 
 #include "kinds/kind.h"
 #include "kinds/inet_address.h"
-#include "kinds/tcp_options.h"
+#include "kinds/socket_options.h"
 
 enum { TCP_CONNECTION_TAG = 17 };
 

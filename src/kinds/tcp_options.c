@@ -1,21 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kinds/tcp_options.h"
 
-#include <errno.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include "util/err.h"
-#include "util/fd.h"
+#include "kinds/socket_options.h"
 #include "util/privilege.h"
-
-int tcp_options_collect(struct arena *arena, int fd, int family, struct socket_options to, struct err *e)
-{
-	cleanup_close int new = socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
-
-	return socket_options_collect(arena, fd, new, to, e);
-}
 
 /* Unlike those of other sockets, filters of TCP ones are for the privileged. */
 const char *tcp_options_obstacle(int fd)

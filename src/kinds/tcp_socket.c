@@ -19,6 +19,7 @@
 
 #include "kinds/kind.h"
 #include "kinds/inet_address.h"
+#include "kinds/socket_options.h"
 #include "kinds/tcp_options.h"
 #include "util/fd.h"
 
@@ -50,7 +51,8 @@ static int tcp_socket_collect(struct collect *c, const struct fd_view *v, Protob
 		pb_set(pb, listening, true);
 		pb_set(pb, backlog, s->unsent);
 	}
-	return tcp_options_collect(c->arena, fd, s->local.ss_family, socket_options_of(pb), e);
+	return socket_options_collect(c, fd, (struct socket_sort){ s->local.ss_family, SOCK_STREAM, IPPROTO_TCP },
+				      socket_options_of(pb), e);
 }
 
 /* ---- restore ---- */

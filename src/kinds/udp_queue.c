@@ -40,7 +40,7 @@ struct udp_peek {
 	struct collect *c;
 	int fd;
 	Pb__InetSocket *pb;
-	uint8_t *room; /* UDP_ROOM bytes */
+	uint8_t room[UDP_ROOM];
 };
 
 /* Where it was sent to, as far as the program is told. */
@@ -92,7 +92,7 @@ static int udp_peek_next(struct udp_peek *p, struct err *e)
 {
 	_Alignas(struct cmsghdr) char control[UDP_CONTROL];
 	struct sockaddr_storage from = { 0 };
-	struct iovec iov = { .iov_base = p->room, .iov_len = UDP_ROOM };
+	struct iovec iov = { .iov_base = p->room, .iov_len = sizeof(p->room) };
 	struct msghdr header = {
 		.msg_name = &from,
 		.msg_namelen = sizeof(from),
@@ -129,18 +129,19 @@ static int udp_peek_all(struct udp_peek *p, struct err *e)
 /* Nothing is changed where nothing is there. */
 int udp_queue_collect(struct collect *c, int fd, Pb__InetSocket *pb, struct err *e)
 {
-	struct udp_peek p = { .c = c, .fd = fd, .pb = pb, .room = arena_alloc(c->arena, UDP_ROOM) };
+	struct udp_peek p;
 	struct pollfd readable = { .fd = fd, .events = POLLIN };
 	int before = -1, r;
 	socklen_t size = sizeof(before);
 
-	if (!p.room)
-		return err_nomem(e);
 	if (poll(&readable, 1, 0) <= 0)
 		return 0;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, &size) < 0 ||
 	    setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &(int){ 0 }, sizeof(int)) < 0)
 		return err_sys(e, errno, "SO_PEEK_OFF");
+	p.c = c;
+	p.fd = fd;
+	p.pb = pb;
 	r = udp_peek_all(&p, e);
 	if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, sizeof(before)) < 0)
 		return err_sys(e, errno, "SO_PEEK_OFF");

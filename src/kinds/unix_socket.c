@@ -201,13 +201,6 @@ static int unix_socket_collect_name(struct collect *c, const struct fd_view *v, 
 	return unix_name_find_file(c, v, &pb->file, e);
 }
 
-static int unix_socket_collect_options(struct collect *c, int fd, Pb__UnixSocket *pb, struct err *e)
-{
-	cleanup_close int new = socket(AF_UNIX, (int)pb->type | SOCK_CLOEXEC, 0);
-
-	return socket_options_collect(c->arena, fd, new, socket_options_of(pb), e);
-}
-
 static int unix_socket_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
 {
 	Pb__UnixSocket *pb = (Pb__UnixSocket *)m;
@@ -220,7 +213,7 @@ static int unix_socket_collect(struct collect *c, const struct fd_view *v, Proto
 	pb->flags = v->info.flags & ~O_CLOEXEC;
 	pb_set(pb, shutdown, v->socket->shutdown);
 	if (unix_socket_collect_name(c, v, pb, e) < 0 || unix_socket_collect_peer(c, v, fd, pb, e) < 0 ||
-	    unix_socket_collect_options(c, fd, pb, e) < 0)
+	    socket_options_collect(c, fd, (struct socket_sort){ AF_UNIX, (int)pb->type, 0 }, socket_options_of(pb), e) < 0)
 		return -1;
 	if (v->socket->state == UNIX_VIEW_LISTEN)
 		return unix_socket_collect_listening(c, v, pb, e);
