@@ -2,18 +2,17 @@
 #include "kinds/tcp_repair.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kinds/tcp_fin.h"
 #include "util/err.h"
 #include "util/fd.h"
+#include "util/guard.h"
 
 enum { REPAIR_CHUNK = 16384 }; /* bytes: the kernel wants each part of a queue in one piece of memory */
 
@@ -42,60 +41,18 @@ bool tcp_repair_is_permitted(void)
 
 /* ---- the guard ---- */
 
-/* Repair takes SO_REUSEADDR away. */
-static void repair_leave(int fd, int reuse)
-{
-	repair_set(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
-}
-
-/*
- * A socket stays in repair when the process that put it there dies. So a process
- * that only waits for that has the socket, too. It is in a session of its own:
- * what is sent to all of torpor's group does not reach it.
- */
-struct repair_guard {
-	pid_t pid;
-	int word; /* closed when all is well, or torpor is dead */
+/* What the guard needs: a socket stays in repair when the process that put it there dies. */
+struct repair_guarded {
+	int fd, reuse;
 };
 
-static _Noreturn void guard_watch(int word, int fd, int reuse)
+/* Repair takes SO_REUSEADDR away. */
+static void repair_leave(void *data)
 {
-	char byte;
+	const struct repair_guarded *g = data;
 
-	setsid();
-	while (read(word, &byte, 1) < 0 && errno == EINTR)
-		;
-	repair_leave(fd, reuse);
-	_exit(0);
-}
-
-static int guard_begin(struct repair_guard *g, int fd, int reuse, struct err *e)
-{
-	int ends[2];
-
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return err_sys(e, errno, "pipe");
-	g->word = ends[1];
-	g->pid = fork();
-	if (g->pid == 0) {
-		close(ends[1]);
-		guard_watch(ends[0], fd, reuse);
-	}
-	close(ends[0]);
-	if (g->pid < 0) {
-		close(ends[1]);
-		return err_sys(e, errno, "fork");
-	}
-	return 0;
-}
-
-/* It is the guard who leaves repair, in any case. */
-static void guard_end(struct repair_guard *g)
-{
-	close(g->word);
-	while (waitpid(g->pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	repair_set(g->fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+	setsockopt(g->fd, SOL_SOCKET, SO_REUSEADDR, &g->reuse, sizeof(g->reuse));
 }
 
 /* ---- dump ---- */
@@ -177,13 +134,14 @@ static int repair_get_all(struct arena *arena, int fd, bool ended, bool end_rece
 
 int tcp_repair_collect(struct arena *arena, int fd, bool ended, bool end_received, Pb__TcpRepair *pb, struct err *e)
 {
-	struct repair_guard guard = { .word = -1 };
-	int reuse, r;
+	struct repair_guarded guarded = { .fd = fd };
+	struct guard guard;
+	int r;
 
-	r = repair_get(fd, SOL_SOCKET, SO_REUSEADDR, &reuse);
+	r = repair_get(fd, SOL_SOCKET, SO_REUSEADDR, &guarded.reuse);
 	if (r < 0)
 		return err_sys(e, r, "SO_REUSEADDR");
-	if (guard_begin(&guard, fd, reuse, e) < 0)
+	if (guard_begin(&guard, repair_leave, &guarded, e) < 0)
 		return -1;
 	r = repair_get_all(arena, fd, ended, end_received, pb);
 	guard_end(&guard);

@@ -2,7 +2,7 @@
 
 /*
  * Dump: with SO_PEEK_OFF, a peek shows the datagram behind those that were
- * looked at before.
+ * looked at before. It is put back when torpor is killed, too.
  *
  * Restore: each datagram is sent once more, by a socket that is bound to the
  * address of its sender. Of several sockets with the same port, the one that is
@@ -31,6 +31,7 @@
 #include "kinds/inet_packet.h"
 #include "kinds/inet_socket.h"
 #include "util/fd.h"
+#include "util/guard.h"
 
 enum { UDP_ROOM = 1 << 16, UDP_CONTROL = 1024, UDP_PATIENCE_MS = 1000, UDP_BUF_LOCK = 72 };
 
@@ -126,25 +127,39 @@ static int udp_peek_all(struct udp_peek *p, struct err *e)
 	return r;
 }
 
+struct udp_guarded {
+	int fd, offset;
+};
+
+static void udp_peek_end(void *data)
+{
+	const struct udp_guarded *g = data;
+
+	setsockopt(g->fd, SOL_SOCKET, SO_PEEK_OFF, &g->offset, sizeof(g->offset));
+}
+
 /* Nothing is changed where nothing is there. */
 int udp_queue_collect(struct collect *c, int fd, Pb__InetSocket *pb, struct err *e)
 {
-	struct udp_peek p;
 	struct pollfd readable = { .fd = fd, .events = POLLIN };
-	int before = -1, r;
-	socklen_t size = sizeof(before);
+	struct udp_guarded guarded = { .fd = fd };
+	socklen_t size = sizeof(guarded.offset);
+	struct guard guard;
+	struct udp_peek p;
+	int r;
 
 	if (poll(&readable, 1, 0) <= 0)
 		return 0;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, &size) < 0 ||
-	    setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &(int){ 0 }, sizeof(int)) < 0)
+	if (getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &guarded.offset, &size) < 0)
 		return err_sys(e, errno, "SO_PEEK_OFF");
+	if (guard_begin(&guard, udp_peek_end, &guarded, e) < 0)
+		return -1;
 	p.c = c;
 	p.fd = fd;
 	p.pb = pb;
-	r = udp_peek_all(&p, e);
-	if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, sizeof(before)) < 0)
-		return err_sys(e, errno, "SO_PEEK_OFF");
+	r = setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &(int){ 0 }, sizeof(int)) < 0 ? err_sys(e, errno, "SO_PEEK_OFF")
+										   : udp_peek_all(&p, e);
+	guard_end(&guard);
 	return r;
 }
 

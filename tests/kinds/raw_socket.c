@@ -17,11 +17,13 @@
 #include <unistd.h>
 
 /*
- * ICMP sockets, raw ones and packet sockets, for whoever may have them: run.py is
- * root, in a network of its own. The loopback answers.
+ * ICMP sockets, raw ones and packet sockets, and a TCP socket with a packet filter,
+ * for whoever may have them: run.py is root, in a network of its own. The loopback
+ * answers. With an argument, only ICMP sockets, which everybody may be permitted.
  */
 
-static int ping, ping_connected, ping_six, raw, raw_connected, raw_six, packets, packets_new;
+static bool pings_only;
+static int listener, ping, ping_connected, ping_six, raw, raw_connected, raw_six, packets, packets_new;
 
 static const struct sockaddr_in loopback = { .sin_family = AF_INET, .sin_addr.s_addr = 0x0100007f };
 static const struct sockaddr_in6 loopback_six = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
@@ -101,12 +103,25 @@ static void make_packets(void)
 	packets_new = (int)check_call(socket(AF_PACKET, SOCK_RAW, 0));
 }
 
+static void make_listener(void)
+{
+	struct sock_filter all = { BPF_RET | BPF_K, 0, 0, 0xffff };
+	const struct sock_fprog program = { 1, &all };
+
+	listener = (int)check_call(socket(AF_INET, SOCK_STREAM, 0));
+	check_call(setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)));
+	check_call(listen(listener, 1));
+}
+
 void setup(const char *argument)
 {
-	(void)argument;
+	pings_only = argument;
 	make_pings();
+	if (pings_only)
+		return;
 	make_raw();
 	make_packets();
+	make_listener();
 }
 
 static void await(int fd)
@@ -206,7 +221,13 @@ static void verify_packets(void)
 
 void verify(void)
 {
+	socklen_t n_filter = 0;
+
 	verify_pings();
+	if (pings_only)
+		return;
 	verify_raw();
 	verify_packets();
+	check_call(getsockopt(listener, SOL_SOCKET, SO_GET_FILTER, NULL, &n_filter));
+	check(n_filter == 1);
 }

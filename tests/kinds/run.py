@@ -362,23 +362,50 @@ def tcp_kept_killed(t):
     program.kill()
 
 
+def torpors():
+    """Processes of torpor below this one."""
+    stats = harness.all_stats()
+    return [pid for pid in harness.tree_of(os.getpid(), stats) if stats[pid].comm == "torpor"]
+
+
+def kill_at_each(t, program, name, step=1):
+    """Kill torpor at each of these system calls of a dump. Returns at how many of them."""
+    status, number, kills = -signal.SIGKILL, 1 - step, 0
+    while status == -signal.SIGKILL:
+        number += step
+        t.launcher = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e",
+                      f"inject={name}:signal=SIGKILL:when={number}"]
+        pid, call = t.torpor_start(["dump", program.root, "-o", t.image(), "--keep-running"], user=False)
+        status = t.wait_exit(pid)
+        kills += status == -signal.SIGKILL
+        t.until(lambda: not tables_of(t) and not torpors(), 5, "the end of the lock, and of the guard")
+        program.verify(f"after a kill at {name} number {number}")
+    if status:
+        raise Failure(f"a dump that was not killed ended with {status}")
+    t.launcher = []
+    os.unlink(t.image())
+    return kills
+
+
 def tcp_repair_killed(t):
     """Kill torpor at every look at the size of a queue: some come while it is in repair, which the guard must end."""
     harness.own_network()
     server = Server(socket.AF_INET, t.work)
     program = Program(t, "tcp_kept", f"4:{server.port}")
-    status, number = -signal.SIGKILL, 0
-    while status == -signal.SIGKILL:
-        number += 1
-        t.launcher = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=ioctl", "-e",
-                      f"inject=ioctl:signal=SIGKILL:when={number}"]
-        pid, call = t.torpor_start(["dump", program.root, "-o", t.image(), "--keep-running"], user=False)
-        status = t.wait_exit(pid)
-        t.until(lambda: not tables_of(t), 5, "the end of the lock")
-        program.verify(f"after a kill at look {number}")
-    if status or number < 25 or server.ends != ["end"]:
-        raise Failure(f"{number} kills, status {status}; connections ended: {server.ends}")
+    kills = kill_at_each(t, program, "ioctl")
+    if kills < 24 or server.ends != ["end"]:
+        raise Failure(f"{kills} kills; connections ended: {server.ends}")
     program.kill()
+
+
+def udp_peek_killed(t):
+    """Kill torpor while it looks at datagrams: they are all there, and where a peek looks is as it was."""
+    harness.own_network()
+    program = Program(t, "udp_socket")
+    kills = kill_at_each(t, program, "recvmsg", 3)
+    if kills < 5:
+        raise Failure(f"only {kills} kills")
+    program.end()
 
 
 def tcp_connection_killed(t):
@@ -451,11 +478,35 @@ def udp_low_port(t):
     program.end()
 
 
+def permit_pings(groups):
+    with open("/proc/sys/net/ipv4/ping_group_range", "w") as f:
+        f.write(groups)
+
+
+def ping_sockets(t):
+    """What everybody may have, where it is permitted."""
+    harness.own_network()
+    permit_pings("0 2147483647")
+    program = Program(t, "raw_socket", "pings")
+    program.verify("without torpor")
+    for number in range(harness.ROUNDS):
+        t.cycle(program.root)
+        program.verify(f"in round {number + 1}")
+    t.dump(program.root)
+    permit_pings("1 0")
+    result = t.restore(program.root, expect=3)
+    if "net.ipv4.ping_group_range" not in result.err:
+        raise Failure(f"torpor does not say what would help: {result}")
+    permit_pings("0 2147483647")
+    t.restore(program.root)
+    program.verify("after the failure")
+    program.end()
+
+
 def raw_sockets(t):
     """What only root may have."""
     harness.own_network()
-    with open("/proc/sys/net/ipv4/ping_group_range", "w") as f:
-        f.write("0 2147483647")
+    permit_pings("0 2147483647")
     program = Program(t, "raw_socket", user=False)
     program.verify("without torpor")
     for number in range(harness.ROUNDS):
@@ -741,6 +792,8 @@ def declare():
     case("udp-outside-root", user=False)(udp_outside)
     case("udp-taken")(udp_taken)
     case("udp-low-port")(udp_low_port)
+    case("udp-peek-killed", needs=["strace"])(udp_peek_killed)
+    case("ping-sockets")(ping_sockets)
     case("raw-sockets")(raw_sockets)
     case("raw-of-others", needs=["setcap"])(raw_of_others)
     case("pty-renumbered")(pty_renumbered)

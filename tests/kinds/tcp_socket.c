@@ -14,6 +14,7 @@
 /* TCP sockets that are not connected, and connections at the address of a listener. */
 
 static int four, six, dual, plain, bound, new_four, new_six, ended, finished, shared, epoll;
+static int group[2], choosy;
 static int client, server, own_client, own_server;
 
 static const struct sockaddr_in loopback = { .sin_family = AF_INET, .sin_addr.s_addr = 0x0100007f };
@@ -80,6 +81,41 @@ static void reset_at_end(int fd)
 	check_call(setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)));
 }
 
+/* Two that share a port. */
+static void make_group(void)
+{
+	struct sockaddr_in a = loopback;
+	socklen_t size = sizeof(a);
+
+	for (int i = 0; i < 2; i++) {
+		group[i] = (int)check_call(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+		set(group[i], SOL_SOCKET, SO_REUSEPORT, 1);
+		check_call(bind(group[i], (struct sockaddr *)&a, sizeof(a)));
+		check_call(getsockname(group[i], (struct sockaddr *)&a, &size));
+		check_call(listen(group[i], 5));
+	}
+}
+
+/* The kernel chooses who of them gets a connection: sooner or later, each does. */
+static void verify_group(void)
+{
+	bool got[2] = { false, false };
+
+	for (int i = 0; i < 200 && !(got[0] && got[1]); i++) {
+		struct pollfd p[] = { { .fd = group[0], .events = POLLIN }, { .fd = group[1], .events = POLLIN } };
+		int mine = connect_to(group[0]), who;
+
+		check(check_call(poll(p, 2, 5000)) == 1);
+		who = p[1].revents != 0;
+		got[who] = true;
+		reset_at_end(mine);
+		check_call(close((int)check_call(accept(group[who], NULL, NULL))));
+		check_call(close(mine));
+	}
+	check(got[0] && got[1]);
+	check(option(group[0], SOL_SOCKET, SO_REUSEPORT) == 1 && option(group[1], SOL_SOCKET, SO_REUSEPORT) == 1);
+}
+
 /* With something unread, at the one end of a connection that has ended. */
 static int make_ended(bool reset)
 {
@@ -116,6 +152,12 @@ void setup(const char *argument)
 	plain = make(AF_INET, 0, 0);
 	check_call(listen(plain, 5));
 	bound = make(AF_INET, 0, 0);
+	make_group();
+	choosy = make(AF_INET, 1, 0);
+	set(choosy, IPPROTO_TCP, TCP_DEFER_ACCEPT, 7);
+	set(choosy, IPPROTO_TCP, TCP_FASTOPEN, 16);
+	set(choosy, IPPROTO_TCP, TCP_USER_TIMEOUT, 4000);
+	check_call(listen(choosy, 3));
 	new_four = (int)check_call(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
 	new_six = (int)check_call(socket(AF_INET6, SOCK_STREAM, 0));
 	set(new_six, SOL_SOCKET, SO_KEEPALIVE, 1);
@@ -211,6 +253,11 @@ void verify(void)
 	check(option(plain, SOL_SOCKET, SO_REUSEADDR) == 0);
 	check(option(bound, SOL_SOCKET, SO_REUSEADDR) == 0);
 	check(option(four, IPPROTO_TCP, TCP_NODELAY) == 1);
+	check(option(choosy, IPPROTO_TCP, TCP_DEFER_ACCEPT) == 7);
+	check(option(choosy, IPPROTO_TCP, TCP_FASTOPEN) == 16);
+	check(option(choosy, IPPROTO_TCP, TCP_USER_TIMEOUT) == 4000);
+	check(option(choosy, SOL_SOCKET, SO_ACCEPTCONN) == 1);
+	verify_group();
 	verify_listener(four, false);
 	verify_listener(six, true);
 	verify_listener(dual, false);

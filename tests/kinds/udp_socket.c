@@ -535,7 +535,8 @@ static void verify_flags(void)
 	check(option(four, SOL_SOCKET, SO_RCVBUF) == option(plain, SOL_SOCKET, SO_RCVBUF));
 	check(option(filtered, SOL_SOCKET, SO_LOCK_FILTER) == 1);
 	check(send(shut, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
-	check(option(left, SOL_SOCKET, SO_PEEK_OFF) == -1);
+	check(option(left, SOL_SOCKET, SO_PEEK_OFF) == -1 && option(six, SOL_SOCKET, SO_PEEK_OFF) == -1);
+	check(option(four, SOL_SOCKET, SO_PEEK_OFF) == -1 && option(dual, SOL_SOCKET, SO_PEEK_OFF) == -1);
 }
 
 void verify(void)
