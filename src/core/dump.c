@@ -17,6 +17,7 @@
 #include "arch/x86_64/regs.h"
 #include "core/core.h"
 #include "core/objects.h"
+#include "ipc/ipc.h"
 #include "memory/memory.h"
 #include "task/task.h"
 #include "util/clock.h"
@@ -103,6 +104,13 @@ static int dump_collect_tasks(struct dump *d, struct err *e)
 	return 0;
 }
 
+static int dump_collect_ipc(struct dump *d, struct err *e)
+{
+	struct ipc_collect c = { d->arena, &d->result->obstacles, &d->tree, d->o->choice.external };
+
+	return semaphores_collect(&c, d->image, e);
+}
+
 static int dump_collect(struct dump *d, struct err *e)
 {
 	d->collect = (struct collect){ .arena = d->arena, .tree = &d->tree, .obstacles = &d->result->obstacles,
@@ -112,6 +120,8 @@ static int dump_collect(struct dump *d, struct err *e)
 	if (!d->image)
 		return err_nomem(e);
 	if (dump_collect_machine(d, e) < 0 || dump_collect_tasks(d, e) < 0 || objects_collect(&d->collect, d->image, e) < 0)
+		return -1;
+	if (dump_collect_ipc(d, e) < 0)
 		return -1;
 	if (inode_check_segments(&d->inodes, &d->tree, d->o->choice.external) < 0 || inode_check_links(&d->inodes) < 0)
 		return err_nomem(e);

@@ -25,6 +25,7 @@
 #include "core/objects.h"
 #include "core/plan.h"
 #include "core/trace.h"
+#include "ipc/ipc.h"
 #include "kinds/place.h"
 #include "memory/memory.h"
 #include "task/task.h"
@@ -41,6 +42,7 @@ struct restore {
 	struct plan plan;
 	struct inode_restore inodes;
 	struct restore_objects objects;
+	struct ipc_restore ipc;
 	int *object_fds;
 	struct build build;
 	struct obstacle_list notes;
@@ -281,6 +283,9 @@ static int restore_make_objects(struct restore *r, struct err *e)
 					       .fd_base = r->plan.fd_base,
 					       .allow_changed = r->o->allow_changed };
 	memcpy(r->objects.streams, r->o->streams, sizeof(r->objects.streams));
+	r->ipc = (struct ipc_restore){ .arena = &r->arena, .image = r->meta };
+	if (semaphores_restore(&r->ipc, e) < 0)
+		return -1;
 	return objects_restore(&r->objects, r->meta, &r->object_fds, e);
 }
 
@@ -397,6 +402,7 @@ pid_t core_restore(const struct restore_options *o, struct err *e)
 	restore_close_objects(&r);
 	objects_done(&r.objects);
 	place_settle(&r.objects, root < 0);
+	semaphores_done(&r.ipc, root < 0);
 	inode_restore_done(&r.inodes, root < 0);
 	setrlimit(RLIMIT_NOFILE, &files);
 	pids_free(r.pids);

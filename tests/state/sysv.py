@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """System V objects of saved programs, and what others do with them meanwhile. They outlive programs, so every case
-removes those that its program has told of in the file `segments`."""
+removes those that its program has told of in the files `segments` and `semaphores`."""
 
 import ctypes
 import os
@@ -25,9 +25,18 @@ def called(name, *arguments):
     return result
 
 
+def told(t, name):
+    return [list(map(int, line.split())) for line in harness.read(t.path(name), "").splitlines()]
+
+
 def segments(t):
     """[id, key] of each segment, in the order of sysv_shm.c."""
-    return [list(map(int, line.split())) for line in harness.read(t.path("segments"), "").splitlines()]
+    return told(t, "segments")
+
+
+def semaphores(t):
+    """[id, key] of each set, in the order of sysv_sem.c."""
+    return told(t, "semaphores")
 
 
 def there(which):
@@ -37,6 +46,8 @@ def there(which):
 def remove(t):
     for which, _ in segments(t):
         libc.shmctl(which, IPC_RMID, None)
+    for which, _ in semaphores(t):
+        libc.semctl(which, 0, IPC_RMID)
 
 
 def cleaned(function):
@@ -189,7 +200,86 @@ def without_capability(t):
         raise Failure("the failed restore has left a segment")
 
 
+# ---- semaphores ----
+
+GETVAL, SETVAL = 12, 16
+
+
+def sem_values(t):
+    return [libc.semctl(which, number, GETVAL) for which, _ in semaphores(t) for number in range(3)]
+
+
+@cleaned
+def sem_running(t):
+    """A dump that lets the program run on has asked what it has to undo, and changed nothing."""
+    program = Program(t, "sysv_sem")
+    before = sem_values(t)
+    for number in range(3):
+        t.torpor("dump", program.root, "-o", t.image(), "--keep-running")
+        if sem_values(t) != before:
+            raise Failure(f"the values {before} became {sem_values(t)}")
+    program.verify("after dumps with --keep-running")
+    program.end()
+
+
+@cleaned
+def sem_gone(t):
+    """Removed meanwhile, or changed: the sets have their ids and values again."""
+    program = Program(t, "sysv_sem")
+    t.dump(program.root)
+    remove(t)
+    t.restore(program.root)
+    program.verify("after the removal")
+    t.dump(program.root)
+    called("semctl", semaphores(t)[0][0], 0, SETVAL, 5)
+    t.restore(program.root, expect=1)  # this process set it last, and is still there
+    if libc.semctl(semaphores(t)[0][0], 0, GETVAL) != 5:
+        raise Failure("the refused restore has changed a value")
+    if os.fork() == 0:
+        os._exit(libc.semctl(semaphores(t)[0][0], 0, SETVAL, 6))
+    os.wait()
+    t.restore(program.root)
+    program.verify("after the change")
+    program.end()
+
+
+@cleaned
+def sem_failed(t):
+    """A restore that fails leaves values, and removes what it has made."""
+    program = Program(t, "sysv_sem")
+    t.dump(program.root)
+    before = sem_values(t)
+    many = semaphores(t)[1][0]
+    called("semctl", many, 0, IPC_RMID)
+    t.torpor("restore", t.image(), "--detach", "--pidfile", "/nonexistent/pid", expect=None)
+    t.until(lambda: not harness.stat_of(program.root), 10, "the end of the failed restore's tasks")
+    if sem_values(t) != before[:3] + [-1] * 3 + before[6:]:
+        raise Failure(f"the values {before} became {sem_values(t)}")
+    t.restore(program.root)
+    program.verify("after the failure")
+    program.end()
+
+
+@cleaned
+def sem_outside(t):
+    """This process uses a set, too."""
+    program = Program(t, "sysv_sem")
+    waited = semaphores(t)[2][0]
+    called("semctl", waited, 0, SETVAL, 0)
+    result = t.torpor("dump", program.root, "-o", t.image(), expect=1)
+    if f"semaphore set {waited} (key 0) is also used by process {os.getpid()}, which is outside the tree" not in result.err:
+        raise Failure(f"the refusal does not name the set and this process: {result}")
+    t.torpor("dump", program.root, "-o", t.image(), "--external")
+    t.restore(program.root)
+    program.verify("with the set that was left as it is")
+    program.end()
+
+
 def declare():
+    for way in selfcheck.WAYS:
+        case(f"sysv_sem-{way.__name__}", kind="sysv_sem")(cleaned(way))
+    for name, function in {"running": sem_running, "gone": sem_gone, "failed": sem_failed, "outside": sem_outside}.items():
+        case(f"sysv_sem-{name}")(function)
     for way in selfcheck.WAYS:
         case(f"sysv_shm-{way.__name__}", kind="sysv_shm")(cleaned(way))
     for name, function in {"gone": gone, "changed": changed, "taken": taken, "outside": outside,
