@@ -16,7 +16,7 @@
 #include "util/privilege.h"
 
 const struct cmd *const cmds[] = {
-	&cmd_dump, &cmd_restore, &cmd_check, &cmd_inspect, &cmd_verify, &cmd_core, &cmd_help,
+	&cmd_dump, &cmd_restore, &cmd_check, &cmd_inspect, &cmd_verify, &cmd_diff, &cmd_core, &cmd_ps, &cmd_help,
 	NULL,
 };
 

@@ -66,24 +66,6 @@ static int core_add(struct core *c, const struct segment *s, struct err *e)
 	return 0;
 }
 
-/* The first run of the owner that ends behind `addr`; *ret_n from there on. */
-static const struct image_run *core_runs_from(const struct core *c, uint32_t owner, uint64_t addr, size_t *ret_n)
-{
-	size_t n, low = 0, high;
-	const struct image_run *runs = image_runs_of(c->img, owner, &n);
-
-	for (high = n; low < high;) {
-		size_t mid = low + (high - low) / 2;
-
-		if (runs[mid].addr + (uint64_t)runs[mid].pages * PAGE <= addr)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	*ret_n = n - low;
-	return runs + low;
-}
-
 /* The first page of the file, if that is the one that was mapped, and begins with an ELF header; else NULL. */
 static const void *core_read_elf_header(struct core *c, const Pb__Inode *n)
 {
@@ -122,7 +104,7 @@ static int core_add_private_file(struct core *c, const Pb__Mapping *m, uint32_t 
 {
 	uint64_t at = m->start;
 	size_t n;
-	const struct image_run *runs = core_runs_from(c, owner, m->start, &n);
+	const struct image_run *runs = image_runs_from(c->img, owner, m->start, &n);
 
 	for (size_t i = 0; i < n && runs[i].addr < m->end;) {
 		uint64_t start = runs[i].addr > at ? runs[i].addr : at, end = start;
@@ -176,7 +158,7 @@ static int core_add_mapping(struct core *c, const Pb__Mapping *m, struct err *e)
 	default:
 		break;
 	}
-	runs = core_runs_from(c, s.owner, s.from, &n);
+	runs = image_runs_from(c->img, s.owner, s.from, &n);
 	s.stored = n && runs->addr < s.from + s.size;
 	s.file_size = s.stored ? s.size : 0; /* nobody has touched the rest */
 	return core_add(c, &s, e);
@@ -276,7 +258,7 @@ static int core_write_segment(struct core *c, const struct segment *s, struct er
 
 	if (!s->stored)
 		return s->bytes ? core_write(c, s->bytes, s->file_size, s->offset, e) : 0;
-	runs = core_runs_from(c, s->owner, s->from, &n);
+	runs = image_runs_from(c->img, s->owner, s->from, &n);
 	for (size_t i = 0; i < n && runs[i].addr < s->from + s->size; i++) {
 		uint64_t start = runs[i].addr, end = start + (uint64_t)runs[i].pages * PAGE;
 		uint64_t skip = start < s->from ? s->from - start : 0;

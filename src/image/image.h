@@ -122,5 +122,8 @@ int image_verify_extents(const struct image *img, unsigned threads, struct err *
  */
 const struct image_run *image_runs_of(const struct image *img, uint32_t owner, size_t *ret_n);
 
+/* Those of them that end behind `addr`; NULL and 0 where there is none. */
+const struct image_run *image_runs_from(const struct image *img, uint32_t owner, uint64_t addr, size_t *ret_n);
+
 /* NULL is allowed; returns NULL. */
 struct image *image_close(struct image *img);

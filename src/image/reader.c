@@ -404,6 +404,23 @@ const struct image_run *image_runs_of(const struct image *img, uint32_t owner, s
 	return *ret_n ? &img->runs[first] : NULL;
 }
 
+const struct image_run *image_runs_from(const struct image *img, uint32_t owner, uint64_t addr, size_t *ret_n)
+{
+	size_t n, low = 0, high;
+	const struct image_run *runs = image_runs_of(img, owner, &n);
+
+	for (high = n; low < high;) {
+		size_t middle = low + (high - low) / 2;
+
+		if (image_run_end(&runs[middle]) <= addr)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	*ret_n = n - low;
+	return *ret_n ? runs + low : NULL;
+}
+
 /* ---- page extents ---- */
 
 /*

@@ -13,6 +13,7 @@
 #include "kinds/inet_address.h"
 #include "kinds/kind.h"
 #include "kinds/peer.h"
+#include "kinds/unsupported.h"
 #include "util/fd.h"
 
 static bool unsupported_match(const struct fd_view *v)
@@ -58,6 +59,22 @@ static const struct unsupported_link *unsupported_find_link(const char *link)
 		if (strncmp(link, unsupported_links[i].start, strlen(unsupported_links[i].start)) == 0)
 			return &unsupported_links[i];
 	return NULL;
+}
+
+const char *unsupported_by_link(const char *link, const struct stat *st, const char **ret_what)
+{
+	const struct fd_view v = { .link = link, .st = *st, .stream = -1, .carrier = VIEW_IN_TASK };
+	const struct unsupported_link *known = unsupported_find_link(link);
+	size_t i = 0;
+
+	if (S_ISSOCK(st->st_mode) || strncmp(link, "/dev/pts/", 9) == 0 || strncmp(link, "/dev/tty", 8) == 0)
+		return NULL; /* only its other end tells */
+	while (kinds[i] && !kinds[i]->match(&v))
+		i++;
+	if (kinds[i] != &kind_unsupported)
+		return NULL;
+	*ret_what = known ? known->what : "is a device with state of its own";
+	return known ? known->id : "E-FD-DEVICE";
 }
 
 /* ---- sockets ---- */

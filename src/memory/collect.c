@@ -28,8 +28,7 @@ static bool starts(const char *s, const char *prefix)
 	return strncmp(s, prefix, strlen(prefix)) == 0;
 }
 
-/* What cannot be saved. Returns 1 when the area was refused, 0 when it is fine. */
-static int memory_check(struct memory_collect *c, const struct target *task, const struct vm_area *a)
+const char *memory_obstacle(const struct vm_area *a, const char **ret_what, const char **ret_help)
 {
 	const char *id = "E-MAP-SPECIAL", *what = NULL, *help = "end the use of it in the program before the dump";
 
@@ -49,7 +48,17 @@ static int memory_check(struct memory_collect *c, const struct target *task, con
 		what = "is device memory", id = "E-MAP-DEVICE";
 	else if ((a->flags & VM_FLAG_HUGETLB) && starts(a->name, "/SYSV"))
 		what = "is a System V shared memory segment in hugetlb pages", id = "E-MAP-HUGETLB";
-	if (!what)
+	*ret_what = what;
+	*ret_help = help;
+	return what ? id : NULL;
+}
+
+/* What cannot be saved. Returns 1 when the area was refused, 0 when it is fine. */
+static int memory_check(struct memory_collect *c, const struct target *task, const struct vm_area *a)
+{
+	const char *what, *help, *id = memory_obstacle(a, &what, &help);
+
+	if (!id)
 		return 0;
 	return memory_refuse(c, task, a, id, what, help) < 0 ? -1 : 1;
 }

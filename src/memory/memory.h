@@ -32,6 +32,10 @@ struct memory_collect {
 /* Everything about a task's address space but the pages (collect.c). Also finds task->vdso. */
 int memory_collect(struct memory_collect *c, struct target *task, Pb__AddressSpace **ret, struct err *e);
 
+/* Why a mapping cannot be saved: an id, with what it is and what would help; NULL: it can be. */
+struct vm_area;
+const char *memory_obstacle(const struct vm_area *a, const char **ret_what, const char **ret_help);
+
 /* XXH3-64 of the [vdso] pages of this very process, as the kernel supplied them. */
 int memory_vdso_hash(uint64_t *ret, struct err *e);
 

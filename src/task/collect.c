@@ -126,27 +126,39 @@ static int task_collect_paths(struct task_collect *c, struct target *t, Pb__Task
 
 /* ---- what cannot be saved ---- */
 
-static int task_check_namespaces(struct task_collect *c, struct target *t, struct err *e)
+int task_next_foreign_namespace(pid_t pid, size_t *at, struct arena *arena, const char **ret)
 {
 	static const char *const names[] = { "pid", "user", "mnt", "net", "ipc", "uts", "cgroup", "time" };
-	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < sizeof(names) / sizeof(names[0]); i++) {
+	for (*ret = NULL; *at < sizeof(names) / sizeof(names[0]); ++*at) {
 		char name[32], *theirs, *ours;
+		int r;
 
-		snprintf(name, sizeof(name), "ns/%s", names[i]);
-		r = fd_readlink_proc(t->pid, name, c->arena, &theirs);
+		snprintf(name, sizeof(name), "ns/%s", names[*at]);
+		r = fd_readlink_proc(pid, name, arena, &theirs);
 		if (r == 0)
-			r = fd_readlink_proc(getpid(), name, c->arena, &ours);
-		if (r < 0 && r != -ENOENT) /* that: a kernel without this type of namespace */
-			return err_sys(e, r, "reading /proc/PID/%s of task %d and of torpor", name, t->pid);
-		if (r == -ENOENT)
-			r = 0;
-		else if (strcmp(theirs, ours) != 0)
-			r = task_refuse(c, t, "E-TASK-NAMESPACE", "run torpor inside the same namespaces",
-					"it lives in another %s namespace than torpor", names[i]);
+			r = fd_readlink_proc(getpid(), name, arena, &ours);
+		if (r == -ENOENT) /* a kernel without this type of namespace */
+			continue;
+		if (r < 0 || strcmp(theirs, ours) != 0) {
+			*ret = names[(*at)++];
+			return r;
+		}
 	}
-	return r < 0 ? err_nomem(e) : 0;
+	return 0;
+}
+
+static int task_check_namespaces(struct task_collect *c, struct target *t, struct err *e)
+{
+	const char *name;
+	size_t at = 0;
+	int r;
+
+	while ((r = task_next_foreign_namespace(t->pid, &at, c->arena, &name)) == 0 && name)
+		if (task_refuse(c, t, "E-TASK-NAMESPACE", "run torpor inside the same namespaces",
+				"it lives in another %s namespace than torpor", name) < 0)
+			return err_nomem(e);
+	return r < 0 ? err_sys(e, r, "reading /proc/PID/ns/%s of task %d and of torpor", name, t->pid) : 0;
 }
 
 static int task_check_status(struct task_collect *c, struct target *t, const struct proc_status *status)

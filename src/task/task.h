@@ -39,6 +39,12 @@ int task_collect(struct task_collect *c, struct target *t, Pb__Task *pb, Pb__Add
 /* A zombie: only its identity and its exit status. */
 int task_collect_zombie(struct task_collect *c, struct target *t, Pb__Task *pb, struct err *e);
 
+/*
+ * The next type of namespace, from *at on (0 at first), in which a process lives in
+ * another one than we; NULL: no more. Returns 0, or -errno for the one in *ret.
+ */
+int task_next_foreign_namespace(pid_t pid, size_t *at, struct arena *arena, const char **ret);
+
 /* The topics. `r` is the task's leader in the stage. */
 int creds_collect(struct task_collect *c, struct target *t, const struct proc_status *status, Pb__Task *pb,
 		  struct err *e);

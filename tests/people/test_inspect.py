@@ -49,12 +49,12 @@ def damage(t, image, name, places):
     return t.image(name)
 
 
-def validate(text):
+def validate(text, schema=SCHEMA):
     try:
         import jsonschema
     except ImportError:
         raise Skip("the Python module jsonschema is not installed")
-    with open(SCHEMA) as f:
+    with open(schema) as f:
         jsonschema.Draft202012Validator(json.load(f)).validate(json.loads(text))
 
 
