@@ -44,6 +44,18 @@ static int regular_file_find(struct collect *c, const struct fd_view *v, const c
 	return 0;
 }
 
+static int regular_file_refuse(struct collect *c, const struct fd_view *v)
+{
+	size_t size = strlen(v->link), suffix = sizeof(" (deleted)") - 1;
+
+	if (size > suffix && strcmp(v->link + size - suffix, " (deleted)") == 0)
+		return kind_refuse(c, v, "E-FD-LINKED",
+				   "put the file back to that name, or be in the folder of another of its names",
+				   "has lost that name, and none of its others was found");
+	return kind_refuse(c, v, "E-FD-HIDDEN", "let the program use a file in a folder that you may enter",
+			   "is not found by this path");
+}
+
 static int regular_file_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
 {
 	Pb__RegularFile *pb = (Pb__RegularFile *)m;
@@ -56,8 +68,7 @@ static int regular_file_collect(struct collect *c, const struct fd_view *v, Prot
 	if (regular_file_find(c, v, &path, e) < 0)
 		return -1;
 	if (!path)
-		return kind_refuse(c, v, "E-FD-LINKED", "put the file back to that name, or be in the folder of another of its names",
-				   "has lost that name, and none of its others was found");
+		return regular_file_refuse(c, v);
 	/* How it was made is no property of it any more: an O_TMPFILE file keeps that flag. */
 	pb->flags = v->info.flags & ~(O_CLOEXEC | O_TMPFILE);
 	pb->offset = v->info.pos;

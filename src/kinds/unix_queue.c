@@ -97,6 +97,7 @@ static int unix_peek_take_control(struct unix_peek *p, struct msghdr *header, st
 
 			memcpy(&pidfd, CMSG_DATA(c), sizeof(pidfd));
 			fd_closep(&pidfd);
+			p->queue->pidfd = true;
 		}
 	}
 	return 0;

@@ -28,6 +28,7 @@ struct unix_queue {
 	size_t n;
 	bool error; /* one that the program has not seen yet */
 	bool urgent; /* a byte that was sent with MSG_OOB is in it */
+	bool pidfd;  /* the program gets a pidfd of the sender with what is in it (SO_PASSPIDFD) */
 };
 
 /*

@@ -142,6 +142,10 @@ static int unix_socket_collect_queue(struct collect *c, const struct fd_view *v,
 	if (queue->urgent)
 		return kind_refuse(c, v, "E-FD-UNIX-URGENT", "let the program receive it first",
 				   "is a unix socket with urgent data (MSG_OOB)");
+	/* A stand-in that sends it once more is gone when it is received. */
+	if (queue->pidfd)
+		return kind_refuse(c, v, "E-FD-UNIX-PIDFD", "let the program receive it first",
+				   "is a unix socket with messages that come with a pidfd of their sender (SO_PASSPIDFD)");
 	if (queue->error)
 		pb_set(pb, reset, true);
 	for (size_t i = 0; i < queue->n; i++)

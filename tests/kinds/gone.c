@@ -15,7 +15,7 @@
 
 static int folder, same_folder, folder_handle, reader, writer, link_, file_handle, watching, watched, temporary;
 static int linked, linked_again, sparse;
-static int deep;
+static int deep, replaced;
 static struct timespec written; /* when the sparse file was */
 static char work[PATH_MAX]; /* where all this happens */
 
@@ -132,6 +132,15 @@ static void set_up_sparse(void)
 	written = st.st_mtim;
 }
 
+/* Another file has its name. */
+static void set_up_replaced(void)
+{
+	make("name", "the old one");
+	make("new", "the new one");
+	replaced = (int)check_call(open(path("name"), O_RDWR));
+	check_call(rename(path("new"), path("name")));
+}
+
 /* The folder that it was in is gone as well. */
 static void set_up_deep(void)
 {
@@ -152,6 +161,7 @@ void setup(const char *argument)
 	if (!argument) { /* what is not shown as it was: O_TMPFILE, an inode's number, names that were lost */
 		set_up_watch();
 		set_up_deep();
+		set_up_replaced();
 		set_up_temporary();
 		set_up_linked();
 	}
@@ -283,6 +293,16 @@ static void verify_deep(void)
 	check(openat(deep, "new", O_WRONLY | O_CREAT, 0600) == -1 && errno == ENOENT);
 }
 
+static void verify_replaced(void)
+{
+	int fd = (int)check_call(open(path("name"), O_RDONLY));
+
+	check_read(replaced, "the old one");
+	check_call(lseek(replaced, 0, SEEK_SET));
+	check_read(fd, "the new one");
+	check_call(close(fd));
+}
+
 void verify(void)
 {
 	verify_folders();
@@ -292,6 +312,7 @@ void verify(void)
 	if (temporary) {
 		verify_watch();
 		verify_deep();
+		verify_replaced();
 		verify_temporary();
 		verify_linked();
 	}

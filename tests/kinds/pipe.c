@@ -15,6 +15,7 @@ enum { LARGE = 200000 };
 
 static int plain[2], same_end, empty[2], large[2], packets[2], no_reader, no_writer, blocking[2], both[2];
 static int reopened_reader, reopened_both, fifo_reader, fifo_writer;
+static int spliced[2], pages;
 
 static void make(int ends[2], int flags)
 {
@@ -44,6 +45,26 @@ static void fill_packets(void)
 	check_write(packets[1], "one");
 	check_write(packets[1], "and two");
 	check_write(packets[1], "3");
+}
+
+/* Pages of a file, not copies of them, and a part of one; and bytes behind them. */
+static void fill_spliced(void)
+{
+	check(check_call(splice(pages, &(off_t){ 100 }, spliced[1], NULL, 8192, 0)) > 0);
+	check_write(spliced[1], "bytes");
+}
+
+static void make_spliced(void)
+{
+	char page[4096];
+
+	pages = (int)check_call(open("pages", O_RDWR | O_CREAT, 0600));
+	for (int i = 0; i < 4; i++) {
+		memset(page, 'a' + i, sizeof(page));
+		check(write(pages, page, sizeof(page)) == sizeof(page));
+	}
+	make(spliced, O_NONBLOCK);
+	fill_spliced();
 }
 
 void setup(const char *argument)
@@ -82,6 +103,7 @@ void setup(const char *argument)
 	fifo_writer = (int)check_call(open("fifo", O_WRONLY));
 	check_write(fifo_writer, "in a FIFO");
 
+	make_spliced();
 	make(both, 0);
 	second_task_start();
 }
@@ -160,8 +182,21 @@ static void verify_fifo(void)
 	check_write(fifo_writer, "in a FIFO");
 }
 
+static void verify_spliced(void)
+{
+	char text[8192 + 5];
+
+	check(check_call(read(spliced[0], text, sizeof(text))) == sizeof(text));
+	for (int i = 0; i < 8192; i++)
+		check(text[i] == 'a' + (i + 100) / 4096);
+	check(memcmp(text + 8192, "bytes", 5) == 0);
+	check_empty(spliced[0]);
+	fill_spliced();
+}
+
 void verify(void)
 {
+	verify_spliced();
 	check_flags(plain[0], O_ACCMODE | O_NONBLOCK, O_RDONLY | O_NONBLOCK);
 	check_same_description(plain[1], same_end, true);
 	check_cloexec(same_end, true);

@@ -269,6 +269,19 @@ static void put_unix_urgent(void)
 	put(ends[0]);
 }
 
+static void put_unix_pidfd(void)
+{
+	int ends[2];
+
+	check_call(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends));
+	if (setsockopt(ends[0], SOL_SOCKET, 76 /* SO_PASSPIDFD */, &(int){ 1 }, sizeof(int)) < 0)
+		exit(SKIP);
+	check(send(ends[1], "who?", 4, 0) == 4);
+	check_call(dup2(ends[1], PLACE - 1));
+	check_call(close(ends[1]));
+	put(ends[0]);
+}
+
 static void put_in_flight(int fd)
 {
 	int ends[2];
@@ -400,6 +413,14 @@ static void put_lost_name(void)
 	check_call(unlink("gone"));
 }
 
+/* As if it had been opened by somebody who may enter that folder. */
+static void put_hidden(void)
+{
+	check_call(mkdir("locked", 0700));
+	put(open("locked/file", O_RDWR | O_CREAT, 0600));
+	check_call(chmod("locked", 0));
+}
+
 static void put_fanotify_events(void)
 {
 	put(fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID, O_RDONLY));
@@ -485,11 +506,12 @@ static const struct {
 	{ "udp_tunnel", put_udp_tunnel }, { "udp_corked", put_udp_corked }, { "udp_error", put_udp_error },
 	{ "netlink_state", put_netlink_state }, { "netlink_unread", put_netlink_unread }, { "mptcp", put_mptcp },
 	{ "vsock", put_vsock }, { "unix_outside", put_unix_outside }, { "unix_waits", put_unix_waits },
-	{ "unix_left", put_unix_left }, { "unix_urgent", put_unix_urgent }, { "flying_epoll", put_flying_epoll }, { "flying_pidfd", put_flying_pidfd },
+	{ "unix_left", put_unix_left }, { "unix_urgent", put_unix_urgent },
+	{ "unix_pidfd", put_unix_pidfd }, { "flying_epoll", put_flying_epoll }, { "flying_pidfd", put_flying_pidfd },
 	{ "fanotify_events", put_fanotify_events }, { "fanotify_mount", put_fanotify_mount },
 	{ "terminal_line", put_terminal_line }, { "terminal_packet", put_terminal_packet },
 	{ "terminal_unopened", put_terminal_unopened },
-	{ "message_queue", put_message_queue }, { "lost_name", put_lost_name },
+	{ "message_queue", put_message_queue }, { "lost_name", put_lost_name }, { "hidden", put_hidden },
 	{ "gone_handle", put_gone_handle }, { "gone_fifo", put_gone_fifo }, { "foreign_proc", put_foreign_proc },
 	{ "epoll", put_epoll }, { "outside_pipe", put_outside_pipe }, { "lease_breaking", put_lease_breaking },
 };

@@ -67,10 +67,12 @@ REFUSED = {
     "unix_waits": "has sent something and waits to be accepted",
     "unix_left": "with a connection that was closed before it was accepted",
     "unix_urgent": "is a unix socket with urgent data (MSG_OOB)",
+    "unix_pidfd": "is a unix socket with messages that come with a pidfd of their sender",
     "flying_epoll": "has anon_inode:[eventpoll] in its queue, which watches ",
     "flying_pidfd": "in its queue, which cannot be made again there (pidfd)",
     "message_queue": "is a POSIX message queue that notifies process",
     "lost_name": "has lost that name, and none of its others was found",
+    "hidden": "/refused-hidden/work/locked/file) is not found by this path",
     "fanotify_events": "has unread events (fanotify, ",
     "fanotify_mount": "watches a whole mount or file system (fanotify)",
     "gone_handle": "is a handle (O_PATH) of a file that is no longer found by this path",
@@ -565,8 +567,8 @@ def pipe_external(t):
     """A pipe that leads outside at another fd than the standard streams: refused, or let go."""
     (left, writer), (reader, written) = os.pipe(), os.pipe()
     os.write(writer, b"left")
-    program = Program(t, "pipe_external", f"{left} {written}", stdin=subprocess.DEVNULL, stdout=None, stderr=None,
-                      pass_fds=(left, written))
+    program = Program(t, "pipe_external", f"{left} {written}", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                      stderr=subprocess.DEVNULL, pass_fds=(left, written))
     os.close(left)
     os.close(written)
     result = t.torpor("dump", program.root, "-o", t.image(), expect=1)
