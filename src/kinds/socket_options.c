@@ -52,12 +52,13 @@ enum {
  * In the order in which they are set. Not here: what the kernel changes by itself.
  * `early`: before bind(2), for sockets that were bound themselves; `both`: then,
  * and at the end. `always`: set in any case, as making the socket, or another
- * option, has changed it.
+ * option, has changed it. `datagrams`: only where there are any; a stream socket
+ * that was accepted shows others than a new one has, and none can be set.
  */
 static const struct socket_option {
 	int level, name;
 	socklen_t size;
-	bool early, both, always;
+	bool early, both, always, datagrams;
 	int lock;  /* the bit of SO_BUF_LOCK that tells that the program has set it */
 	int force; /* sets more than the administrator allows everybody; CAP_NET_ADMIN */
 } socket_options[] = {
@@ -114,8 +115,8 @@ static const struct socket_option {
 	{ IPPROTO_IP, IP_CHECKSUM, sizeof(int) },
 	{ IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, sizeof(int) },
 	{ IPPROTO_IP, SOCKET_IP_UNICAST_IF, sizeof(int) },
-	{ IPPROTO_IP, IP_MULTICAST_IF, sizeof(struct in_addr) },
-	{ IPPROTO_IP, IP_MULTICAST_TTL, sizeof(int) },
+	{ IPPROTO_IP, IP_MULTICAST_IF, sizeof(struct in_addr), .datagrams = true },
+	{ IPPROTO_IP, IP_MULTICAST_TTL, sizeof(int), .datagrams = true },
 	{ IPPROTO_IP, IP_MULTICAST_LOOP, sizeof(int) },
 	{ IPPROTO_IP, IP_MULTICAST_ALL, sizeof(int) },
 	{ IPPROTO_IP, IP_HDRINCL, sizeof(int) },
@@ -138,8 +139,8 @@ static const struct socket_option {
 	{ IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, sizeof(int) },
 	{ IPPROTO_IPV6, IPV6_RECVFRAGSIZE, sizeof(int) },
 	{ IPPROTO_IPV6, IPV6_UNICAST_IF, sizeof(int) },
-	{ IPPROTO_IPV6, IPV6_MULTICAST_IF, sizeof(int) },
-	{ IPPROTO_IPV6, IPV6_MULTICAST_HOPS, sizeof(int) },
+	{ IPPROTO_IPV6, IPV6_MULTICAST_IF, sizeof(int), .datagrams = true },
+	{ IPPROTO_IPV6, IPV6_MULTICAST_HOPS, sizeof(int), .datagrams = true },
 	{ IPPROTO_IPV6, IPV6_MULTICAST_LOOP, sizeof(int) },
 	{ IPPROTO_IPV6, IPV6_MULTICAST_ALL, sizeof(int) },
 	{ IPPROTO_TCP, TCP_CONGESTION, SOCKET_CONGESTION_MAX },
@@ -219,7 +220,8 @@ static const struct socket_defaults *socket_defaults_of(struct collect *c, struc
 		return NULL;
 	}
 	for (size_t i = 0; i < n_socket_options; i++)
-		d->v[i].known = socket_option_get(new, &socket_options[i], d->v[i].value);
+		d->v[i].known = !(socket_options[i].datagrams && sort.type == SOCK_STREAM) &&
+				socket_option_get(new, &socket_options[i], d->v[i].value);
 	d->sort = sort;
 	d->next = c->socket_defaults;
 	c->socket_defaults = d;
