@@ -2,8 +2,8 @@
 
 /*
  * A peek shows what the next read would give, and with SO_PEEK_OFF what the
- * reads after it would. File descriptors in flight are handed out by it as
- * duplicates of theirs.
+ * reads after it would; a guard sees to it that this ends. File descriptors in
+ * flight are handed out by it as duplicates of theirs.
  *
  * Not seen: an empty message behind others that was peeked at before with
  * SO_PEEK_OFF. The kernel marks it, and passes over it from then on.
@@ -26,6 +26,7 @@
 #include "util/arena.h"
 #include "util/err.h"
 #include "util/fd.h"
+#include "util/guard.h"
 
 enum { UNIX_MESSAGE_FDS = 253 }; /* SCM_MAX_FD: more cannot be sent at once */
 enum { UNIX_SHUT_RECEIVE = 1 };
@@ -299,23 +300,46 @@ static size_t unix_peek_room(int fd, size_t queued)
 	return (size_t)size + 1;
 }
 
-/* With SO_PEEK_OFF unset. */
-static int unix_peek_all(struct unix_peek *p, size_t queued, struct err *e)
+/* With SO_PEEK_OFF unset. Returns 1 when that was all. */
+static int unix_peek_without_offset(struct unix_peek *p, size_t queued, struct err *e)
 {
-	bool stream = p->socket->type == SOCK_STREAM;
-	int r = stream ? unix_peek_plain(p, queued, e) : 0;
+	return p->socket->type == SOCK_STREAM ? unix_peek_plain(p, queued, e) : 0;
+}
 
-	if (r)
-		return r < 0 ? r : 0;
-	r = stream ? unix_peek_stream(p, queued, e) : unix_peek_messages(p, e);
-	return unix_peek_set_offset(p, -1, e) < 0 ? -1 : r;
+struct unix_guarded {
+	int fd, offset;
+};
+
+static void unix_peek_end(void *data)
+{
+	const struct unix_guarded *g = data;
+
+	setsockopt(g->fd, SOL_SOCKET, SO_PEEK_OFF, &g->offset, sizeof(g->offset));
+}
+
+/* `offset`: what it is, and will be again, also if torpor is killed. */
+static int unix_peek_with_offset(struct unix_peek *p, size_t queued, int offset, struct err *e)
+{
+	struct unix_guarded guarded = { p->fd, offset };
+	struct guard guard;
+	int r;
+
+	if (guard_begin(&guard, unix_peek_end, &guarded, e) < 0)
+		return -1;
+	r = offset >= 0 ? unix_peek_set_offset(p, -1, e) : 0;
+	if (r == 0 && offset >= 0)
+		r = unix_peek_without_offset(p, queued, e);
+	if (r == 0)
+		r = p->socket->type == SOCK_STREAM ? unix_peek_stream(p, queued, e) : unix_peek_messages(p, e);
+	guard_end(&guard);
+	return r < 0 ? r : 0;
 }
 
 int unix_queue_read(struct arena *arena, int fd, const struct unix_view *socket, unsigned *fd_next,
 		    struct unix_queue *ret, struct err *e)
 {
 	struct unix_peek p = { .arena = arena, .fd = fd, .socket = socket, .fd_next = fd_next, .queue = ret };
-	struct pollfd polled = { .fd = fd, .events = POLLPRI };
+	struct pollfd polled = { .fd = fd, .events = POLLIN | POLLPRI };
 	int queued, offset = -1, r;
 	socklen_t size = sizeof(offset);
 
@@ -325,17 +349,15 @@ int unix_queue_read(struct arena *arena, int fd, const struct unix_view *socket,
 	ret->error = polled.revents & POLLERR;
 	ret->urgent = polled.revents & POLLPRI;
 	/* A look into an empty queue would take the error away; into one of messages, always. */
-	if (socket->type == SOCK_STREAM ? !queued : ret->error)
+	if (socket->type == SOCK_STREAM ? !queued : ret->error || !(polled.revents & POLLIN))
 		return 0;
 	p.room = unix_peek_room(fd, (size_t)queued);
 	p.buffer = arena_alloc(arena, p.room);
 	if (!p.buffer)
 		return err_nomem(e);
 	getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, &size);
-	if (offset >= 0 && unix_peek_set_offset(&p, -1, e) < 0)
-		return -1;
-	r = unix_peek_all(&p, (size_t)queued, e);
-	if (offset >= 0 && unix_peek_set_offset(&p, offset, e) < 0)
-		return -1;
-	return r;
+	r = offset < 0 ? unix_peek_without_offset(&p, (size_t)queued, e) : 0;
+	if (r)
+		return r < 0 ? r : 0;
+	return unix_peek_with_offset(&p, (size_t)queued, offset, e);
 }

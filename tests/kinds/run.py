@@ -400,10 +400,10 @@ def tcp_repair_killed(t):
     program.kill()
 
 
-def udp_peek_killed(t):
+def peek_killed(t, kind):
     """Kill torpor while it looks at datagrams: they are all there, and where a peek looks is as it was."""
     harness.own_network()
-    program = Program(t, "udp_socket")
+    program = Program(t, kind)
     kills = kill_at_each(t, program, "recvmsg", 3)
     if kills < 5:
         raise Failure(f"only {kills} kills")
@@ -794,7 +794,8 @@ def declare():
     case("udp-outside-root", user=False)(udp_outside)
     case("udp-taken")(udp_taken)
     case("udp-low-port")(udp_low_port)
-    case("udp-peek-killed", needs=["strace"])(udp_peek_killed)
+    for kind in "udp_socket", "unix_datagram", "unix_pair":
+        case(f"{kind}-peek-killed", needs=["strace"], kind=kind)(peek_killed)
     case("ping-sockets")(ping_sockets)
     case("raw-sockets")(raw_sockets)
     case("raw-of-others", needs=["setcap"])(raw_of_others)

@@ -194,11 +194,24 @@ static void get_by(const char *text, pid_t pid)
 	check(creds.pid == pid && creds.uid == getuid() && creds.gid == getgid());
 }
 
+/* Where a peek looks is as it was. */
+static void check_peek(int fd)
+{
+	int offset = 0;
+	socklen_t size = sizeof(offset);
+
+	check_call(getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, &size));
+	check(offset == -1);
+}
+
 void verify(void)
 {
 	char name[16] = { 0 };
 	socklen_t size = sizeof(name);
 
+	check_peek(ring[0]);
+	check_peek(ring[1]);
+	check_peek(abstract);
 	verify_service();
 	verify_ring();
 	verify_chain();
