@@ -286,7 +286,8 @@ static _Noreturn void build_zombie(const Pb__Task *pb)
 
 uint64_t build_steps_bytes(const Pb__Task *pb)
 {
-	uint64_t bytes = REGION_BASE + (task_script_ops(pb) + lock_script_ops(pb) + semaphores_script_ops(pb)) * (OP_SIZE + 160);
+	uint64_t bytes = REGION_BASE + (task_script_ops(pb) + lock_script_ops(pb) + semaphores_script_ops(pb) +
+						   queues_script_ops(pb)) * (OP_SIZE + 160) + queues_script_bytes(pb);
 
 	for (size_t i = 0; i < pb->n_threads; i++)
 		bytes += thread_script_ops(pb, pb->threads[i]) * (OP_SIZE + 160) + THREAD_STACK + 512;
@@ -366,8 +367,8 @@ static void build_task_steps(const struct task_restore *tr, struct script_builde
 
 size_t build_steps_ops(const Pb__Task *pb)
 {
-	return task_script_ops(pb) + lock_script_ops(pb) + semaphores_script_ops(pb) + pb->n_threads + 32 +
-	       thread_script_ops(pb, pb->threads[0]);
+	return task_script_ops(pb) + lock_script_ops(pb) + semaphores_script_ops(pb) + queues_script_ops(pb) +
+	       pb->n_threads + 32 + thread_script_ops(pb, pb->threads[0]);
 }
 
 int build_steps(const struct build *b, const struct task_restore *tr, struct script_builder *s, struct err *e)
@@ -375,7 +376,8 @@ int build_steps(const struct build *b, const struct task_restore *tr, struct scr
 	build_task_steps(tr, s, b->plan->fd_base);
 	/* Behind the last close: a task that closes any fd of a file loses its POSIX locks on it. */
 	if (lock_restore_script(tr->pb, tr->region, s, e) < 0 ||
-	    semaphores_restore_script(b->plan->image, tr->pb, tr->region, s, e) < 0)
+	    semaphores_restore_script(b->plan->image, tr->pb, tr->region, s, e) < 0 ||
+	    queues_restore_script(b->plan->image, tr->pb, tr->region, s, e) < 0)
 		return -1;
 	if (signals_restore(tr, s, e) < 0 || build_threads(b, tr, s, e) < 0 || timers_restore(tr, s, e) < 0 ||
 	    limits_restore_script(tr, s, e) < 0 || thread_restore(tr, tr->pb->threads[0], s, e) < 0)

@@ -108,7 +108,7 @@ static int dump_collect_ipc(struct dump *d, struct err *e)
 {
 	struct ipc_collect c = { d->arena, &d->result->obstacles, &d->tree, d->o->choice.external };
 
-	return semaphores_collect(&c, d->image, e);
+	return semaphores_collect(&c, d->image, e) < 0 ? -1 : queues_collect(&c, d->image, e);
 }
 
 static int dump_collect(struct dump *d, struct err *e)

@@ -283,8 +283,8 @@ static int restore_make_objects(struct restore *r, struct err *e)
 					       .fd_base = r->plan.fd_base,
 					       .allow_changed = r->o->allow_changed };
 	memcpy(r->objects.streams, r->o->streams, sizeof(r->objects.streams));
-	r->ipc = (struct ipc_restore){ .arena = &r->arena, .image = r->meta };
-	if (semaphores_restore(&r->ipc, e) < 0)
+	r->ipc = (struct ipc_restore){ .arena = &r->arena, .image = r->meta, .allow_changed = r->o->allow_changed };
+	if (semaphores_restore(&r->ipc, e) < 0 || queues_restore(&r->ipc, e) < 0)
 		return -1;
 	return objects_restore(&r->objects, r->meta, &r->object_fds, e);
 }
@@ -320,7 +320,7 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 /* All tasks stand, and have closed what was not theirs; now we do. */
 static int restore_complete(struct restore *r, struct err *e)
 {
-	if (inode_complete(&r->inodes, e) < 0)
+	if (inode_complete(&r->inodes, e) < 0 || queues_complete(&r->ipc, e) < 0)
 		return -1;
 	inode_restore_close(&r->inodes);
 	if (objects_complete(&r->objects, r->meta, e) < 0)
@@ -403,6 +403,7 @@ pid_t core_restore(const struct restore_options *o, struct err *e)
 	objects_done(&r.objects);
 	place_settle(&r.objects, root < 0);
 	semaphores_done(&r.ipc, root < 0);
+	queues_done(&r.ipc, root < 0);
 	inode_restore_done(&r.inodes, root < 0);
 	setrlimit(RLIMIT_NOFILE, &files);
 	pids_free(r.pids);

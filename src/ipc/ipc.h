@@ -3,8 +3,9 @@
 
 /*
  * System V objects that no file descriptor and no mapping refers to: semaphore
- * sets. They belong to nobody; that a tree uses one shows in who operated on it
- * last, in who waits, and in what is to be undone when a process ends.
+ * sets and message queues. They belong to nobody; that a tree uses one shows in
+ * who operated on it last, in who waits, and in what is to be undone when a
+ * process ends.
  */
 
 #include <stdbool.h>
@@ -15,6 +16,12 @@
 #include "target/target.h"
 #include "util/err.h"
 #include "util/obstacle.h"
+
+/* Does a thread of the tree stand in one of these system calls, with this id? */
+bool ipc_is_waited_for(const struct target_tree *tree, int id, int64_t nr, int64_t other_nr);
+
+/* The messages of a System V queue, which has n of together `bytes`; nothing is taken. Returns 0 or -errno. */
+int queue_copy_messages(struct arena *arena, int id, size_t n, size_t bytes, Pb__SysvMessage ***ret, size_t *ret_n);
 
 /* Has a task of the image to undo something on this set? */
 bool semaphores_have_undo(const Pb__Image *img, int id);
@@ -31,6 +38,9 @@ struct ipc_collect {
 /* The semaphore sets that the tree uses, and what its tasks have to undo. */
 int semaphores_collect(struct ipc_collect *c, Pb__Image *img, struct err *e);
 
+/* The message queues that the tree uses, with what waits in them. */
+int queues_collect(struct ipc_collect *c, Pb__Image *img, struct err *e);
+
 /* ---- restore ---- */
 
 struct ipc_restore {
@@ -41,6 +51,9 @@ struct ipc_restore {
 		unsigned short *values;
 	} *was;
 	size_t n; /* of those that were begun */
+	bool *queue_made; /* of each queue */
+	size_t n_queues;
+	bool allow_changed;
 };
 
 /* Find the sets or make them again, with their values; before the tasks, whose scripts operate on them. */
@@ -55,3 +68,12 @@ size_t semaphores_script_ops(const Pb__Task *task);
 /* In a task: what it has to undo at its end, and that it was the last to operate on a semaphore. */
 int semaphores_restore_script(const Pb__Image *img, const Pb__Task *task, struct region *region, struct script_builder *b,
 			      struct err *e);
+
+/* The same for queues: found or made again; when all tasks stand, filled where nothing is left in it. */
+int queues_restore(struct ipc_restore *r, struct err *e);
+int queues_complete(struct ipc_restore *r, struct err *e);
+void queues_done(struct ipc_restore *r, bool failed);
+size_t queues_script_ops(const Pb__Task *task);
+size_t queues_script_bytes(const Pb__Task *task);
+int queues_restore_script(const Pb__Image *img, const Pb__Task *task, struct region *region, struct script_builder *b,
+			  struct err *e);

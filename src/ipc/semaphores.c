@@ -45,25 +45,10 @@ static bool set_look(struct ipc_collect *c, int index, struct set *s)
 	return s->values && s->adjust && semctl(s->id, 0, GETALL, (union semaphore_argument){ .values = s->values }) == 0;
 }
 
-/* Does a thread of the tree stand in a call that waits for this set? */
-static bool set_is_waited_for(const struct target_tree *tree, int id)
-{
-	for (size_t i = 0; i < tree->n; i++) {
-		for (size_t k = 0; k < tree->tasks[i]->n_threads; k++) {
-			const struct user_regs_struct *regs = &tree->tasks[i]->threads[k].regs;
-
-			if ((regs->rax == SYS_semop || regs->rax == SYS_semtimedop || regs->orig_rax == SYS_semop ||
-			     regs->orig_rax == SYS_semtimedop) && (int)regs->rdi == id)
-				return true;
-		}
-	}
-	return false;
-}
-
 /* Who operated last on each semaphore, and who waits that does not belong to the tree: that stands, and waits for nothing. */
 static void set_find_users(const struct target_tree *tree, struct set *s)
 {
-	s->used = set_is_waited_for(tree, s->id);
+	s->used = ipc_is_waited_for(tree, s->id, SYS_semop, SYS_semtimedop);
 	for (unsigned i = 0; i < s->n; i++) {
 		pid_t last = semctl(s->id, (int)i, GETPID);
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """System V objects of saved programs, and what others do with them meanwhile. They outlive programs, so every case
-removes those that its program has told of in the files `segments` and `semaphores`."""
+removes those that its program has told of in the files `segments`, `semaphores` and
+`messages`."""
 
 import ctypes
 import os
@@ -48,6 +49,8 @@ def remove(t):
         libc.shmctl(which, IPC_RMID, None)
     for which, _ in semaphores(t):
         libc.semctl(which, 0, IPC_RMID)
+    for which, _ in told(t, "messages"):
+        libc.msgctl(which, IPC_RMID, None)
 
 
 def cleaned(function):
@@ -275,7 +278,83 @@ def sem_outside(t):
     program.end()
 
 
+# ---- message queues ----
+
+IPC_NOWAIT = 0o4000
+
+
+class Message(ctypes.Structure):
+    _fields_ = [("type", ctypes.c_long), ("text", ctypes.c_char * 2000)]
+
+
+def receive(queue):
+    message = Message()
+    size = libc.msgrcv(queue, ctypes.byref(message), 2000, ctypes.c_long(0), IPC_NOWAIT)
+    return (message.type, message.text[:size]) if size >= 0 else None
+
+
+def send(queue, kind, text):
+    called("msgsnd", queue, ctypes.byref(Message(kind, text)), len(text), IPC_NOWAIT)
+
+
+@cleaned
+def msg_gone(t):
+    """Removed meanwhile, or emptied: the queues have their ids again, and hold what they held."""
+    program = Program(t, "sysv_msg")
+    for number in range(2):
+        t.dump(program.root)
+        remove(t)
+        t.restore(program.root)
+        program.verify(f"after removal {number + 1}")
+    t.dump(program.root)
+    while receive(told(t, "messages")[0][0]):
+        pass
+    t.restore(program.root)
+    send(told(t, "messages")[0][0], 9, b"late")
+    order = [receive(told(t, "messages")[0][0]) for _ in range(5)]
+    if order != [(5, b"five"), (1, b"one"), (0x123456789a, b""), (1, b"one, too"), (9, b"late")]:
+        raise Failure(f"the queue holds {order}")
+
+
+@cleaned
+def msg_changed(t):
+    """Others have received one: refused. They have sent one: it is there as well."""
+    program = Program(t, "sysv_msg")
+    t.dump(program.root)
+    queue = told(t, "messages")[0][0]
+    first = receive(queue)
+    refused_restore(t, program.root, f"message queue {queue} ", "lost messages that waited in it")
+    rest = [m for m in iter(lambda: receive(queue), None)]
+    send(queue, 3, b"three")
+    for kind, text in [first, *rest]:
+        send(queue, kind, text)
+    t.restore(program.root)
+    if receive(queue) != (3, b"three"):
+        raise Failure("the message of others is not there")
+    if receive(queue) != first:
+        raise Failure("the first message is not there")
+
+
+@cleaned
+def msg_failed(t):
+    """A restore that fails removes what it has made."""
+    program = Program(t, "sysv_msg")
+    t.dump(program.root)
+    remove(t)
+    t.torpor("restore", t.image(), "--detach", "--pidfile", "/nonexistent/pid", expect=None)
+    t.until(lambda: not harness.stat_of(program.root), 10, "the end of the failed restore's tasks")
+    if any(libc.msgctl(which, IPC_RMID, None) == 0 for which, _ in told(t, "messages")):
+        raise Failure("the failed restore has left a queue")
+    t.restore(program.root)
+    program.verify("after the failure")
+    program.end()
+
+
 def declare():
+    for way in selfcheck.WAYS:
+        case(f"sysv_msg-{way.__name__}", kind="sysv_msg")(cleaned(way))
+    for name, function in {"gone": msg_gone, "changed": msg_changed, "failed": msg_failed}.items():
+        case(f"sysv_msg-{name}")(function)
     for way in selfcheck.WAYS:
         case(f"sysv_sem-{way.__name__}", kind="sysv_sem")(cleaned(way))
     for name, function in {"running": sem_running, "gone": sem_gone, "failed": sem_failed, "outside": sem_outside}.items():
