@@ -88,19 +88,20 @@ static int finder_region(struct page_finder *f, uint64_t start, uint64_t end, ui
 	return 0;
 }
 
-static int finder_scan(struct page_finder *f, int pagemap)
+/* `file`: say as well which pages are still the file's. */
+static int finder_scan_stretch(struct page_finder *f, int pagemap, uint64_t start, uint64_t end, bool file)
 {
 	struct sys_page_region regions[SCAN_REGIONS];
-	uint64_t end = f->space->mappings[f->space->n_mappings - 1]->end;
 	uint64_t guard = SYS_PAGE_IS_GUARD;
 	struct sys_pm_scan_arg arg = {
 		.size = sizeof(arg),
-		.start = f->space->mappings[0]->start,
+		.start = start,
 		.end = end,
 		.vec = (uint64_t)regions,
 		.vec_len = SCAN_REGIONS,
 		.category_anyof_mask = SYS_PAGE_IS_PRESENT | SYS_PAGE_IS_SWAPPED | guard,
-		.return_mask = SYS_PAGE_IS_PRESENT | SYS_PAGE_IS_SWAPPED | SYS_PAGE_IS_FILE | SYS_PAGE_IS_PFNZERO | guard,
+		.return_mask = SYS_PAGE_IS_PRESENT | SYS_PAGE_IS_SWAPPED | SYS_PAGE_IS_PFNZERO | guard |
+			       (file ? SYS_PAGE_IS_FILE : 0),
 	};
 
 	for (;;) {
@@ -128,6 +129,23 @@ static int finder_scan(struct page_finder *f, int pagemap)
 			return 0;
 		arg.start = arg.walk_end > regions[n - 1].end ? arg.walk_end : regions[n - 1].end;
 	}
+}
+
+/* Only for mappings of files: the kernel must look at every page to answer that, which takes longer than all the rest. */
+static int finder_scan(struct page_finder *f, int pagemap)
+{
+	Pb__Mapping **v = f->space->mappings;
+	size_t n = f->space->n_mappings;
+	int r = 0;
+
+	for (size_t i = 0, last; r == 0 && i < n; i = last + 1) {
+		bool file = v[i]->kind == PB__MAPPING_KIND__FILE_PRIVATE;
+
+		for (last = i; last + 1 < n && (v[last + 1]->kind == PB__MAPPING_KIND__FILE_PRIVATE) == file;)
+			last++;
+		r = finder_scan_stretch(f, pagemap, v[i]->start, v[last]->end, file);
+	}
+	return r;
 }
 
 static uint64_t finder_pagemap_categories(uint64_t entry)

@@ -2,19 +2,18 @@
 
 /*
  * Copying pages into the image: one worker per CPU takes the next megabyte of
- * ranges, reads it with one process_vm_readv(2), drops the zero pages, and hands
- * the rest to the writer as one extent. Memory use does not depend on the target.
+ * ranges, reads it, drops the zero pages, and hands the rest to the writer as one
+ * extent. Memory use does not depend on the target.
  */
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 
 #include "memory/memory.h"
+#include "util/cpu.h"
 #include "util/fd.h"
 #include "util/interrupt.h"
 
@@ -23,7 +22,7 @@ enum {
 	WORKERS_MAX = 8,
 };
 
-/* What one extent is read from: pieces of one source, and of one task's memory. */
+/* What one extent is read from: pieces of one source. */
 struct store_chunk {
 	const struct page_source *source;
 	struct page_range pieces[CHUNK_PAGES];
@@ -55,6 +54,23 @@ static const struct page_range *store_peek(struct store_job *job)
 	return job->source < job->n_sources ? &job->sources[job->source].ranges[job->range] : NULL;
 }
 
+/*
+ * How many pages of a range go into an extent that holds `held` already. Long
+ * ranges are cut at addresses that are multiples of an extent's size: restore can
+ * then load two extents as one huge page (fill.c).
+ */
+static uint64_t store_share(uint64_t addr, uint64_t left, uint64_t held)
+{
+	uint64_t before = -(addr / MEMORY_PAGE) % CHUNK_PAGES, room = CHUNK_PAGES - held;
+
+	if (before < left && left - before >= CHUNK_PAGES) {
+		if (!before)
+			return held ? 0 : CHUNK_PAGES;
+		left = before;
+	}
+	return left < room ? left : room;
+}
+
 /* Take the next extent's worth of pieces. False when nothing is left, or a worker has failed. */
 static bool store_take(struct store_job *job, struct store_chunk *c)
 {
@@ -65,11 +81,12 @@ static bool store_take(struct store_job *job, struct store_chunk *c)
 	c->pages = 0;
 	range = job->err.reason ? NULL : store_peek(job);
 	c->source = range ? &job->sources[job->source] : NULL;
-	while (range && c->source == &job->sources[job->source] && c->pages < CHUNK_PAGES &&
-	       (!c->n || range->task == c->pieces[0].task)) {
-		uint64_t left = range->pages - job->page, room = CHUNK_PAGES - c->pages, n = left < room ? left : room;
-		uint64_t skip = job->page * MEMORY_PAGE;
+	while (range && c->source == &job->sources[job->source]) {
+		uint64_t left = range->pages - job->page, skip = job->page * MEMORY_PAGE;
+		uint64_t n = store_share(range->addr + skip, left, c->pages);
 
+		if (!n)
+			break;
 		c->pieces[c->n++] = (struct page_range){ range->addr + skip, range->from + skip, n, range->task,
 							 range->keep_zero };
 		c->pages += n;
@@ -89,63 +106,49 @@ static bool store_take(struct store_job *job, struct store_chunk *c)
 /* ---- reading ---- */
 
 /* From a file; what lies beyond its end is zero. */
-static int store_read_file(const struct store_chunk *c, char *buf, struct err *e)
+static int store_read_file(int fd, uint64_t from, char *buf, size_t size, struct err *e)
 {
-	for (size_t i = 0; i < c->n; i++) {
-		size_t size = c->pieces[i].pages * MEMORY_PAGE, got = 0;
+	size_t got = 0;
 
-		while (got < size) {
-			ssize_t n = pread(c->source->fd, buf + got, size - got, (off_t)(c->pieces[i].from + got));
+	while (got < size) {
+		ssize_t n = pread(fd, buf + got, size - got, (off_t)(from + got));
 
-			if (n < 0 && errno != EINTR)
-				return err_sys(e, errno, "reading the content of a file");
-			if (n == 0) {
-				memset(buf + got, 0, size - got);
-				break;
-			}
-			got += n > 0 ? (size_t)n : 0;
+		if (n < 0 && errno != EINTR)
+			return err_sys(e, errno, "reading the content of a file");
+		if (n == 0) {
+			memset(buf + got, 0, size - got);
+			break;
 		}
-		buf += size;
+		got += n > 0 ? (size_t)n : 0;
 	}
 	return 0;
 }
 
-/* Piece by piece through /proc/PID/mem, which also reads what the program itself may not (PROT_NONE). */
-static int store_read_mem(const struct store_chunk *c, size_t piece, size_t skip, char *buf, struct err *e)
+/*
+ * Through /proc/PID/mem, which also reads what the program itself may not
+ * (PROT_NONE). Not by process_vm_readv(2): that gives each process a copy of its
+ * own of all pages that it shares with its parent since fork(2).
+ */
+static int store_read_mem(const struct page_range *piece, char *buf, size_t size, struct err *e)
 {
-	const struct target *task = c->pieces[0].task;
+	int r = fd_pread_full(piece->task->mem_fd, buf, size, (off_t)piece->from);
 
-	for (; piece < c->n; piece++, skip = 0) {
-		size_t size = c->pieces[piece].pages * MEMORY_PAGE - skip;
-		int r = fd_pread_full(task->mem_fd, buf, size, (off_t)(c->pieces[piece].from + skip));
-
-		if (r < 0)
-			return err_sys(e, r, "reading %zu bytes at %#lx of task %d", size, c->pieces[piece].from + skip,
-				       task->pid);
-		buf += size;
-	}
-	return 0;
+	return r < 0 ? err_sys(e, r, "reading %zu bytes at %#lx of task %d", size, piece->from, piece->task->pid) : 0;
 }
 
 static int store_read(const struct store_chunk *c, char *buf, struct err *e)
 {
-	size_t size = c->pages * MEMORY_PAGE, piece = 0;
-	struct iovec local = { buf, size }, remote[CHUNK_PAGES];
-	ssize_t got;
+	int r = 0;
 
-	if (!c->pieces[0].task)
-		return store_read_file(c, buf, e);
-	for (size_t i = 0; i < c->n; i++)
-		remote[i] = (struct iovec){ (void *)c->pieces[i].from, c->pieces[i].pages * MEMORY_PAGE };
-	got = process_vm_readv(c->pieces[0].task->pid, &local, 1, remote, c->n, 0);
-	if (got == (ssize_t)size)
-		return 0;
-	if (got < 0)
-		got = 0;
-	buf += got;
-	while ((size_t)got >= remote[piece].iov_len)
-		got -= (ssize_t)remote[piece++].iov_len;
-	return store_read_mem(c, piece, (size_t)got, buf, e);
+	for (size_t i = 0; r == 0 && i < c->n; i++) {
+		const struct page_range *piece = &c->pieces[i];
+		size_t size = piece->pages * MEMORY_PAGE;
+
+		r = piece->task ? store_read_mem(piece, buf, size, e)
+				: store_read_file(c->source->fd, piece->from, buf, size, e);
+		buf += size;
+	}
+	return r;
 }
 
 /* ---- writing ---- */
@@ -256,8 +259,7 @@ static uint64_t store_count_pages(const struct page_source *sources, size_t n)
 /* As many as there are CPUs, but none for a target that one of them copies before the other has started. */
 static unsigned store_workers(uint64_t pages)
 {
-	cpu_set_t set;
-	unsigned cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+	unsigned cpus = cpu_count();
 
 	if (cpus > WORKERS_MAX)
 		cpus = WORKERS_MAX;

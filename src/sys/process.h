@@ -53,6 +53,16 @@ static inline int sys_pidfd_send_signal(int pidfd, int signo)
 	return (int)SYS_RESULT(syscall(SYS_pidfd_send_signal, pidfd, signo, NULL, 0));
 }
 
+#ifndef SYS_process_mrelease
+#define SYS_process_mrelease 448 /* Linux 5.15 */
+#endif
+
+/* Free the memory of a process that has been killed, beside itself (process_mrelease(2)). */
+static inline int sys_process_mrelease(int pidfd)
+{
+	return (int)SYS_RESULT(syscall(SYS_process_mrelease, pidfd, 0));
+}
+
 /* 0: the same object; 1, 2: an order; 3: different without order (kcmp(2)). */
 static inline int sys_kcmp(pid_t a, pid_t b, enum sys_kcmp type, unsigned long x, unsigned long y)
 {

@@ -51,6 +51,14 @@ static void kill_all(const struct target_tree *tree)
 			sys_pidfd_send_signal(tree->tasks[i]->pidfd, SIGKILL);
 }
 
+/* Large memory takes its time to be given back: help with it. That is a favour, and may fail. */
+static void kill_release_memory(const struct target_tree *tree)
+{
+	for (size_t i = 0; i < tree->n; i++)
+		if (!tree->tasks[i]->zombie)
+			sys_process_mrelease(tree->tasks[i]->pidfd);
+}
+
 static _Noreturn void guard_watch(const struct target_tree *tree, int fd)
 {
 	char word;
@@ -97,6 +105,7 @@ void target_tree_kill(struct target_tree *tree)
 	}
 	kill_all(tree);
 	guard_end(&guard);
+	kill_release_memory(tree);
 	for (size_t i = tree->n; i-- > 0;) {
 		for (size_t k = tree->tasks[i]->n_threads; k-- > 0;)
 			while (waitpid(tree->tasks[i]->threads[k].tid, &(int){ 0 }, __WALL) > 0)

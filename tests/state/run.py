@@ -99,6 +99,48 @@ def unseen_running(t):
     program.end()
 
 
+def own_memory(pid):
+    """KiB of memory that no other process shares."""
+    fields = dict(line.split(":", 1) for line in harness.read(f"/proc/{pid}/smaps_rollup").splitlines()[1:])
+    return int(fields["Private_Dirty"].split()[0])
+
+
+def large_running(t):
+    """What a child shares with its parent since fork(2), they share after a dump."""
+    program = Program(t, "large")
+    tree = harness.tree_of(program.root)
+    before = [own_memory(pid) for pid in tree]
+    t.dump(program.root, keep=True)
+    after = [own_memory(pid) for pid in tree]
+    if any(now > then + 1024 for then, now in zip(before, after)):
+        raise Failure(f"the dump gave the processes memory of their own: {before} KiB became {after} KiB")
+    program.end()
+
+
+def large_damaged(t):
+    """One byte of the memory differs. It is found while the tree is being made, and nothing is left of that."""
+    program = Program(t, "large")
+    tree = harness.tree_of(program.root)
+    t.dump(program.root)
+    with open(t.image(), "rb") as f:
+        good = f.read()
+    for part in (0.05, 0.7):
+        place = int(len(good) * part)
+        with open(t.image("bad"), "wb") as f:
+            f.write(good[:place] + bytes([good[place] ^ 1]) + good[place + 1:])
+        t.setup.own(t.image("bad"))
+        for command in (["restore", t.image("bad"), "--detach"], ["verify", t.image("bad")]):
+            result = t.torpor(*command, expect=4)
+            if "the checksum of extent" not in result.err:
+                raise Failure(f"{command[0]} does not say what is damaged: {result}")
+        t.reap()
+        if any(map(harness.stat_of, tree)):
+            raise Failure(f"the failed restore left something of {tree}")
+    t.restore(program.root)
+    program.verify("after the restore from the whole image")
+    program.end()
+
+
 KILLS = 60
 
 
@@ -149,6 +191,7 @@ def declare():
         selfcheck.declare(program)
     for program in TICKING:
         selfcheck.declare(program, [way for way in selfcheck.WAYS if way is not selfcheck.compared])
+    selfcheck.declare("large", [way for way in selfcheck.WAYS if way is not selfcheck.rounds])
     for thing, (status, words) in REFUSED.items():
         case(f"refused-{thing}", thing=thing, status=status, words=words)(refused)
     for way in (selfcheck.alone, selfcheck.plain, selfcheck.twice, selfcheck.rounds):
@@ -157,6 +200,8 @@ def declare():
         case(f"hugetlb_shared-{way.__name__}", way=way, program="hugetlb_shared", pages=14)(huge_pages)
     case("hugetlb_shared-giant", way=giant_page, program="hugetlb_shared", size=1 << 20, pages=1)(huge_pages)
     case("memory-image-size")(image_size)
+    case("large-running")(large_running)
+    case("large-damaged")(large_damaged)
     case("unseen-running")(unseen_running)
     case("unseen-killed")(unseen_killed)
     case("parent-death")(parent_death)
