@@ -85,7 +85,7 @@ static int core_run(const struct cmd_globals *g, int argc, char **argv)
 	(void)g;
 	if (r)
 		return r;
-	r = core_open(o.image, true, &arena, &img, &meta, &e);
+	r = core_open(o.image, VERIFY_ALL, &arena, &img, &meta, &e);
 	if (r == 0)
 		r = core_find_task(meta, o.pid, &task, &e);
 	if (r == 0 && !o.output)

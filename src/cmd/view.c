@@ -331,7 +331,7 @@ static int view_salvage(struct view *v, struct err *e)
 
 int view_open(struct view *v, struct err *e)
 {
-	int r = core_open(v->path, false, &v->arena, &v->image, &v->meta, e);
+	int r = core_open(v->path, VERIFY_NONE, &v->arena, &v->image, &v->meta, e);
 
 	if (r < 0)
 		v->image = NULL; /* closed already */

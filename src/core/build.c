@@ -2,16 +2,17 @@
 
 /*
  * Theory of operation: the tree makes itself. The coordinator makes the root, each
- * task makes its children, and all meet at three barriers:
+ * task makes its children, and all meet at four barriers:
  *
  *   births    everybody exists, in the right session
  *   leaders   group leaders (or stand-ins for dead ones) lead their groups
  *   members   everybody is in its group; stand-ins and zombies may end
+ *   loaded    everybody has its memory, and the threads that loaded it are gone
  *
- * Then each task, on its own: memory, file descriptors, folders, limits, script;
- * and it enters the runner, which ends in a stop for the coordinator. All of them
- * are traced with PTRACE_O_EXITKILL from birth: if the coordinator dies, or
- * finds a reason to give up, nothing is left.
+ * Then each task, on its own: file descriptors, folders, limits, script; and it
+ * enters the runner, which ends in a stop for the coordinator. All of them are
+ * traced with PTRACE_O_EXITKILL from birth: if the coordinator dies, or finds a
+ * reason to give up, nothing is left.
  */
 
 #include "core/build.h"
@@ -77,10 +78,9 @@ static void meeting_wait(struct meeting *m, uint32_t count)
 		futex(&m->arrived, FUTEX_WAIT, now);
 }
 
-static void meeting_arrive(struct build *b, unsigned barrier)
+/* `count`: how many arrivals make this barrier and all before it. */
+static void meeting_arrive(struct build *b, uint32_t count)
 {
-	uint32_t count = (uint32_t)b->plan->n_tasks * barrier;
-
 	if (atomic_fetch_add(&b->meeting->arrived, 1) + 1 >= count)
 		futex(&b->meeting->arrived, FUTEX_WAKE, INT32_MAX);
 	meeting_wait(b->meeting, count);
@@ -246,17 +246,18 @@ static void build_give_up_terminal(void)
 static void build_groups(struct build *b, size_t index, struct restore_task *rt)
 {
 	const struct plan_task *t = &b->plan->tasks[index];
+	uint32_t n = (uint32_t)b->plan->n_tasks;
 	struct err e = ERR_INIT;
 	pid_t standin;
 
-	meeting_arrive(b, 1);
+	meeting_arrive(b, n);
 	pids_reap_strays(b->pids);
 	if (t->pb->pgid == t->pb->pid)
 		build_join(b, t->pb);
 	standin = build_group_standin(b, t);
-	meeting_arrive(b, 2);
+	meeting_arrive(b, n * 2);
 	build_join(b, t->pb);
-	meeting_arrive(b, 3);
+	meeting_arrive(b, n * 3);
 	if (t->pb->sid == t->pb->pid && objects_group(rt, &e) < 0)
 		build_fail(b, t->pb, &e);
 	if (t->pb->terminal_given_up)
@@ -432,6 +433,16 @@ static __attribute__((noinline)) void build_stretch_stack(void)
 		room[i] = 0;
 }
 
+/* The threads that loaded memory are gone everywhere: now the saved ones can have their TIDs. */
+static void build_loaded(struct build *b)
+{
+	uint32_t n = (uint32_t)b->plan->n_tasks, living = 0;
+
+	for (size_t i = 0; i < n; i++)
+		living += b->plan->tasks[i].pb->state != PB__TASK_STATE__ZOMBIE;
+	meeting_arrive(b, n * 3 + living);
+}
+
 static int build_state(struct build *b, size_t index, struct memory_load *m, struct restore_task *rt,
 		       struct script **ret, struct err *e)
 {
@@ -444,6 +455,7 @@ static int build_state(struct build *b, size_t index, struct memory_load *m, str
 	if (memory_reserve(m, memory_switch_ops(m) * OP_SIZE + build_steps_bytes(pb), e) < 0 || memory_place(m, e) < 0 || memory_fill(m, e) < 0 ||
 	    memory_settle(m, e) < 0)
 		return -1;
+	build_loaded(b);
 	if (objects_install(rt, index, b->plan->fd_base, e) < 0 || limits_restore(&tr, e) < 0)
 		return -1;
 	build_discard_signals();
@@ -457,7 +469,7 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	struct arena arena = ARENA_INIT;
 	struct err e = ERR_INIT;
 	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .progress = b->progress,
-				 .keeps_exe = !b->sets_exe };
+				 .keeps_exe = !b->sets_exe, .one_thread = b->pids->steer.way == PID_FORK };
 	struct restore_task rt = {
 		.arena = &arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
 	};

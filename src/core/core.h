@@ -86,9 +86,16 @@ bool core_terminal_modes(const Pb__Image *image, struct termios *ret);
 
 /* ---- images ---- */
 
+/* Which of the stored pages core_open() reads, to compare their checksums. */
+enum core_verify {
+	VERIFY_NONE,
+	VERIFY_OTHERS, /* what the restored tasks do not verify themselves while they load it */
+	VERIFY_ALL,
+};
+
 /*
- * Open an image, check its structure and, with `verify`, all its contents; parse
- * and validate its metadata. The message lives in the arena; the image is closed
- * by image_close().
+ * Open an image, check its structure and so much of its contents; parse and
+ * validate its metadata. The message lives in the arena; the image is closed by
+ * image_close().
  */
-int core_open(const char *path, bool verify, struct arena *arena, struct image **ret, Pb__Image **ret_meta, struct err *e);
+int core_open(const char *path, enum core_verify verify, struct arena *arena, struct image **ret, Pb__Image **ret_meta, struct err *e);

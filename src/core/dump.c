@@ -25,7 +25,7 @@
 #include "util/interrupt.h"
 #include "util/privilege.h"
 
-enum { REAP_PATIENCE_MS = 10, MS = 1000000 };
+enum { REAP_PATIENCE = 10, REAP_POLL_US = 100, MS = 1000000 };
 
 struct dump {
 	const struct dump_options *o;
@@ -204,7 +204,7 @@ static int dump_commit(struct dump *d, struct err *e)
 
 	if (!meta)
 		return err_nomem(e);
-	return image_writer_commit(d->writer, meta, size, !d->o->no_sync, e);
+	return image_writer_commit(d->writer, meta, size, e);
 }
 
 /* ---- release ---- */
@@ -222,14 +222,14 @@ static void dump_report_zombies(struct dump *d, const pid_t *pids, size_t n)
 	struct proc_stat stat;
 	size_t left = 0, last = 0;
 
-	for (int ms = 0; ms <= REAP_PATIENCE_MS; ms++) {
+	for (int i = 0; i <= REAP_PATIENCE; i++) {
 		left = 0;
 		for (size_t i = 0; i < n; i++)
 			if (is_zombie(pids[i], d->arena, &stat))
 				left++, last = i;
 		if (!left)
 			return;
-		usleep(1000);
+		usleep(REAP_POLL_US);
 	}
 	if (is_zombie(pids[last], d->arena, &stat))
 		d->result->leftovers = left == 1
@@ -271,7 +271,7 @@ static int dump_examine(struct dump *d, struct err *e)
 static int dump_save(struct dump *d, struct err *e)
 {
 	/* No file before this: a program that watches its folder would see it, and have an event to read. */
-	if (image_writer_new(&d->writer, d->o->path, e) < 0 || dump_store_pages(d, e) < 0)
+	if (image_writer_new(&d->writer, d->o->path, !d->o->no_sync, e) < 0 || dump_store_pages(d, e) < 0)
 		return -1;
 	if (d->o->keep_running) {
 		/* All that belongs to the image has been read: the program need not wait for the disk. */

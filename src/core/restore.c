@@ -9,7 +9,6 @@
  */
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,6 +28,7 @@
 #include "kinds/place.h"
 #include "memory/memory.h"
 #include "task/task.h"
+#include "util/cpu.h"
 #include "util/fd.h"
 #include "util/privilege.h"
 
@@ -53,14 +53,7 @@ struct restore {
 
 /* ---- open ---- */
 
-static unsigned cpu_count(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
-}
-
-int core_open(const char *path, bool verify, struct arena *arena, struct image **ret, Pb__Image **ret_meta, struct err *e)
+int core_open(const char *path, enum core_verify verify, struct arena *arena, struct image **ret, Pb__Image **ret_meta, struct err *e)
 {
 	struct image *img;
 	struct plan plan;
@@ -70,8 +63,8 @@ int core_open(const char *path, bool verify, struct arena *arena, struct image *
 	if (r < 0)
 		return r;
 	none = privilege_none();
-	if (verify)
-		r = image_verify_extents(img, cpu_count(), e);
+	if (verify != VERIFY_NONE)
+		r = (verify == VERIFY_ALL ? image_verify_extents : image_verify_others)(img, cpu_count(), e);
 	/* Unpacked, metadata is a few times its packed size; a hostile one must not grow without bounds. */
 	arena->limit = arena->used + 64 * (img->meta_size + 4096);
 	*ret_meta = r < 0 ? NULL : (Pb__Image *)pb_unpack(arena, &pb__image__descriptor, img->meta, img->meta_size);
@@ -395,7 +388,7 @@ pid_t core_restore(const struct restore_options *o, struct err *e)
 
 	getrlimit(RLIMIT_NOFILE, &files);
 	r.notes.arena = &r.arena;
-	root = core_open(o->path, true, &r.arena, &r.image, &r.meta, e);
+	root = core_open(o->path, VERIFY_OTHERS, &r.arena, &r.image, &r.meta, e);
 	p = privilege_raise(privilege_extra());
 	if (root == 0)
 		root = restore_check_owner(&r, e) < 0 ? -1 : restore_run(&r, e);

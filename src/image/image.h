@@ -51,16 +51,17 @@ struct image_writer;
 /*
  * Begin PATH.part-PID beside `path` (O_EXCL, mode 0600). The final name appears
  * only with image_writer_commit(). *ret is freed by image_writer_free(), which
- * removes the unfinished file. The caller ignores SIGXFSZ, so that a limit of
+ * removes the unfinished file. `sync`: the commit waits until all is on the disk,
+ * so the disk is told to begin early. The caller ignores SIGXFSZ, so that a limit of
  * file sizes is an error (EFBIG) and not a death.
  */
-int image_writer_new(struct image_writer **ret, const char *path, struct err *e);
+int image_writer_new(struct image_writer **ret, const char *path, bool sync, struct err *e);
 
 /*
  * Store one extent of `size` bytes (a multiple of IMAGE_PAGE, at most
  * IMAGE_EXTENT_MAX); *ret_extent is its index. May be called from several
- * threads at once; `data` must not change meanwhile. Starts the write-back
- * early, so that the commit is short. After a failure the commit refuses.
+ * threads at once; `data` must not change meanwhile. After a failure the commit
+ * refuses.
  */
 int image_writer_extent(struct image_writer *w, const void *data, size_t size, uint32_t *ret_extent,
 			struct err *e);
@@ -74,9 +75,9 @@ uint64_t image_writer_stored(const struct image_writer *w);
 /*
  * Write metadata, index and trailer, fsync the file, rename it to its final
  * name (replacing an older file), fsync the folder. After success the image is
- * whole and durable. `sync` false leaves out the two fsyncs.
+ * whole and, unless the writer was made without `sync`, durable.
  */
-int image_writer_commit(struct image_writer *w, const void *meta, size_t meta_size, bool sync, struct err *e);
+int image_writer_commit(struct image_writer *w, const void *meta, size_t meta_size, struct err *e);
 
 /* NULL is allowed. Removes the file unless it was committed. */
 struct image_writer *image_writer_free(struct image_writer *w);
@@ -115,6 +116,15 @@ int image_salvage(struct image **ret, const char *path, struct err *e);
  * compare its checksum. On return the others are gone, so that unshare() works.
  */
 int image_verify_extents(const struct image *img, unsigned threads, struct err *e);
+
+/*
+ * As above, but leave out what whoever restores the image verifies itself, by
+ * image_read_extent(): extents that hold pages of address spaces and of nothing else.
+ */
+int image_verify_others(const struct image *img, unsigned threads, struct err *e);
+
+/* Read one extent into `buf`, which has room for it, and compare its checksum. Thread-safe. */
+int image_read_extent(const struct image *img, size_t extent, void *buf, struct err *e);
 
 /*
  * The runs of one owner: *ret_n of them from the returned pointer on (NULL and

@@ -423,13 +423,52 @@ const struct image_run *image_runs_from(const struct image *img, uint32_t owner,
 
 /* ---- page extents ---- */
 
+static const struct image_run *reader_first_run(const struct image *img, size_t extent)
+{
+	for (size_t i = 0; i < img->n_runs; i++) {
+		if (img->runs[i].extent == extent)
+			return &img->runs[i];
+	}
+	return NULL;
+}
+
+/* `number` is the errno of the failure; 0: its checksum differs. */
+static int reader_bad_extent(const struct image *img, size_t extent, int number, struct err *e)
+{
+	unsigned long long at = img->extents[extent].offset;
+	const struct image_run *run = reader_first_run(img, extent);
+	int r;
+
+	if (number)
+		r = err_sys(e, number, "cannot read extent %zu of %s, at offset %llu", extent, img->path, at);
+	else
+		r = reader_bad(img, e, "the checksum of extent %zu, at offset %llu, differs", extent, at);
+	if (!run)
+		return r;
+	return err_wrap(e, "memory of " IMAGE_OWNER_FMT " at %#llx-%#llx", IMAGE_OWNER_ARGS(run->owner),
+			(unsigned long long)run->addr, (unsigned long long)image_run_end(run));
+}
+
+int image_read_extent(const struct image *img, size_t extent, void *buf, struct err *e)
+{
+	const struct image_extent *x = &img->extents[extent];
+	int r = fd_pread_full(img->fd, buf, x->stored, (off_t)x->offset);
+
+	if (r)
+		return reader_bad_extent(img, extent, -r, e);
+	return image_checksum(buf, x->stored) == x->checksum ? 0 : reader_bad_extent(img, extent, 0, e);
+}
+
 /*
  * The threads take extents in ascending order, and one that has taken an extent
  * finishes it. So when one fails, all lower ones are checked as well, and the
  * lowest failure is the same in every run.
  */
+enum { EXTENT_HOLDS_SPACE = 1, EXTENT_HOLDS_INODE = 2 };
+
 struct verify {
 	const struct image *img;
+	const uint8_t *held; /* for each extent, EXTENT_HOLDS_*; NULL: verify all */
 	atomic_size_t next;
 	atomic_bool stop;
 	pthread_mutex_t lock; /* for what follows */
@@ -484,6 +523,8 @@ static void verify_run(struct verify *v)
 
 		if (i >= v->img->n_extents)
 			break;
+		if (v->held && v->held[i] == EXTENT_HOLDS_SPACE)
+			continue;
 		r = buf && state ? verify_extent(v->img, &v->img->extents[i], buf, state) : -ENOMEM;
 		if (r)
 			verify_failed(v, i, r < 0 ? -r : 0);
@@ -530,40 +571,39 @@ static void verify_in_parallel(struct verify *v, size_t others)
 		verify_join(&threads[--n]);
 }
 
-static const struct image_run *verify_first_run(const struct image *img, size_t extent)
+static int verify_extents(struct verify *v, size_t n, unsigned threads, struct err *e)
 {
-	for (size_t i = 0; i < img->n_runs; i++) {
-		if (img->runs[i].extent == extent)
-			return &img->runs[i];
-	}
-	return NULL;
-}
+	size_t most = threads < VERIFY_THREADS_MAX ? threads : VERIFY_THREADS_MAX;
 
-static int verify_report(const struct verify *v, struct err *e)
-{
-	const struct image *img = v->img;
-	unsigned long long at = img->extents[v->failed].offset;
-	const struct image_run *run = verify_first_run(img, v->failed);
-	int r;
-
-	if (v->number)
-		r = err_sys(e, v->number, "cannot read extent %zu of %s, at offset %llu", v->failed,
-			    img->path, at);
-	else
-		r = reader_bad(img, e, "the checksum of extent %zu, at offset %llu, differs", v->failed, at);
-	if (!run)
-		return r;
-	return err_wrap(e, "memory of " IMAGE_OWNER_FMT " at %#llx-%#llx", IMAGE_OWNER_ARGS(run->owner),
-			(unsigned long long)run->addr, (unsigned long long)image_run_end(run));
+	if (n > most)
+		n = most;
+	pthread_mutex_init(&v->lock, NULL);
+	v->failed = SIZE_MAX;
+	verify_in_parallel(v, n > 1 ? n - 1 : 0);
+	return v->failed == SIZE_MAX ? 0 : reader_bad_extent(v->img, v->failed, v->number, e);
 }
 
 int image_verify_extents(const struct image *img, unsigned threads, struct err *e)
 {
-	struct verify v = { .img = img, .failed = SIZE_MAX, .lock = PTHREAD_MUTEX_INITIALIZER };
-	size_t n = threads < VERIFY_THREADS_MAX ? threads : VERIFY_THREADS_MAX;
+	struct verify v = { .img = img };
 
-	if (n > img->n_extents)
-		n = img->n_extents;
-	verify_in_parallel(&v, n > 1 ? n - 1 : 0);
-	return v.failed == SIZE_MAX ? 0 : verify_report(&v, e);
+	return verify_extents(&v, img->n_extents, threads, e);
+}
+
+int image_verify_others(const struct image *img, unsigned threads, struct err *e)
+{
+	uint8_t *held = calloc(img->n_extents + 1, 1);
+	struct verify v = { .img = img, .held = held };
+	size_t n = 0;
+	int r;
+
+	if (!held)
+		return err_nomem(e);
+	for (size_t i = 0; i < img->n_runs; i++)
+		held[img->runs[i].extent] |= img->runs[i].owner & IMAGE_OWNER_INODE(0) ? EXTENT_HOLDS_INODE : EXTENT_HOLDS_SPACE;
+	for (size_t i = 0; i < img->n_extents; i++)
+		n += held[i] != EXTENT_HOLDS_SPACE;
+	r = verify_extents(&v, n, threads, e);
+	free(held);
+	return r;
 }

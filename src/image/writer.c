@@ -36,6 +36,7 @@ struct image_writer {
 	int dir_fd;
 	int fd;
 	bool unfinished; /* `part` exists and is ours to remove */
+	bool sync;       /* the commit waits for the disk */
 	uint64_t header_checksum;
 
 	_Atomic uint64_t stored;
@@ -145,7 +146,7 @@ static int writer_put_header(struct image_writer *w, struct err *e)
 	return 0;
 }
 
-int image_writer_new(struct image_writer **ret, const char *path, struct err *e)
+int image_writer_new(struct image_writer **ret, const char *path, bool sync, struct err *e)
 {
 	struct image_writer *w = calloc(1, sizeof(*w));
 	int r;
@@ -153,6 +154,7 @@ int image_writer_new(struct image_writer **ret, const char *path, struct err *e)
 	if (!w)
 		return err_nomem(e);
 	w->dir_fd = w->fd = -1;
+	w->sync = sync;
 	pthread_mutex_init(&w->lock, NULL);
 	w->path = strdup(path);
 	r = w->path ? writer_open_folder(w, e) : err_nomem(e);
@@ -267,7 +269,8 @@ int image_writer_extent(struct image_writer *w, const void *data, size_t size, u
 		return writer_fail(w, e, r, "write");
 	}
 	atomic_fetch_add(&w->stored, size);
-	writer_kick(w);
+	if (w->sync)
+		writer_kick(w);
 	return 0;
 }
 
@@ -398,27 +401,27 @@ static int writer_put_tail(struct image_writer *w, const void *meta, size_t meta
  * Flush and close: on some network file systems close() is the first to say that
  * there was no room.
  */
-static int writer_finish_file(struct image_writer *w, bool sync, struct err *e)
+static int writer_finish_file(struct image_writer *w, struct err *e)
 {
-	if (sync && fsync(w->fd))
+	if (w->sync && fsync(w->fd))
 		return writer_fail(w, e, errno, "flush");
 	if (close(fd_take(&w->fd)) && errno != EINTR)
 		return writer_fail(w, e, errno, "close");
 	return 0;
 }
 
-static int writer_publish(struct image_writer *w, bool sync, struct err *e)
+static int writer_publish(struct image_writer *w, struct err *e)
 {
 	if (renameat(w->dir_fd, w->part, w->dir_fd, w->base))
 		return writer_fail(w, e, errno, "rename the finished image to");
 	w->unfinished = false;
 	/* EINVAL: a file system without a way to flush folders, so there is nothing to wait for. */
-	if (sync && fsync(w->dir_fd) && errno != EINVAL)
+	if (w->sync && fsync(w->dir_fd) && errno != EINVAL)
 		return writer_fail(w, e, errno, "flush the folder of");
 	return 0;
 }
 
-int image_writer_commit(struct image_writer *w, const void *meta, size_t meta_size, bool sync, struct err *e)
+int image_writer_commit(struct image_writer *w, const void *meta, size_t meta_size, struct err *e)
 {
 	int r;
 
@@ -431,8 +434,8 @@ int image_writer_commit(struct image_writer *w, const void *meta, size_t meta_si
 	if (!r)
 		r = writer_put_tail(w, meta, meta_size, e);
 	if (!r)
-		r = writer_finish_file(w, sync, e);
+		r = writer_finish_file(w, e);
 	if (!r)
-		r = writer_publish(w, sync, e);
+		r = writer_publish(w, e);
 	return r;
 }

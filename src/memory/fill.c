@@ -1,284 +1,403 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The saved pages, from the image into the placed mappings: first all whole huge
- * pages (huge.h), then the rest by scattered reads.
+ * The saved pages, from the image into the placed mappings, in one pass over the
+ * file: an extent is read into a buffer, its checksum compared, and its pages are
+ * put where they belong, by several threads at once (fresh.h). Two extents that
+ * fill one huge page are read into a huge page, which is then moved into place.
+ *
+ * The threads are gone, with their TIDs, when memory_fill() returns.
  */
 
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "memory/huge.h"
+#include "memory/fresh.h"
 #include "memory/memory.h"
 #include "proc/maps.h"
 #include "util/clock.h"
+#include "util/cpu.h"
 
 enum {
-	BATCH_IOV = 1024,
-	SMALL_PAGE_NS = 2000, /* less than loading a page of 4 KiB costs: huge ones must be worth it */
+	EXTENT_PAGES = IMAGE_EXTENT_MAX / MEMORY_PAGE,
+	HUGE_EXTENTS = HUGE_PAGE_SIZE / IMAGE_EXTENT_MAX,
+	SMALL_PAGE_NS = 2000,            /* less than loading a page of 4 KiB costs: huge ones must be worth it */
+	FRESH_MIN = 64 * 1024,           /* what a mapping must be given at least, to be registered */
+	THREAD_SHARE = 4 * 1024 * 1024,  /* what a thread must have to do at least */
+	THREADS_MAX = 8,
+	STACK_SIZE = 64 * 1024,
 };
 
-/* One stretch of the image file into many places of memory. */
-struct fill_batch {
-	struct iovec iov[BATCH_IOV];
-	int n;
-	uint64_t offset, size;
+/* Pages of one extent that belong into one mapping, side by side. */
+struct fill_piece {
+	uint64_t to; /* where it stands now */
+	uint32_t mapping;
+	uint32_t extent, page, pages;
 };
 
-/* A stretch of whole huge pages, all of them stored, in one mapping. Saved addresses. */
-struct fill_span {
-	uint64_t start, end;
+/* All pieces of one extent; or, for a huge page, one piece of each of its extents. */
+struct fill_unit {
+	struct fill_piece *pieces;
+	size_t n;
+	bool huge;
 };
 
 struct fill {
 	struct memory_load *m;
-	struct fill_batch batch;
-	struct huge huge;
-	struct fill_span *spans; /* ascending */
-	size_t n_spans;
-	bool pass_huge;          /* load what lies in the spans; else what does not */
-	size_t mapping, span;    /* the next that may meet the next run */
-	uint64_t staged;         /* bytes in the staging, for ... */
-	uint64_t staged_to;      /* ... this place */
-	uint64_t staging_size;   /* how much is moved at once */
-	uint64_t moved, moved_ns; /* bytes moved so far, and how long that took */
-	uint64_t done, total;
+	struct fresh fresh;
+	bool *is_fresh; /* for each mapping: it takes fresh pages */
+	struct fill_piece *pieces;
+	size_t n_pieces;
+	struct fill_unit *units; /* huge pages first */
+	size_t n_units;
+	uint64_t total;
+
+	_Atomic size_t next; /* unit */
+	_Atomic uint64_t done;
+	_Atomic uint32_t failed;
+	struct err err; /* of the thread that failed first */
 };
 
-/* ---- reading ---- */
+struct fill_worker {
+	struct fill *fill;
+	pthread_t thread;
+	_Atomic pid_t tid;
+	bool reports; /* tells the progress: one of them */
+	char *buf;    /* HUGE_PAGE_SIZE bytes, aligned */
+	bool moves;   /* huge pages are worth trying */
+	uint64_t moved, moved_ns; /* bytes moved so far, and how long that took */
+};
 
-static int fill_flush(struct fill *f, struct err *e)
+/* ---- what belongs where ---- */
+
+/* A run, cut along the mappings; `mapping` is the first that it may meet. */
+static int fill_cut_run(struct fill *f, const struct image_run *run, size_t *mapping, struct err *e)
 {
-	struct fill_batch *b = &f->batch;
-	struct iovec *iov = b->iov;
-	int n = b->n;
+	const struct memory_load *m = f->m;
+	uint64_t at = run->addr, end = run->addr + (uint64_t)run->pages * MEMORY_PAGE;
 
-	while (b->size) {
-		ssize_t got = preadv(f->m->image->fd, iov, n, (off_t)b->offset);
+	while (at < end) {
+		struct fill_piece *v = arena_grow(m->arena, f->pieces, f->n_pieces, sizeof(*v));
+		const Pb__Mapping *map;
+		uint64_t stop;
 
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			return err_sys(e, got ? errno : EIO, "reading memory from the image");
-		b->offset += (uint64_t)got;
-		b->size -= (uint64_t)got;
-		for (; n && (size_t)got >= iov->iov_len; iov++, n--)
-			got -= (ssize_t)iov->iov_len;
-		if (n) {
-			iov->iov_base = (char *)iov->iov_base + got;
-			iov->iov_len -= (size_t)got;
+		if (!v)
+			return err_nomem(e);
+		f->pieces = v;
+		while (*mapping < m->space->n_mappings && m->space->mappings[*mapping]->end <= at)
+			++*mapping;
+		map = *mapping < m->space->n_mappings ? m->space->mappings[*mapping] : NULL;
+		if (!map || map->start > at || map->kind > PB__MAPPING_KIND__FILE_PRIVATE)
+			return err_set(e, ERR_IMAGE, 0, "the image holds pages at %lx, where no private mapping is", at);
+		stop = map->end < end ? map->end : end;
+		v[f->n_pieces++] = (struct fill_piece){
+			.to = m->place[*mapping] + (at - map->start), .mapping = (uint32_t)*mapping, .extent = run->extent,
+			.page = run->page + (uint32_t)((at - run->addr) / MEMORY_PAGE),
+			.pages = (uint32_t)((stop - at) / MEMORY_PAGE),
+		};
+		f->total += stop - at;
+		at = stop;
+	}
+	return 0;
+}
+
+static int fill_cut_runs(struct fill *f, struct err *e)
+{
+	size_t n, mapping = 0;
+	const struct image_run *runs = image_runs_of(f->m->image, f->m->owner, &n);
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = fill_cut_run(f, &runs[i], &mapping, e);
+	return r;
+}
+
+static bool fill_may_be_fresh(const Pb__Mapping *map)
+{
+	const uint64_t without = VM_FLAG_HUGETLB | VM_FLAG_DROPPABLE | VM_FLAG_GROWSDOWN;
+
+	return map->kind == PB__MAPPING_KIND__ANON && !(map->flags & without);
+}
+
+/* The kernel moves pages only where access is equal on both sides. */
+static bool fill_may_be_huge(const struct fill *f, uint32_t mapping)
+{
+	const Pb__Mapping *map = f->m->space->mappings[mapping];
+
+	return f->is_fresh[mapping] && f->fresh.moves && !(map->flags & VM_FLAG_NOHUGEPAGE) && !(map->prot & PROT_EXEC);
+}
+
+/* Register the mappings that are given enough pages. */
+static int fill_add_fresh(struct fill *f, struct err *e)
+{
+	const struct memory_load *m = f->m;
+
+	f->is_fresh = arena_alloc(m->arena, m->space->n_mappings * sizeof(*f->is_fresh));
+	if (!f->is_fresh)
+		return err_nomem(e);
+	for (size_t i = 0; i < f->n_pieces;) {
+		uint32_t mapping = f->pieces[i].mapping;
+		const Pb__Mapping *map = m->space->mappings[mapping];
+		uint64_t size = 0;
+
+		for (; i < f->n_pieces && f->pieces[i].mapping == mapping; i++)
+			size += (uint64_t)f->pieces[i].pages * MEMORY_PAGE;
+		f->is_fresh[mapping] = size >= FRESH_MIN && fill_may_be_fresh(map) &&
+				       fresh_add(&f->fresh, m->place[mapping], map->end - map->start);
+	}
+	return 0;
+}
+
+/* ---- units ---- */
+
+/* Do whole extents, one after the other, fill the huge page that begins with this piece? */
+static bool fill_is_huge(const struct fill *f, size_t piece)
+{
+	const struct fill_piece *p = &f->pieces[piece];
+
+	if (p->to % HUGE_PAGE_SIZE || f->n_pieces - piece < HUGE_EXTENTS || !fill_may_be_huge(f, p->mapping))
+		return false;
+	for (size_t i = 0; i < HUGE_EXTENTS; i++)
+		if (p[i].mapping != p->mapping || p[i].to != p->to + i * IMAGE_EXTENT_MAX || p[i].pages != EXTENT_PAGES)
+			return false;
+	return true;
+}
+
+static int fill_compare_pieces(const void *a, const void *b)
+{
+	const struct fill_piece *x = a, *y = b;
+
+	return x->extent != y->extent ? (x->extent < y->extent ? -1 : 1) : x->page < y->page ? -1 : x->page > y->page;
+}
+
+/* Every piece goes into one unit. Those of huge pages stay in the order of addresses, the rest is sorted by extent. */
+static int fill_make_units(struct fill *f, struct err *e)
+{
+	struct fill_piece *rest = arena_alloc(f->m->arena, (f->n_pieces + 1) * sizeof(*rest));
+	size_t n_rest = 0;
+
+	f->units = arena_alloc(f->m->arena, (f->n_pieces + 1) * sizeof(*f->units));
+	if (!rest || !f->units)
+		return err_nomem(e);
+	for (size_t i = 0; i < f->n_pieces;) {
+		if (fill_is_huge(f, i)) {
+			f->units[f->n_units++] = (struct fill_unit){ &f->pieces[i], HUGE_EXTENTS, true };
+			i += HUGE_EXTENTS;
+		} else {
+			rest[n_rest++] = f->pieces[i++];
 		}
 	}
-	b->n = 0;
+	qsort(rest, n_rest, sizeof(*rest), fill_compare_pieces);
+	for (size_t i = 0, next; i < n_rest; i = next) {
+		for (next = i; next < n_rest && rest[next].extent == rest[i].extent;)
+			next++;
+		f->units[f->n_units++] = (struct fill_unit){ &rest[i], next - i, false };
+	}
 	return 0;
 }
 
-static int fill_read(struct fill *f, uint64_t to, uint64_t from, uint64_t size, struct err *e)
+/* ---- loading a unit ---- */
+
+/* Into a mapping that does not take fresh pages. From outside, as it were: where that cannot be, it is no signal. */
+static int fill_write(uint64_t to, const char *from, uint64_t size)
 {
-	struct fill_batch *b = &f->batch;
+	for (uint64_t done = 0; done < size;) {
+		struct iovec local = { (void *)(from + done), size - done }, remote = { (void *)(to + done), size - done };
+		ssize_t n = process_vm_writev(getpid(), &local, 1, &remote, 1, 0);
 
-	if (b->n && (b->offset + b->size != from || b->n == BATCH_IOV) && fill_flush(f, e) < 0)
-		return -1;
-	if (!b->n)
-		b->offset = from;
-	b->size += size;
-	if (b->n && (char *)b->iov[b->n - 1].iov_base + b->iov[b->n - 1].iov_len == (char *)to)
-		b->iov[b->n - 1].iov_len += size;
-	else
-		b->iov[b->n++] = (struct iovec){ (void *)to, size };
-	f->done += size;
-	progress_step(f->m->progress, "loading memory", f->done, f->total);
+		if (n <= 0)
+			return n < 0 ? -errno : -EFAULT;
+		done += (uint64_t)n;
+	}
 	return 0;
 }
 
-/* ---- huge pages ---- */
+static int fill_put(const struct fill *f, const struct fill_piece *p, const char *extent, struct err *e)
+{
+	const char *from = extent + (size_t)p->page * MEMORY_PAGE;
+	uint64_t size = (uint64_t)p->pages * MEMORY_PAGE;
+	int r = f->is_fresh[p->mapping] ? fresh_copy(&f->fresh, p->to, from, size) : fill_write(p->to, from, size);
+
+	return r < 0 ? err_sys(e, r, "loading %lu bytes of memory to %lx", size, p->to) : 0;
+}
+
+static int fill_load_extent(const struct fill *f, struct fill_worker *w, const struct fill_unit *u, struct err *e)
+{
+	int r = image_read_extent(f->m->image, u->pieces[0].extent, w->buf, e);
+
+	for (size_t i = 0; r == 0 && i < u->n; i++)
+		r = fill_put(f, &u->pieces[i], w->buf, e);
+	return r;
+}
 
 /*
  * Where huge pages are slow to get (a virtual machine whose host must find the
  * memory first, a fragmented one) small ones, which tend to have been in use
  * lately, are the better choice: give up as soon as those so far took longer than
- * small ones would have. The first staging is a small one, to find out.
+ * small ones would have. Measured in CPU time: others may be running as well.
  */
-static void fill_judge(struct fill *f, uint64_t took_ns)
+static void fill_judge(struct fill_worker *w, uint64_t took_ns)
 {
-	f->moved_ns += took_ns;
-	f->moved += f->staged;
-	f->staging_size = HUGE_STAGING_SIZE;
-	if (f->moved_ns > f->moved / MEMORY_PAGE * SMALL_PAGE_NS)
-		huge_close(&f->huge);
+	w->moved_ns += took_ns;
+	w->moved += HUGE_PAGE_SIZE;
+	w->moves = w->moved_ns <= w->moved / MEMORY_PAGE * SMALL_PAGE_NS;
 }
 
-static int fill_unstage(struct fill *f, struct err *e)
+static int fill_load_huge(const struct fill *f, struct fill_worker *w, const struct fill_unit *u, struct err *e)
 {
-	uint64_t begun = clock_now_ns(CLOCK_MONOTONIC);
-
-	if (!f->staged)
-		return 0;
-	if (fill_flush(f, e) < 0)
-		return -1;
-	huge_move(&f->huge, f->staged_to, f->staged);
-	fill_judge(f, clock_now_ns(CLOCK_MONOTONIC) - begun);
-	f->staged = 0;
-	return 0;
-}
-
-/* Pages of a span come in ascending order without gaps: collect them in the staging, and move it when it is full. */
-static int fill_stage(struct fill *f, uint64_t to, uint64_t from, uint64_t size, struct err *e)
-{
-	while (size) {
-		uint64_t room, n;
-
-		if (f->staged == f->staging_size || (f->staged && f->staged_to + f->staged != to)) {
-			if (fill_unstage(f, e) < 0)
-				return -1;
-		}
-		if (!f->staged)
-			f->staged_to = to;
-		room = f->staging_size - f->staged;
-		n = size < room ? size : room;
-		if (fill_read(f, f->huge.staging + f->staged, from, n, e) < 0)
-			return -1;
-		f->staged += n;
-		to += n, from += n, size -= n;
-	}
-	return 0;
-}
-
-/* Can pages be moved into this mapping? The kernel wants equal access on both sides. */
-static bool fill_may_be_huge(const struct memory_load *m, size_t mapping)
-{
-	const uint64_t without = VM_FLAG_HUGETLB | VM_FLAG_NOHUGEPAGE | VM_FLAG_DROPPABLE | VM_FLAG_GROWSDOWN;
-	const Pb__Mapping *map = m->space->mappings[mapping];
-
-	return map->kind == PB__MAPPING_KIND__ANON && !(map->flags & without) && !(map->prot & PROT_EXEC) &&
-	       (m->place[mapping] - map->start) % HUGE_PAGE_SIZE == 0;
-}
-
-/* `start` to `end` is stored without a gap, and lies in one mapping. */
-static int fill_add_span(struct fill *f, size_t mapping, uint64_t start, uint64_t end, struct err *e)
-{
-	struct fill_span *v;
-
-	start = (start + HUGE_PAGE_SIZE - 1) & ~(uint64_t)(HUGE_PAGE_SIZE - 1);
-	end &= ~(uint64_t)(HUGE_PAGE_SIZE - 1);
-	if (start >= end || !fill_may_be_huge(f->m, mapping))
-		return 0;
-	v = arena_grow(f->m->arena, f->spans, f->n_spans, sizeof(*v));
-	if (!v)
-		return err_nomem(e);
-	f->spans = v;
-	v[f->n_spans++] = (struct fill_span){ start, end };
-	return 0;
-}
-
-static int fill_find_spans(struct fill *f, const struct image_run *runs, size_t n, struct err *e)
-{
-	const Pb__AddressSpace *s = f->m->space;
-	size_t mapping = 0;
-
-	for (size_t i = 0; i < n;) {
-		uint64_t start = runs[i].addr, end = start;
-
-		for (; i < n && runs[i].addr == end; i++)
-			end += (uint64_t)runs[i].pages * MEMORY_PAGE;
-		while (mapping < s->n_mappings && s->mappings[mapping]->end <= start)
-			mapping++;
-		for (size_t k = mapping; k < s->n_mappings && s->mappings[k]->start < end; k++) {
-			const Pb__Mapping *map = s->mappings[k];
-
-			if (fill_add_span(f, k, start > map->start ? start : map->start, end < map->end ? end : map->end, e) < 0)
-				return -1;
-		}
-	}
-	return 0;
-}
-
-/* ---- runs, cut along mappings and spans ---- */
-
-/* Pages of one mapping; `to` is where `at` stands now. */
-static int fill_piece(struct fill *f, uint64_t at, uint64_t to, uint64_t from, uint64_t size, struct err *e)
-{
-	const Pb__Mapping *map = f->m->space->mappings[f->mapping];
-
-	while (size) {
-		const struct fill_span *span;
-		uint64_t n = size;
-		bool huge;
-
-		while (f->span < f->n_spans && f->spans[f->span].end <= at)
-			f->span++;
-		span = f->span < f->n_spans ? &f->spans[f->span] : NULL;
-		huge = span && span->start <= at;
-		if (span && (huge ? span->end : span->start) - at < n)
-			n = (huge ? span->end : span->start) - at;
-		if (huge && f->pass_huge) {
-			if (f->huge.start != f->m->place[f->mapping] && fill_unstage(f, e) < 0)
-				return -1;
-			if (huge_enter(&f->huge, f->m->place[f->mapping], map->end - map->start)
-				    ? fill_stage(f, to, from, n, e) < 0
-				    : fill_read(f, to, from, n, e) < 0)
-				return -1;
-		} else if (!huge && !f->pass_huge && fill_read(f, to, from, n, e) < 0) {
-			return -1;
-		}
-		at += n, to += n, from += n, size -= n;
-	}
-	return 0;
-}
-
-static int fill_run(struct fill *f, const struct image_run *run, struct err *e)
-{
-	const struct memory_load *m = f->m;
-	uint64_t from = m->image->extents[run->extent].offset + (uint64_t)run->page * MEMORY_PAGE;
-	uint64_t at = run->addr, end = run->addr + (uint64_t)run->pages * MEMORY_PAGE;
-
-	while (at < end) {
-		const Pb__Mapping *map;
-		uint64_t size;
-
-		while (f->mapping < m->space->n_mappings && m->space->mappings[f->mapping]->end <= at)
-			f->mapping++;
-		map = f->mapping < m->space->n_mappings ? m->space->mappings[f->mapping] : NULL;
-		if (!map || map->start > at || map->kind > PB__MAPPING_KIND__FILE_PRIVATE)
-			return err_set(e, ERR_IMAGE, 0, "the image holds pages at %lx, where no private mapping is", at);
-		size = (map->end < end ? map->end : end) - at;
-		if (fill_piece(f, at, m->place[f->mapping] + (at - map->start), from, size, e) < 0)
-			return -1;
-		at += size, from += size;
-	}
-	return 0;
-}
-
-static int fill_pass(struct fill *f, bool huge, const struct image_run *runs, size_t n, struct err *e)
-{
+	uint64_t begun = clock_now_ns(CLOCK_THREAD_CPUTIME_ID), to = u->pieces[0].to;
 	int r = 0;
 
-	f->pass_huge = huge;
-	f->mapping = f->span = 0;
-	for (size_t i = 0; r == 0 && i < n; i++)
-		r = fill_run(f, &runs[i], e);
-	if (r == 0)
-		r = fill_unstage(f, e);
-	return r < 0 ? r : fill_flush(f, e);
+	for (size_t i = 0; r == 0 && i < u->n; i++)
+		r = image_read_extent(f->m->image, u->pieces[i].extent, w->buf + i * IMAGE_EXTENT_MAX, e);
+	if (r < 0)
+		return r;
+	if (!w->moves) {
+		r = fresh_copy(&f->fresh, to, w->buf, HUGE_PAGE_SIZE);
+	} else {
+		r = fresh_move(&f->fresh, to, w->buf, HUGE_PAGE_SIZE);
+		fill_judge(w, clock_now_ns(CLOCK_THREAD_CPUTIME_ID) - begun);
+	}
+	return r < 0 ? err_sys(e, r, "loading a huge page to %lx", to) : 0;
+}
+
+/* ---- the threads ---- */
+
+static void fill_fail(struct fill *f, const struct err *e)
+{
+	if (atomic_exchange(&f->failed, 1) == 0)
+		f->err = *e;
+}
+
+static void fill_count(struct fill_worker *w, const struct fill_unit *u)
+{
+	struct fill *f = w->fill;
+	uint64_t done = 0;
+
+	for (size_t i = 0; i < u->n; i++)
+		done += (uint64_t)u->pieces[i].pages * MEMORY_PAGE;
+	done += atomic_fetch_add(&f->done, done);
+	if (w->reports)
+		progress_step(f->m->progress, "loading memory", done, f->total);
+}
+
+static void fill_run(struct fill_worker *w)
+{
+	struct fill *f = w->fill;
+	struct err e = ERR_INIT;
+	size_t i;
+
+	while (!atomic_load(&f->failed) && (i = atomic_fetch_add(&f->next, 1)) < f->n_units) {
+		const struct fill_unit *u = &f->units[i];
+
+		if ((u->huge ? fill_load_huge : fill_load_extent)(f, w, u, &e) < 0)
+			fill_fail(f, &e);
+		fill_count(w, u);
+	}
+}
+
+/* With its buffer, a place for one huge page. */
+static void fill_work(struct fill_worker *w)
+{
+	struct fill *f = w->fill;
+	struct err e = ERR_INIT;
+	size_t room = 2 * (size_t)HUGE_PAGE_SIZE;
+	char *p = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED) {
+		err_nomem(&e);
+		fill_fail(f, &e);
+		return;
+	}
+	w->buf = p + (-(uintptr_t)p & (HUGE_PAGE_SIZE - 1));
+	w->moves = f->fresh.moves && madvise(w->buf, HUGE_PAGE_SIZE, MADV_HUGEPAGE) == 0;
+	fill_run(w);
+	munmap(p, room);
+}
+
+static void *fill_thread_main(void *arg)
+{
+	struct fill_worker *w = arg;
+
+	atomic_store(&w->tid, gettid());
+	fill_work(w);
+	return NULL;
+}
+
+static bool fill_start(struct fill_worker *w)
+{
+	pthread_attr_t attr;
+	bool started;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_SIZE);
+	started = pthread_create(&w->thread, &attr, fill_thread_main, w) == 0;
+	pthread_attr_destroy(&attr);
+	return started;
+}
+
+/* Until the TID is free as well: our tracer reaps what has ended, a moment after pthread_join(3) returns. */
+static void fill_join(struct fill_worker *w)
+{
+	pthread_join(w->thread, NULL);
+	while (syscall(SYS_tgkill, getpid(), atomic_load(&w->tid), 0) == 0)
+		sched_yield();
+}
+
+/* This task's share of the CPUs: others load at the same time. */
+static unsigned fill_threads(const struct fill *f)
+{
+	const struct image *image = f->m->image;
+	uint64_t all = 0, useful = f->total / THREAD_SHARE, share;
+
+	for (size_t i = 0; i < image->n_extents; i++)
+		all += image->extents[i].size;
+	share = all ? (cpu_count() * f->total + all - 1) / all : 1;
+	if (share > useful)
+		share = useful;
+	return f->m->one_thread || share < 1 ? 1 : share < THREADS_MAX ? (unsigned)share : THREADS_MAX;
+}
+
+/* The calling thread works as well. Where no more threads can be had, those that are there do it all. */
+static int fill_in_parallel(struct fill *f, struct err *e)
+{
+	struct fill_worker workers[THREADS_MAX] = { { .fill = f, .reports = true } };
+	unsigned n = 1, wanted = fill_threads(f);
+
+	for (; n < wanted; n++) {
+		workers[n].fill = f;
+		if (!fill_start(&workers[n]))
+			break;
+	}
+	fill_work(&workers[0]);
+	while (n > 1)
+		fill_join(&workers[--n]);
+	if (!f->failed)
+		return 0;
+	*e = f->err;
+	return e->number ? -e->number : -ECANCELED;
 }
 
 int memory_fill(struct memory_load *m, struct err *e)
 {
-	struct fill f = { .m = m, .staging_size = HUGE_PAGE_SIZE };
-	size_t n;
-	const struct image_run *runs = image_runs_of(m->image, m->owner, &n);
-	int r;
+	struct fill f = { .m = m };
+	int r = fill_cut_runs(&f, e);
 
-	for (size_t i = 0; i < n; i++)
-		f.total += (uint64_t)runs[i].pages * MEMORY_PAGE;
-	r = fill_find_spans(&f, runs, n, e);
-	huge_open(&f.huge, f.n_spans ? region_park(&m->region, HUGE_STAGING_SIZE, 0, HUGE_PAGE_SIZE) : 0);
-	if (!huge_works(&f.huge))
-		f.n_spans = 0;
-	if (r == 0 && f.n_spans)
-		r = fill_pass(&f, true, runs, n, e);
-	huge_close(&f.huge);
-	return r < 0 ? r : fill_pass(&f, false, runs, n, e);
+	if (r < 0 || !f.n_pieces)
+		return r;
+	fresh_open(&f.fresh);
+	r = fill_add_fresh(&f, e);
+	if (r == 0)
+		r = fill_make_units(&f, e);
+	if (r == 0)
+		r = fill_in_parallel(&f, e);
+	fresh_close(&f.fresh);
+	return r;
 }

@@ -85,6 +85,7 @@ struct memory_load {
 	uint32_t owner;
 	const struct progress *progress;
 	bool keeps_exe; /* /proc/PID/exe cannot be set: it stays as it is */
+	bool one_thread; /* make no others: each would use up a PID */
 	struct region region;
 	uint64_t *place; /* for each mapping: where it stands until the switch */
 };
@@ -99,7 +100,7 @@ int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e);
 /* Map every saved mapping: at its final address where that is free now, else parked in the region. */
 int memory_place(struct memory_load *m, struct err *e);
 
-/* Fill the mappings with their pages (fill.c). */
+/* Verify the stored pages, and fill the mappings with them (fill.c). */
 int memory_fill(struct memory_load *m, struct err *e);
 
 /* Give the mappings their final protection, advice and locks. */

@@ -97,12 +97,12 @@ static int sample_fill(struct image_writer *w, struct err *e)
 static int sample_write(struct err *e)
 {
 	struct image_writer *w = NULL;
-	int r = image_writer_new(&w, image_path, e);
+	int r = image_writer_new(&w, image_path, true, e);
 
 	if (!r)
 		r = sample_fill(w, e);
 	if (!r)
-		r = image_writer_commit(w, meta_text, sizeof(meta_text), true, e);
+		r = image_writer_commit(w, meta_text, sizeof(meta_text), e);
 	image_writer_free(w);
 	return r;
 }
@@ -271,8 +271,8 @@ static void round_trip_no_pages(void)
 		struct image_writer *w = NULL;
 		struct image *img = NULL;
 
-		UNIT_CHECK_EQ(image_writer_new(&w, image_path, &e), 0);
-		UNIT_CHECK_EQ(image_writer_commit(w, sizes[i] ? meta : NULL, sizes[i], false, &e), 0);
+		UNIT_CHECK_EQ(image_writer_new(&w, image_path, false, &e), 0);
+		UNIT_CHECK_EQ(image_writer_commit(w, sizes[i] ? meta : NULL, sizes[i], &e), 0);
 		image_writer_free(w);
 		UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
 		UNIT_CHECK_EQ(image_verify_extents(img, 4, &e), 0);
@@ -295,12 +295,12 @@ static void replaces_at_commit(void)
 	folder_enter();
 	UNIT_CHECK(getcwd(before, sizeof(before)) && !chdir(folder));
 	UNIT_CHECK_EQ(sample_write(&e), 0);
-	UNIT_CHECK_EQ(image_writer_new(&w, "a.torpor", &e), 0);
+	UNIT_CHECK_EQ(image_writer_new(&w, "a.torpor", true, &e), 0);
 	UNIT_CHECK(!chdir(before));
 	UNIT_CHECK(exists(part_path));
 	UNIT_CHECK_EQ(try_image(&e), 0);
-	UNIT_CHECK_EQ(image_writer_commit(w, "new", 3, true, &e), 0);
-	UNIT_CHECK(image_writer_commit(w, "new", 3, true, &e) < 0);
+	UNIT_CHECK_EQ(image_writer_commit(w, "new", 3, &e), 0);
+	UNIT_CHECK(image_writer_commit(w, "new", 3, &e) < 0);
 	image_writer_free(w);
 	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
 	UNIT_CHECK_EQ(img->meta_size, 3);
@@ -314,11 +314,11 @@ static void uncommitted_leaves_nothing(void)
 	struct err e = ERR_INIT;
 
 	folder_enter();
-	UNIT_CHECK_EQ(image_writer_new(&w, image_path, &e), 0);
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, false, &e), 0);
 	UNIT_CHECK_EQ(sample_fill(w, &e), 0);
 	UNIT_CHECK(exists(part_path) && !exists(image_path));
 	/* Somebody else's unfinished file is neither used nor removed. */
-	UNIT_CHECK_EQ(image_writer_new(&second, image_path, &e), -EEXIST);
+	UNIT_CHECK_EQ(image_writer_new(&second, image_path, false, &e), -EEXIST);
 	UNIT_CHECK(e.help[0] && exists(part_path));
 	w = image_writer_free(w);
 	UNIT_CHECK(folder_leave());
@@ -331,13 +331,13 @@ static void refuses_bad_targets(void)
 	char path[128];
 
 	folder_enter();
-	UNIT_CHECK(image_writer_new(&w, folder, &e) < 0 && e.reason == ERR_USAGE);
+	UNIT_CHECK(image_writer_new(&w, folder, false, &e) < 0 && e.reason == ERR_USAGE);
 	snprintf(path, sizeof(path), "%s/", folder);
-	UNIT_CHECK(image_writer_new(&w, path, &e) < 0 && e.reason == ERR_USAGE);
-	UNIT_CHECK(image_writer_new(&w, "", &e) < 0 && e.reason == ERR_USAGE);
-	UNIT_CHECK(image_writer_new(&w, "/dev/null", &e) < 0 && e.reason == ERR_USAGE);
+	UNIT_CHECK(image_writer_new(&w, path, false, &e) < 0 && e.reason == ERR_USAGE);
+	UNIT_CHECK(image_writer_new(&w, "", false, &e) < 0 && e.reason == ERR_USAGE);
+	UNIT_CHECK(image_writer_new(&w, "/dev/null", false, &e) < 0 && e.reason == ERR_USAGE);
 	snprintf(path, sizeof(path), "%s/no/a.torpor", folder);
-	UNIT_CHECK_EQ(image_writer_new(&w, path, &e), -ENOENT);
+	UNIT_CHECK_EQ(image_writer_new(&w, path, false, &e), -ENOENT);
 	UNIT_CHECK(strstr(e.text, path) && e.help[0]);
 	UNIT_CHECK(folder_leave());
 }
@@ -348,14 +348,14 @@ static int commit_runs(const struct image_run *runs, size_t n, struct err *e)
 	static const uint8_t pages[2 * IMAGE_PAGE];
 	struct image_writer *w = NULL;
 	uint32_t index;
-	int r = image_writer_new(&w, image_path, e);
+	int r = image_writer_new(&w, image_path, false, e);
 
 	if (!r)
 		r = image_writer_extent(w, pages, sizeof(pages), &index, e);
 	for (size_t i = 0; !r && i < n; i++)
 		r = image_writer_run(w, &runs[i], e);
 	if (!r)
-		r = image_writer_commit(w, "m", 1, false, e);
+		r = image_writer_commit(w, "m", 1, e);
 	image_writer_free(w);
 	return r;
 }
@@ -398,7 +398,7 @@ static void writer_refuses_bad_extents(void)
 	uint32_t index;
 
 	folder_enter();
-	UNIT_CHECK_EQ(image_writer_new(&w, image_path, &e), 0);
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, false, &e), 0);
 	UNIT_CHECK_EQ(image_writer_extent(w, pages, 0, &index, &e), -EINVAL);
 	UNIT_CHECK_EQ(image_writer_extent(w, pages, 100, &index, &e), -EINVAL);
 	UNIT_CHECK_EQ(image_writer_extent(w, pages, sizeof(pages), &index, &e), -EINVAL);
@@ -466,7 +466,7 @@ static void several_threads(void)
 	uint64_t stored;
 
 	folder_enter();
-	UNIT_CHECK_EQ(image_writer_new(&w, image_path, &e), 0);
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, true, &e), 0);
 	for (unsigned i = 0; i < HAMMER_THREADS; i++) {
 		hammers[i] = (struct hammer){ .w = w, .number = i };
 		UNIT_CHECK(!pthread_create(&threads[i], NULL, hammer_main, &hammers[i]));
@@ -476,7 +476,7 @@ static void several_threads(void)
 	for (unsigned i = 0; i < HAMMER_THREADS; i++)
 		UNIT_CHECK_EQ(hammers[i].result, 0);
 	stored = image_writer_stored(w);
-	UNIT_CHECK_EQ(image_writer_commit(w, "m", 1, true, &e), 0);
+	UNIT_CHECK_EQ(image_writer_commit(w, "m", 1, &e), 0);
 	image_writer_free(w);
 	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
 	UNIT_CHECK_EQ(image_verify_extents(img, 4, &e), 0);
@@ -501,7 +501,7 @@ static void names_the_lowest_damage(void)
 	struct err e = ERR_INIT;
 
 	folder_enter();
-	UNIT_CHECK_EQ(image_writer_new(&w, image_path, &e), 0);
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, false, &e), 0);
 	for (uint32_t i = 0; i < 64; i++) {
 		struct image_run run = { .addr = 0x1000000 + i * 0x1000, .owner = 3, .pages = 1 };
 
@@ -509,7 +509,7 @@ static void names_the_lowest_damage(void)
 		UNIT_CHECK_EQ(image_writer_extent(w, data, sizeof(data), &run.extent, &e), 0);
 		UNIT_CHECK_EQ(image_writer_run(w, &run, &e), 0);
 	}
-	UNIT_CHECK_EQ(image_writer_commit(w, "m", 1, false, &e), 0);
+	UNIT_CHECK_EQ(image_writer_commit(w, "m", 1, &e), 0);
 	image_writer_free(w);
 	UNIT_CHECK(bytes_load(&b));
 	for (size_t i = 20; i < 64; i += 5)
@@ -521,6 +521,63 @@ static void names_the_lowest_damage(void)
 		UNIT_CHECK_EQ(e.reason, ERR_IMAGE);
 		UNIT_CHECK(strstr(e.text, "extent 20, at offset 86016,"));
 		UNIT_CHECK(strstr(e.text, "address space 3 at 0x1014000-0x1015000"));
+		img = image_close(img);
+	}
+	free(b.p);
+	UNIT_CHECK(folder_leave());
+}
+
+/* Memory of address spaces is left to whoever loads it; what else there is, and what both have, is not. */
+static void verifies_others(void)
+{
+	static const struct {
+		uint32_t owners[2];
+		bool verified;
+	} extents[] = {
+		{ { 0, 0 }, false },
+		{ { 0, 1 }, false },
+		{ { IMAGE_OWNER_INODE(0), IMAGE_OWNER_INODE(0) }, true },
+		{ { 1, IMAGE_OWNER_INODE(1) }, true },
+		{ { UINT32_MAX, UINT32_MAX }, true }, /* nobody's */
+	};
+	enum { N = sizeof(extents) / sizeof(extents[0]) };
+	uint8_t data[IMAGE_PAGE], got[IMAGE_PAGE];
+	struct image_writer *w = NULL;
+	struct image *img = NULL;
+	struct bytes b = { 0 };
+	struct err e = ERR_INIT;
+
+	folder_enter();
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, false, &e), 0);
+	for (uint32_t i = 0; i < N; i++) {
+		struct image_run run = { .pages = 1 };
+
+		fill(data, sizeof(data), i);
+		UNIT_CHECK_EQ(image_writer_extent(w, data, sizeof(data), &run.extent, &e), 0);
+		for (uint32_t k = 0; k < 2 && extents[i].owners[0] != UINT32_MAX; k++) {
+			run.owner = extents[i].owners[k];
+			run.addr = (1 + 2 * i + k) * 0x1000;
+			UNIT_CHECK_EQ(image_writer_run(w, &run, &e), 0);
+		}
+	}
+	UNIT_CHECK_EQ(image_writer_commit(w, "m", 1, &e), 0);
+	image_writer_free(w);
+	UNIT_CHECK(bytes_load(&b));
+	for (uint32_t i = 0; i < N; i++) {
+		size_t at = (1 + (size_t)i) * IMAGE_PAGE + 77;
+
+		b.p[at] ^= 4;
+		UNIT_CHECK(bytes_store(b.p, b.size));
+		b.p[at] ^= 4;
+		UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+		UNIT_CHECK(image_verify_extents(img, 2, &e) < 0);
+		UNIT_CHECK((image_verify_others(img, 2, &e) < 0) == extents[i].verified);
+		for (uint32_t k = 0; k < N; k++) {
+			e = ERR_INIT;
+			fill(data, sizeof(data), k);
+			UNIT_CHECK((image_read_extent(img, k, got, &e) < 0) == (k == i));
+			UNIT_CHECK(k == i ? e.reason == ERR_IMAGE : !memcmp(got, data, sizeof(got)));
+		}
 		img = image_close(img);
 	}
 	free(b.p);
@@ -889,7 +946,7 @@ static int gap_child(void)
 	if (getrlimit(RLIMIT_FSIZE, &limit))
 		return 2;
 	limit.rlim_cur = 2 * IMAGE_PAGE;
-	if (setrlimit(RLIMIT_FSIZE, &limit) || image_writer_new(&w, image_path, &e))
+	if (setrlimit(RLIMIT_FSIZE, &limit) || image_writer_new(&w, image_path, false, &e))
 		return 3;
 	if (image_writer_extent(w, data, sizeof(data), &index, &e))
 		return 4;
@@ -898,7 +955,7 @@ static int gap_child(void)
 	limit.rlim_cur = limit.rlim_max;
 	if (setrlimit(RLIMIT_FSIZE, &limit))
 		return 6;
-	r = image_writer_commit(w, "m", 1, false, &e);
+	r = image_writer_commit(w, "m", 1, &e);
 	image_writer_free(w);
 	return r == -EFBIG && !exists(image_path) ? 0 : 7;
 }
@@ -928,6 +985,7 @@ UNIT_MAIN(UNIT_CASE(round_trip),
 	  UNIT_CASE(writer_refuses_bad_extents),
 	  UNIT_CASE(several_threads),
 	  UNIT_CASE(names_the_lowest_damage),
+	  UNIT_CASE(verifies_others),
 	  UNIT_CASE(every_flip_is_refused),
 	  UNIT_CASE(every_bit_of_the_fields_is_refused),
 	  UNIT_CASE(every_truncation_is_refused),

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Putting pages where there are none yet, without touching the place: by
+ * userfaultfd(2) with USER_MODE_ONLY, which needs no privilege.
+ *
+ * Copied (UFFDIO_COPY), a page costs no fault, and is not zeroed before it is
+ * overwritten. Moved (UFFDIO_MOVE, Linux 6.8), whole huge pages change their place.
+ * That makes huge pages possible without a trace on the mapping: MADV_HUGEPAGE
+ * leaves a flag that no advice takes back, but here only the mapping that they come
+ * from has it.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { HUGE_PAGE_SIZE = 2 * 1024 * 1024 };
+
+struct fresh {
+	int fd;     /* -1: none of this is to be had */
+	bool moves; /* huge pages are permitted, and can be moved */
+};
+
+/* Never fails: see fresh_add(). */
+void fresh_open(struct fresh *f);
+
+/* The mappings are ordinary ones again. */
+void fresh_close(struct fresh *f);
+
+/*
+ * Make a mapping one that fresh pages can be put into; false where that cannot be.
+ * Until fresh_close() nobody may touch it where it has no page.
+ */
+bool fresh_add(const struct fresh *f, uint64_t start, uint64_t size);
+
+/* Copy whole pages into an added mapping. Any number of threads at once. 0 or -errno. */
+int fresh_copy(const struct fresh *f, uint64_t to, const void *from, uint64_t size);
+
+/* As above, but the pages themselves, which are gone from `from`. Those that the kernel cannot move are copied. */
+int fresh_move(const struct fresh *f, uint64_t to, void *from, uint64_t size);
