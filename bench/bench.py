@@ -5,9 +5,11 @@
 torpor runs as the ordinary user who owns the program, with CAP_CHECKPOINT_RESTORE as a file capability; CRIU runs
 as root. Where root lacks CAP_SYS_RESOURCE (in some containers and virtual machines), CRIU cannot save another user's
 program, and all three run as root. Times are wall time from the start of the command to its end; the image is what
-`stat` says of its files. Both write to the same file system. Printed are medians and torpor's share of CRIU's figure."""
+`stat` says of its files. Both write to the same file system. A dump waits for the disk, CRIU's does not; so there are
+also figures with --no-sync. Printed are medians, the range in brackets, and torpor's share of CRIU's figure."""
 
 import argparse
+import mmap
 import os
 import platform
 import shutil
@@ -98,6 +100,8 @@ class Tool:
 class Torpor(Tool):
     name = "torpor"
 
+    options = []
+
     def __init__(self, folder, setup):
         super().__init__(folder)
         self.setup, self.image = setup, os.path.join(self.images, "image.torpor")
@@ -110,10 +114,15 @@ class Torpor(Tool):
                           cwd=self.images, **self.setup.user_arguments())
 
     def dump(self, pid):
-        return self.call("dump", "dump", str(pid), "-o", self.image)
+        return self.call("dump", "dump", str(pid), "-o", self.image, *self.options)
 
     def restore(self):
         return self.call("restore", "restore", self.image, "--detach")
+
+
+class TorporNoSync(Torpor):
+    name = "torpor --no-sync"
+    options = ["--no-sync"]
 
 
 class Criu(Tool):
@@ -163,10 +172,10 @@ def end(pid):
 
 
 def measure(setup, base, criu, argv, rounds):
-    """Figures of both tools, and why one has none."""
+    """Figures of all tools, and why one has none."""
     folder = tempfile.mkdtemp(dir=base)
     os.chmod(folder, 0o755)
-    tools = [Torpor(folder, setup), Criu(folder, criu)]
+    tools = [Torpor(folder, setup), TorporNoSync(folder, setup), Criu(folder, criu)]
     troubles = {}
     pid = None
     try:
@@ -193,18 +202,57 @@ def median(tool, key):
     return statistics.median(tool.figures[key]) if tool.figures[key] else None
 
 
-def cell(key, value):
-    if value is None:
+def cell(tool, key):
+    values = tool.figures[key]
+    if not values:
         return "–"
-    return f"{value / 2**20:.1f} MiB" if key == "image" else f"{value * 1000:.1f} ms"
+    if key == "image":
+        return f"{median(tool, key) / 2**20:.1f} MiB"
+    return f"{median(tool, key) * 1000:.1f} ms ({min(values) * 1000:.0f}–{max(values) * 1000:.0f})"
 
 
-def row(title, tools):
-    cells = [title]
-    for key in ("dump", "restore", "image"):
-        ours, theirs = (median(t, key) for t in tools)
-        cells += [cell(key, ours), cell(key, theirs), f"{ours / theirs:.2f}" if ours and theirs else "–"]
-    return "| " + " | ".join(cells) + " |"
+def rows(title, tools):
+    """One line of the table for each way to dump; CRIU's figures are in each."""
+    *ours, criu = tools
+    for tool in ours:
+        cells = [title, tool.name]
+        for key in ("dump", "restore", "image"):
+            a, b = median(tool, key), median(criu, key)
+            cells += [cell(tool, key), cell(criu, key), f"{a / b:.2f}" if a and b else "–"]
+        yield "| " + " | ".join(cells) + " |"
+
+
+def per_gib(what, size, repeat=5):
+    """Seconds per GiB of something that is done to `size` bytes: the best of some attempts."""
+    times = []
+    for _ in range(repeat):
+        began = time.perf_counter()
+        what()
+        times.append(time.perf_counter() - began)
+    return min(times) * 2**30 / size
+
+
+def limits(base, size=256 << 20):
+    """What one thread of this machine can do at best, in words."""
+    name, data = os.path.join(base, "limits"), bytearray(os.urandom(1 << 20)) * (size >> 20)
+    fd = os.open(name, os.O_RDWR | os.O_CREAT)
+
+    def write(sync):
+        os.ftruncate(fd, 0)
+        for at in range(0, size, 1 << 20):
+            os.pwrite(fd, memoryview(data)[at:at + (1 << 20)], at)
+        if sync:
+            os.fsync(fd)
+
+    def load():
+        with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as fresh:
+            os.preadv(fd, [fresh], 0)
+
+    figures = [per_gib(lambda: write(False), size), per_gib(lambda: write(True), size), per_gib(load, size)]
+    os.close(fd)
+    os.unlink(name)
+    return ("Of this machine, one thread takes per GiB: {:.2f} s to write a file into the page cache, {:.2f} s to write it to "
+            "the disk (fsync), {:.2f} s to read it from the page cache into fresh memory.".format(*figures))
 
 
 def bare_start(argv, **more):
@@ -236,10 +284,14 @@ def main():
     parser.add_argument("--criu", default=os.environ.get("CRIU") or shutil.which("criu") or "criu")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help="a word in the title of the programs to measure")
+    parser.add_argument("--realtime", action="store_true",
+                        help="run everything with real-time priority, where others use the CPUs as well")
     options = parser.parse_args()
     if os.geteuid():
         sys.exit("bench.py: CRIU needs root")
 
+    if options.realtime:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     harness.become_subreaper()
     setup = runner.make_setup(os.path.abspath(options.torpor))
     base = setup.folder
@@ -258,14 +310,14 @@ def main():
         print(f"Linux {platform.release()}, {os.cpu_count()} CPUs, CRIU {version.replace('Version: ', '')}, medians of "
               f"{options.rounds} interleaved rounds. Starting the command alone takes "
               f"{bare_start([setup.binary, '--version']) * 1000:.1f} ms (torpor), "
-              f"{bare_start([options.criu, '--version']) * 1000:.1f} ms (CRIU); it is part of the times. {who}\n")
-        print("| program | dump: torpor | CRIU | ratio | restore: torpor | CRIU | ratio | image: torpor | CRIU | ratio |")
-        print("| --- |" + " --: |" * 9)
+              f"{bare_start([options.criu, '--version']) * 1000:.1f} ms (CRIU); it is part of the times. {who} {limits(base)}\n")
+        print("| program | with | dump: torpor | CRIU | ratio | restore: torpor | CRIU | ratio | image: torpor | CRIU | ratio |")
+        print("| --- | --- |" + " --: |" * 9)
         for title, argv in programs:
             if not argv or (options.only and options.only not in title):
                 continue
             tools, troubles = measure(setup, base, options.criu, argv, options.rounds)
-            print(row(title, tools), flush=True)
+            print(*rows(title, tools), sep="\n", flush=True)
             notes += [f"{title}: {name} gave up: {why}" for name, why in troubles.items()]
         for note in notes:
             print("\n" + note)
