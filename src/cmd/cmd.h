@@ -5,14 +5,16 @@
 
 #include <stdbool.h>
 
+#include "cmd/progress.h"
 #include "util/err.h"
 #include "util/log.h"
 #include "util/obstacle.h"
-#include "util/progress.h"
 
 /* What stands before the subcommand, and is the same for all. */
 struct cmd_globals {
-	int verbose; /* -v, -vv */
+	int verbose; /* -v, -vv; -1: quiet */
+	bool quiet;
+	enum cmd_progress_mode progress;
 	const char *log_path;
 	struct log log;
 };
@@ -48,15 +50,3 @@ int cmd_usage(const struct cmd *cmd, const char *fmt, ...) __attribute__((format
 
 /* A PID in decimal; 0 when it is none. */
 int cmd_parse_pid(const char *text);
-
-/* Shows progress on a terminal once a step takes longer than half a second. `started` is 0 at first. */
-struct cmd_progress {
-	struct progress progress;
-	unsigned long long started_ns, shown_ns;
-};
-
-void cmd_progress_init(struct cmd_progress *p);
-void cmd_progress_done(struct cmd_progress *p);
-
-/* "1.2 GiB"; into buf, which is returned. */
-const char *cmd_format_bytes(char buf[32], unsigned long long bytes);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cmd/cmd.h"
+#include "cmd/text.h"
 #include "core/core.h"
 #include "proc/task.h"
 #include "util/fd.h"
@@ -117,7 +118,7 @@ static int dump_run(const struct cmd_globals *g, int argc, char **argv)
 	if (!o.path)
 		o.path = dump_default_path(o.pid, &arena);
 	dump_hold_signals(&held);
-	cmd_progress_init(&progress);
+	cmd_progress_init(&progress, g->progress);
 	o.progress = &progress.progress;
 	r = core_dump(&o, &result, &e);
 	cmd_progress_done(&progress);
@@ -125,7 +126,7 @@ static int dump_run(const struct cmd_globals *g, int argc, char **argv)
 		cmd_print_obstacles(&result.obstacles);
 		status = cmd_fail(&e);
 		sigprocmask(SIG_UNBLOCK, &held, NULL); /* the signal that interrupted us ends us now */
-	} else {
+	} else if (!g->quiet) {
 		status = dump_print_result(&o, &result);
 	}
 	dump_result_done(&result);

@@ -12,7 +12,6 @@
 
 #include "cmd/cmd.h"
 #include "cmd/text.h"
-#include "util/clock.h"
 #include "util/privilege.h"
 
 const struct cmd *const cmds[] = {
@@ -20,7 +19,7 @@ const struct cmd *const cmds[] = {
 	NULL,
 };
 
-enum { NS = 1000000000, OBSTACLE_TEXT_MAX = 1024 };
+enum { OBSTACLE_TEXT_MAX = 1024 };
 
 const struct cmd *cmd_find(const char *name)
 {
@@ -85,57 +84,6 @@ int cmd_parse_pid(const char *text)
 	return errno || *end || end == text || n < 1 || n > 4194304 ? 0 : (int)n;
 }
 
-const char *cmd_format_bytes(char buf[32], unsigned long long bytes)
-{
-	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB" };
-	double n = (double)bytes;
-	size_t unit = 0;
-
-	while (n >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0]))
-		n /= 1024, unit++;
-	snprintf(buf, 32, unit ? "%.1f %s" : "%.0f %s", n, units[unit]);
-	return buf;
-}
-
-static void show_progress(void *data, const char *what, uint64_t done, uint64_t total)
-{
-	struct cmd_progress *p = data;
-	unsigned long long now = clock_now_ns(CLOCK_MONOTONIC);
-	char of[32], rate[32];
-
-	if (now - p->started_ns < NS / 2 || now - p->shown_ns < NS / 10 || !total)
-		return;
-	p->shown_ns = now;
-	fprintf(stderr, "\r\033[K%s: %.0f %% of %s, %s/s", what, 100.0 * (double)done / (double)total,
-		cmd_format_bytes(of, total),
-		cmd_format_bytes(rate, (unsigned long long)((double)done * NS / (double)(now - p->started_ns))));
-}
-
-static void show_count(void *data, const char *what, uint64_t done, uint64_t limit)
-{
-	struct cmd_progress *p = data;
-	unsigned long long now = clock_now_ns(CLOCK_MONOTONIC);
-
-	if (now - p->started_ns < NS / 2 || now - p->shown_ns < NS / 10)
-		return;
-	p->shown_ns = now;
-	fprintf(stderr, "\r\033[K%s: %lu of at most %lu", what, done, limit);
-}
-
-void cmd_progress_init(struct cmd_progress *p)
-{
-	*p = (struct cmd_progress){ .started_ns = clock_now_ns(CLOCK_MONOTONIC) };
-	if (isatty(STDERR_FILENO))
-		p->progress = (struct progress){ show_progress, show_count, p };
-}
-
-void cmd_progress_done(struct cmd_progress *p)
-{
-	/* A restored task shows its own progress: the line may be another process' */
-	if (p->progress.step && clock_now_ns(CLOCK_MONOTONIC) - p->started_ns >= NS / 2)
-		fputs("\r\033[K", stderr);
-}
-
 static void say(void *data, enum log_level level, const char *text)
 {
 	const struct cmd_globals *g = data;
@@ -157,32 +105,75 @@ static void print_help(void)
 		printf("  torpor %s\n", cmds[i]->usage);
 	puts("\noptions before or after the command:\n"
 	     "  -v, -vv      say more\n"
+	     "  -q, --quiet  say nothing but errors and what was asked for\n"
+	     "  --progress=bar|plain|json|none  how to show it (default: a bar on a terminal, else lines)\n"
 	     "  --log FILE   append messages to FILE instead of standard error\n"
 	     "  --version, --help; torpor COMMAND --help\n\n"
 	     "exit status: 0 done; 1 the state cannot be saved or made again; 2 usage;\n"
 	     "  3 not permitted; 4 bad image; 5 the kernel or the system failed");
 }
 
-/* Take the global options out of argv, wherever they stand. Returns the new argc, or -1. */
+/* `*i` is where this option stands; it moves to the option's value. Returns 0, or negative with a message. */
+static int take_value(const char **ret, int *i, int argc, char **argv, const char *name)
+{
+	const char *equals = strchr(argv[*i], '=');
+
+	if (!equals && ++*i == argc) {
+		cmd_usage(NULL, "%s needs a value", name);
+		return -1;
+	}
+	*ret = equals ? equals + 1 : argv[*i];
+	return 0;
+}
+
+static bool is_option(const char *arg, const char *name)
+{
+	size_t size = strlen(name);
+
+	return strncmp(arg, name, size) == 0 && (!arg[size] || arg[size] == '=');
+}
+
+/* Returns 1 when this was a global option, 0 when it was none, or negative. */
+static int take_global(struct cmd_globals *g, int *i, int argc, char **argv)
+{
+	const char *arg = argv[*i], *mode;
+
+	if (strcmp(arg, "-v") == 0 || strcmp(arg, "--verbose") == 0)
+		g->verbose++;
+	else if (strcmp(arg, "-vv") == 0)
+		g->verbose += 2;
+	else if (strcmp(arg, "-q") == 0 || strcmp(arg, "--quiet") == 0)
+		g->quiet = true;
+	else if (is_option(arg, "--log"))
+		return take_value(&g->log_path, i, argc, argv, "--log") < 0 ? -1 : 1;
+	else if (!is_option(arg, "--progress"))
+		return 0;
+	else if (take_value(&mode, i, argc, argv, "--progress") < 0)
+		return -1;
+	else if (!cmd_progress_parse(mode, &g->progress))
+		return cmd_usage(NULL, "--progress is one of auto, bar, plain, json, none, not '%s'", mode), -1;
+	return 1;
+}
+
+/* Take the global options out of argv, wherever they stand. Returns the new argc, or -1 with a message. */
 static int take_globals(struct cmd_globals *g, int argc, char **argv)
 {
-	int kept = 0;
+	int kept = 0, r = 0;
 
-	for (int i = 0; i < argc; i++) {
-		if (strcmp(argv[i], "-v") == 0 || strcmp(argv[i], "--verbose") == 0) {
-			g->verbose++;
-		} else if (strcmp(argv[i], "-vv") == 0) {
-			g->verbose += 2;
-		} else if (strcmp(argv[i], "--log") == 0) {
-			if (++i == argc)
-				return -1;
-			g->log_path = argv[i];
-		} else {
-			argv[kept++] = argv[i];
-		}
+	for (int i = 0; i < argc && r >= 0; i++) {
+		int at = i;
+
+		r = take_global(g, &i, argc, argv);
+		if (r == 0)
+			argv[kept++] = argv[at];
 	}
 	argv[kept] = NULL;
-	return kept;
+	if (g->quiet) {
+		g->verbose = -1;
+		if (g->progress == CMD_PROGRESS_AUTO)
+			g->progress = CMD_PROGRESS_NONE;
+	}
+	return r < 0 ? -1 : kept;
 }
 
 static int open_log(const struct cmd_globals *g)
@@ -238,7 +229,7 @@ int main(int argc, char **argv)
 	g.log = (struct log){ say, &g };
 	argc = take_globals(&g, argc, argv);
 	if (argc < 0)
-		return cmd_usage(NULL, "--log needs a file name");
+		return ERR_USAGE;
 	if (argc < 2)
 		return cmd_usage(NULL, "a command is missing");
 	if (strcmp(argv[1], "--version") == 0) {

@@ -273,7 +273,7 @@ static int restore_run(const struct cmd_globals *g, int argc, char **argv)
 		return explain_print(o.path);
 	if (!f.detach)
 		foreground_begin(&f);
-	cmd_progress_init(&progress);
+	cmd_progress_init(&progress, g->progress);
 	o.progress = &progress.progress;
 	root = core_restore(&o, &e);
 	cmd_progress_done(&progress);

@@ -90,3 +90,15 @@ const char *text_safe(struct arena *arena, const char *s, size_t max)
 	}
 	return out;
 }
+
+const char *cmd_format_bytes(char buf[32], unsigned long long bytes)
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB" };
+	double n = (double)bytes;
+	size_t unit = 0;
+
+	while (n >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0]))
+		n /= 1024, unit++;
+	snprintf(buf, 32, unit ? "%.1f %s" : "%.0f %s", n, units[unit]);
+	return buf;
+}

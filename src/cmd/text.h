@@ -24,6 +24,9 @@ bool text_is_harmful(uint32_t c);
 /* Does standard output understand UTF-8, as far as the environment says? */
 bool text_utf8(void);
 
+/* "1.2 GiB"; into buf, which is returned. */
+const char *cmd_format_bytes(char buf[32], unsigned long long bytes);
+
 /*
  * `s` for people, on one line: what is harmful or not printable becomes \xNN or
  * \u{N}, a backslash is doubled. At most `max` characters of it, then "...".

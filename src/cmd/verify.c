@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "cmd/cmd.h"
+#include "cmd/text.h"
 #include "core/core.h"
 
 static int verify_run(const struct cmd_globals *g, int argc, char **argv)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+# Written by completions/generate.py.
+_torpor()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= i
+	COMPREPLY=()
+	[[ $prev == = ]] && prev=${COMP_WORDS[COMP_CWORD-2]}
+	[[ $cur == = ]] && cur=
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		case ${COMP_WORDS[i]} in
+		dump|restore|check|inspect|verify|diff|core|ps|help) command=${COMP_WORDS[i]}; break ;;
+		esac
+	done
+	case $prev in
+	--fd) return ;;
+	--fork-limit) return ;;
+	--log) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	--output|-o) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	--pidfile) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	--progress) COMPREPLY=($(compgen -W 'auto bar plain json none' -- "$cur")); return ;;
+	--task) COMPREPLY=($(compgen -W "$(_torpor_pids)" -- "$cur")); return ;;
+	--tcp) COMPREPLY=($(compgen -W 'close' -- "$cur")); return ;;
+	--tier) COMPREPLY=($(compgen -W 'auto cap root userns fork' -- "$cur")); return ;;
+	--timeout) return ;;
+	esac
+	if [[ $cur == -* ]]; then
+		case $command in
+		dump) COMPREPLY=($(compgen -W '--external --help --keep-running --log --no-sync --output --progress --quiet --tcp --timeout --verbose' -- "$cur")) ;;
+		restore) COMPREPLY=($(compgen -W '--allow-changed-files --allow-foreign-image --detach --explain --fd --fork-limit --help --log --pidfile --progress --quiet --tier --verbose' -- "$cur")) ;;
+		check) COMPREPLY=($(compgen -W '--help --json --log --progress --quiet --verbose' -- "$cur")) ;;
+		inspect) COMPREPLY=($(compgen -W '--fds --help --json --log --maps --progress --quiet --task --threads --verbose' -- "$cur")) ;;
+		verify) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose' -- "$cur")) ;;
+		diff) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose' -- "$cur")) ;;
+		core) COMPREPLY=($(compgen -W '--help --log --output --progress --quiet --task --verbose' -- "$cur")) ;;
+		ps) COMPREPLY=($(compgen -W '--all --help --json --log --progress --quiet --verbose' -- "$cur")) ;;
+		help) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose' -- "$cur")) ;;
+		*) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose --version' -- "$cur")) ;;
+		esac
+		return
+	fi
+	case $command in
+	'') COMPREPLY=($(compgen -W 'dump restore check inspect verify diff core ps help' -- "$cur")) ;;
+	dump|check) COMPREPLY=($(compgen -W "$(_torpor_pids)" -- "$cur")) ;;
+	restore|inspect|verify|diff|core) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")) ;;
+	ps) compopt -o filenames; COMPREPLY=($(compgen -d -- "$cur")) ;;
+	help) COMPREPLY=($(compgen -W "dump restore check inspect verify diff core ps help $(torpor help 2>/dev/null | sed -n 's/^  \(E-[A-Z0-9-]*\) .*/\1/p')" -- "$cur")) ;;
+	esac
+}
+
+# Processes of the user.
+_torpor_pids()
+{
+	local p
+	for p in /proc/[0-9]*; do
+		[[ -O $p ]] && echo "${p#/proc/}"
+	done
+}
+
+complete -F _torpor torpor

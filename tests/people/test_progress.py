@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Progress as programs and scripts see it. What it looks like on a terminal: tests/unit/test_progress.c."""
+
+import json
+import os
+
+from harness import PYTHON, Failure, case, read
+
+
+@case("progress")
+def progress(t):
+    root = t.start([PYTHON, "-c", "import os, time; block = os.urandom(8 << 20); print('ready', flush=True); time.sleep(1000)"])
+    t.until(lambda: "ready" in read(f"{t.logs}/stdout", ""), 10, "its memory")
+    result = t.torpor("dump", root, "-o", t.image(), "--progress=json")
+    steps = [json.loads(line) for line in result.err.splitlines()]
+    if not steps or steps[-1]["done"] != steps[-1]["total"] or steps[-1]["unit"] != "bytes":
+        raise Failure(f"no end: {result.err!r}")
+    if steps[-1]["total"] < 8 << 20 or any(a["done"] > b["done"] for a, b in zip(steps, steps[1:])):
+        raise Failure(f"wrong numbers: {steps}")
+    t.reap()
+    result = t.torpor("restore", t.image(), "--detach", "--progress", "json")
+    if not any(json.loads(line)["step"] == "loading memory" for line in result.err.splitlines()):
+        raise Failure(f"the restore tells nothing: {result.err!r}")
+    result = t.torpor("-q", "dump", root, "-o", t.image("quiet"))
+    if result.out or result.err or not os.path.exists(t.image("quiet")):
+        raise Failure(f"it is not quiet: {result}")
+    if "--progress" not in t.torpor("--progress=loud", "check", expect=2).err:
+        raise Failure("a wrong value is not named")
+    if "no process" not in t.torpor("--quiet", "check", 4194303, expect=1).err:
+        raise Failure("--quiet hides an error")
+
