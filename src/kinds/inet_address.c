@@ -27,6 +27,10 @@ int inet_address_fail(const char *what, const struct sockaddr_storage *a, int nu
 	char text[INET_ADDRESS_TEXT];
 
 	number = number < 0 ? -number : number;
+	if (number == ENETUNREACH || number == EHOSTUNREACH) {
+		err_state(e, "E-INET-ROUTE", number, "%s %s", what, inet_address_text(a, text));
+		return err_help(e, "restore it where there is a way to that address");
+	}
 	if (number != EADDRINUSE && number != EADDRNOTAVAIL) {
 		err_sys(e, number, "%s %s", what, inet_address_text(a, text));
 		if (number != EACCES)

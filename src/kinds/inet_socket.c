@@ -94,23 +94,6 @@ int inet_socket_read(const Pb__InetSocket *pb, struct inet_socket_ends *ret, str
 	return pb->has_remote ? inet_socket_read_address(pb, &pb->remote, &ret->remote, e) : 0;
 }
 
-int inet_socket_make(const Pb__InetSocket *pb, const struct inet_socket_ends *ends, struct err *e)
-{
-	cleanup_close int fd = -1;
-
-	if (pb->family != AF_INET && pb->family != AF_INET6)
-		return err_set(e, ERR_IMAGE, 0, "an internet socket of the unknown family %u", pb->family);
-	fd = socket((int)pb->family, (int)pb->type | SOCK_CLOEXEC, (int)pb->protocol);
-	if (fd < 0)
-		return err_sys(e, errno, "making a socket of family %u, type %u, protocol %u", pb->family, pb->type,
-			       pb->protocol);
-	if (socket_options_prepare(fd, socket_options_of(pb), e) < 0)
-		return -1;
-	if (ends->local.ss_family && inet_address_bind(fd, &ends->local, "binding a socket to", e) < 0)
-		return -1;
-	return fd_take(&fd);
-}
-
 int inet_socket_connect(int fd, const struct sockaddr_storage *remote, struct err *e)
 {
 	const struct sockaddr nobody = { .sa_family = AF_UNSPEC };
@@ -120,6 +103,50 @@ int inet_socket_connect(int fd, const struct sockaddr_storage *remote, struct er
 	if (connect(fd, (const struct sockaddr *)remote, inet_address_size(remote)) < 0)
 		return inet_address_fail("connecting a socket to", remote, errno, e);
 	return 0;
+}
+
+/* The address may have been the choice of the kernel, on the way to whom it is connected to. The port stays. */
+static int inet_socket_bind_anywhere(struct restore_objects *r, int fd, const struct sockaddr_storage *local,
+				     struct err *e)
+{
+	struct sockaddr_storage any = { .ss_family = local->ss_family };
+	char text[INET_ADDRESS_TEXT];
+
+	*e = ERR_INIT;
+	inet_set_port(&any, inet_port(local));
+	if (inet_address_bind(fd, &any, "binding a socket to", e) < 0)
+		return -1;
+	if (kind_note(r, "N-ADDRESS", "restore it where the machine has this address",
+		      "has another address than %s, which is not there", inet_address_text(local, text)) < 0)
+		return err_nomem(e);
+	return 0;
+}
+
+static int inet_socket_place(struct restore_objects *r, int fd, const struct inet_socket_ends *ends, struct err *e)
+{
+	if (ends->local.ss_family && inet_address_bind(fd, &ends->local, "binding a socket to", e) < 0) {
+		if (e->number != EADDRNOTAVAIL || !ends->remote.ss_family)
+			return -1;
+		if (inet_socket_bind_anywhere(r, fd, &ends->local, e) < 0)
+			return -1;
+	}
+	return ends->remote.ss_family ? inet_socket_connect(fd, &ends->remote, e) : 0;
+}
+
+int inet_socket_make(struct restore_objects *r, const Pb__InetSocket *pb, const struct inet_socket_ends *ends,
+		     struct err *e)
+{
+	cleanup_close int fd = -1;
+
+	if (pb->family != AF_INET && pb->family != AF_INET6)
+		return err_set(e, ERR_IMAGE, 0, "an internet socket of the unknown family %u", pb->family);
+	fd = socket((int)pb->family, (int)pb->type | SOCK_CLOEXEC, (int)pb->protocol);
+	if (fd < 0)
+		return err_sys(e, errno, "making a socket of family %u, type %u, protocol %u", pb->family, pb->type,
+			       pb->protocol);
+	if (socket_options_prepare(fd, socket_options_of(pb), e) < 0 || inet_socket_place(r, fd, ends, e) < 0)
+		return -1;
+	return fd_take(&fd);
 }
 
 /* A socket that is not connected is shut all the same, and connect(2) says that it is not connected. */

@@ -18,8 +18,12 @@ struct inet_socket_ends {
 };
 int inet_socket_read(const Pb__InetSocket *pb, struct inet_socket_ends *ret, struct err *e);
 
-/* A new socket, bound. */
-int inet_socket_make(const Pb__InetSocket *pb, const struct inet_socket_ends *ends, struct err *e);
+/*
+ * A new socket, bound and connected. One that is connected gets another address,
+ * and a note, where the machine no longer has the one that it had.
+ */
+int inet_socket_make(struct restore_objects *r, const Pb__InetSocket *pb, const struct inet_socket_ends *ends,
+		     struct err *e);
 
 /* To `remote`; family 0: to nobody any more. */
 int inet_socket_connect(int fd, const struct sockaddr_storage *remote, struct err *e);

@@ -135,10 +135,11 @@ static int raw_socket_collect(struct collect *c, const struct fd_view *v, Protob
 
 /* ---- restore ---- */
 
-static int raw_socket_make(const Pb__InetSocket *pb, const struct inet_socket_ends *ends, struct err *e)
+static int raw_socket_make(struct restore_objects *r, const Pb__InetSocket *pb, const struct inet_socket_ends *ends,
+			   struct err *e)
 {
 	cleanup_privilege struct privilege p = privilege_raise(raw_privilege(pb->type));
-	int fd = inet_socket_make(pb, ends, e);
+	int fd = inet_socket_make(r, pb, ends, e);
 
 	if (fd < 0 && e->reason == ERR_PERMISSION)
 		return err_help(e, pb->type == SOCK_RAW ? "restore it as root, or with CAP_NET_RAW" :
@@ -157,8 +158,8 @@ static int raw_socket_restore(struct restore_objects *r, const ProtobufCMessage 
 			       pb->protocol);
 	if (inet_socket_read(pb, &ends, e) < 0)
 		return -1;
-	fd = raw_socket_make(pb, &ends, e);
-	if (fd < 0 || (ends.remote.ss_family && inet_socket_connect(fd, &ends.remote, e) < 0))
+	fd = raw_socket_make(r, pb, &ends, e);
+	if (fd < 0)
 		return -1;
 	if (pb->unread && kind_note(r, "N-PACKETS", "none is needed: packets may be lost",
 				    "has lost what it had received and the program had not read") < 0)

@@ -32,6 +32,7 @@
 #include "kinds/inet_socket.h"
 #include "util/fd.h"
 #include "util/guard.h"
+#include "util/privilege.h"
 
 enum { UDP_ROOM = 1 << 16, UDP_CONTROL = 1024, UDP_PATIENCE_MS = 1000, UDP_BUF_LOCK = 72 };
 
@@ -168,6 +169,7 @@ int udp_queue_collect(struct collect *c, int fd, Pb__InetSocket *pb, struct err 
 struct udp_delivery {
 	const Pb__InetSocket *pb;
 	int fd;
+	int patience_ms;
 	struct sockaddr_storage peer;        /* what it is connected to now */
 	struct sockaddr_storage source, to;  /* of the datagram */
 };
@@ -181,15 +183,17 @@ static uint32_t udp_received(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &size) < 0 ? 0 : info[SK_MEMINFO_RMEM_ALLOC];
 }
 
-static bool udp_await_more(int fd, uint32_t before)
+/* Where one was lost, like for want of room, others will be. */
+static bool udp_await_more(struct udp_delivery *d, uint32_t before)
 {
 	const struct timespec moment = { .tv_nsec = 1000000 };
 
-	for (int i = 0; i < UDP_PATIENCE_MS; i++) {
-		if (udp_received(fd) != before)
+	for (int i = 0; i < d->patience_ms; i++) {
+		if (udp_received(d->fd) != before)
 			return true;
 		nanosleep(&moment, NULL);
 	}
+	d->patience_ms = 1;
 	return false;
 }
 
@@ -262,7 +266,7 @@ static bool udp_may_go_astray(const struct udp_delivery *d)
 	return !d->peer.ss_family && getsockopt(d->fd, SOL_SOCKET, SO_REUSEPORT, &grouped, &size) == 0 && grouped;
 }
 
-static bool udp_send(const struct udp_delivery *d, const void *data, size_t size)
+static bool udp_send(struct udp_delivery *d, const void *data, size_t size)
 {
 	const socklen_t to_size = inet_address_size(&d->to);
 	cleanup_close int sender = udp_sender(d->pb);
@@ -274,7 +278,7 @@ static bool udp_send(const struct udp_delivery *d, const void *data, size_t size
 	} else if (udp_send_packet(d, data, size) < 0) {
 		return false;
 	}
-	return udp_may_go_astray(d) || udp_await_more(d->fd, before);
+	return udp_may_go_astray(d) || udp_await_more(d, before);
 }
 
 /* ---- restore: all of them ---- */
@@ -402,6 +406,8 @@ static int udp_deliver_all(struct udp_delivery *d, size_t *ret_lost, struct err 
 /* As much room as anybody may have, while it is filled. */
 static int udp_widen(int fd, int *ret_before, int *ret_lock, struct err *e)
 {
+	cleanup_privilege struct privilege p = privilege_raise(PRIVILEGE(CAP_NET_ADMIN));
+	const int most = INT_MAX / 2;
 	socklen_t size = sizeof(int);
 
 	*ret_lock = -1;
@@ -409,7 +415,8 @@ static int udp_widen(int fd, int *ret_before, int *ret_lock, struct err *e)
 		return err_sys(e, errno, "SO_RCVBUF");
 	if (getsockopt(fd, SOL_SOCKET, UDP_BUF_LOCK, ret_lock, &size) < 0)
 		*ret_lock = -1;
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &(int){ INT_MAX / 2 }, sizeof(int)) < 0)
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &most, sizeof(most)) < 0 &&
+	    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &most, sizeof(most)) < 0)
 		return err_sys(e, errno, "SO_RCVBUF");
 	return 0;
 }
@@ -426,7 +433,7 @@ static int udp_narrow(int fd, int before, int lock, struct err *e)
 
 int udp_queue_restore(struct restore_objects *r, int fd, const Pb__InetSocket *pb, struct err *e)
 {
-	struct udp_delivery d = { .pb = pb, .fd = fd };
+	struct udp_delivery d = { .pb = pb, .fd = fd, .patience_ms = UDP_PATIENCE_MS };
 	struct inet_socket_ends ends;
 	int room, lock;
 	size_t lost = 0;

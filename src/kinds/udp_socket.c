@@ -113,13 +113,11 @@ static int udp_socket_restore(struct restore_objects *r, const ProtobufCMessage 
 		return err_set(e, ERR_IMAGE, 0, "a UDP socket of type %u and protocol %u", pb->type, pb->protocol);
 	if (inet_socket_read(pb, &ends, e) < 0)
 		return -1;
-	fd = inet_socket_make(pb, &ends, e);
+	fd = inet_socket_make(r, pb, &ends, e);
 	if (fd < 0)
 		return -1;
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int)) < 0)
 		return err_sys(e, errno, "SO_REUSEADDR");
-	if (ends.remote.ss_family && inet_socket_connect(fd, &ends.remote, e) < 0)
-		return -1;
 	return udp_queue_restore(r, fd, pb, e) < 0 ? -1 : kind_raise_fd(fd_take(&fd), r->fd_base, e);
 }
 

@@ -468,6 +468,44 @@ def udp_taken(t):
     program.end()
 
 
+SIOCSIFADDR = 0x8916
+
+
+def set_address(host):
+    """Of the loopback, besides its own, with the network of eight bits that it is in. 0.0.0.0: none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        fcntl.ioctl(s, SIOCSIFADDR, struct.pack("16sHH4s8x", b"lo:1", socket.AF_INET, 0, socket.inet_aton(host)))
+
+
+def udp_moved(t):
+    """The machine has not the address that it had, or no way to the peer."""
+    harness.own_network()
+    set_address("10.9.9.1")
+    program = Program(t, "udp_moved", "127.0.0.1 10.9.9.1")
+    t.write("address", "10.9.9.1")
+    program.verify("before")
+    t.dump(program.root)
+    set_address("0.0.0.0")
+    result = t.restore(program.root)
+    if "has another address than 10.9.9.1:" not in result.err:
+        raise Failure(f"torpor does not say that the address is another: {result}")
+    t.write("address", "127.0.0.1")
+    program.verify("with another address")
+    program.end()
+    os.unlink(t.path("pid"))
+
+    set_address("10.9.9.1")
+    program = Program(t, "udp_moved", "10.9.9.1")
+    t.dump(program.root)
+    set_address("0.0.0.0")
+    restore_refused(t, program.root, "connecting a socket to 10.9.9.1:9999: Network is unreachable")
+    set_address("10.9.9.1")
+    t.restore(program.root)
+    t.write("address", "10.9.9.1")
+    program.verify("after the failure")
+    program.end()
+
+
 def udp_low_port(t):
     """A port below 1024: for root, and for whoever has a torpor that may."""
     harness.own_network()
@@ -793,6 +831,7 @@ def declare():
     case("udp-outside-user", user=True)(udp_outside)
     case("udp-outside-root", user=False)(udp_outside)
     case("udp-taken")(udp_taken)
+    case("udp-moved")(udp_moved)
     case("udp-low-port")(udp_low_port)
     for kind in "udp_socket", "unix_datagram", "unix_pair":
         case(f"{kind}-peek-killed", needs=["strace"], kind=kind)(peek_killed)
