@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/vfs.h>
 
+#include "inode/beside.h"
 #include "inode/build_id.h"
 #include "inode/inode.h"
 #include "inode/segment.h"
@@ -265,7 +266,10 @@ int inode_collect_mapping(struct inode_table *t, const struct target *task, cons
 	bool segment = segment_is(a);
 	bool writes = (a->flags & VM_FLAG_SHARED) && ((a->prot & PROT_WRITE) || (segment && a->flags & VM_FLAG_MAYWRITE));
 	struct stat st = { 0 };
+	const char *name = a->name;
+	bool deleted = a->deleted;
 	struct inode_entry *n;
+	char path[4096];
 	int fd = -1;
 
 	if (!a->deleted && stat(a->name, &st) < 0 && !path_is_gone(errno))
@@ -274,6 +278,11 @@ int inode_collect_mapping(struct inode_table *t, const struct target *task, cons
 		fd = inode_open_mapping(task, a);
 		inode_stat_mapping(a, fd, &st);
 	}
+	/* Where the file itself could not be opened, nothing has told whether it has other names. */
+	if (a->deleted && !segment && (st.st_nlink || fd < 0) && inode_find_beside(a->name, &st, path, sizeof(path))) {
+		name = path;
+		deleted = false;
+	}
 	n = inode_find(t, st.st_dev, st.st_ino, segment, ret_index);
 	if (n) {
 		fd_closep(&fd);
@@ -281,9 +290,11 @@ int inode_collect_mapping(struct inode_table *t, const struct target *task, cons
 		n = inode_add(t, &st, ret_index);
 		if (!n)
 			return err_nomem(e);
-		if ((segment ? segment_collect(t, n, task, a, e) : inode_identify(t, n, a->name, a->deleted, &st, e)) < 0)
+		if ((segment ? segment_collect(t, n, task, a, e) : inode_identify(t, n, name, deleted, &st, e)) < 0)
 			return e->reason ? -1 : err_nomem(e);
-		n->fd = n->pb->kind == PB__INODE_KIND__PATH ? -1 : fd;
+		if (n->pb->kind == PB__INODE_KIND__PATH)
+			fd_closep(&fd), fd = -1;
+		n->fd = fd;
 		inode_take_open(n);
 	}
 	inode_note_use(n, writes ? INODE_WRITES : INODE_READS);

@@ -13,6 +13,11 @@
 
 #include "ipc/ipc.h"
 
+/* As MSG_STAT, also of a queue that we may not read (msgctl(2)); since Linux 4.17. */
+#ifndef MSG_STAT_ANY
+#define MSG_STAT_ANY 13
+#endif
+
 enum { PERMISSIONS = 0777, TYPE_SIZE = sizeof(long) };
 
 /* The messages as they wait; -errno when they cannot be seen. */
@@ -98,8 +103,10 @@ int queues_collect(struct ipc_collect *c, Pb__Image *img, struct err *e)
 
 	for (int index = 0; index <= highest; index++) {
 		struct msqid_ds ds;
-		int id = msgctl(index, MSG_STAT, &ds);
+		int id = msgctl(index, MSG_STAT_ANY, &ds);
 
+		if (id < 0)
+			id = msgctl(index, MSG_STAT, &ds);
 		if (id < 0 || (!target_find(c->tree, ds.msg_lspid) && !target_find(c->tree, ds.msg_lrpid) &&
 			       !ipc_is_waited_for(c->tree, id, SYS_msgsnd, SYS_msgrcv)))
 			continue;

@@ -10,12 +10,16 @@
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
 #include <sys/prctl.h>
+#include <sys/sem.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -102,12 +106,52 @@ static void make_own_files(void)
 	make_unshared(CLONE_FILES);
 }
 
+static int set_id = -1, queue_id = -1; /* removed at the end */
+
+static void remove_sysv(void)
+{
+	semctl(set_id, 0, IPC_RMID);
+	msgctl(queue_id, IPC_RMID, NULL);
+}
+
+static void make_shared_undo(void)
+{
+	struct sembuf up = { 0, 1, SEM_UNDO };
+
+	set_id = (int)check_call(semget(IPC_PRIVATE, 1, 0600));
+	atexit(remove_sysv);
+	check_call(semop(set_id, &up, 1));
+	if (check_call(syscall(SYS_clone, CLONE_SYSVSEM | SIGCHLD, 0, 0, 0, 0)) == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+}
+
+/* Its owner has taken the permission to read it from himself. */
+static void make_unreadable_queue(void)
+{
+	struct {
+		long type;
+		char text[4];
+	} m = { 1, "abc" };
+	struct msqid_ds ds;
+
+	queue_id = (int)check_call(msgget(IPC_PRIVATE, 0600));
+	atexit(remove_sysv);
+	check_call(msgsnd(queue_id, &m, sizeof(m.text), 0));
+	check_call(msgctl(queue_id, IPC_STAT, &ds));
+	ds.msg_perm.mode = 0200;
+	check_call(msgctl(queue_id, IPC_SET, &ds));
+}
+
 static const struct {
 	const char *name;
 	void (*make)(void);
 } things[] = {
 	{ "sealed", make_sealed },         { "watched", make_watched },       { "ring", make_ring },
 	{ "aio", make_aio },               { "nondumpable", make_nondumpable }, { "own_folder", make_own_folder },
+	{ "shared_undo", make_shared_undo }, { "unreadable_queue", make_unreadable_queue },
 	{ "own_files", make_own_files },
 };
 

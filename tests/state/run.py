@@ -32,6 +32,8 @@ REFUSED = {
     "watched": (1, "is registered with a userfaultfd"),
     "ring": (1, "is an io_uring instance"),
     "aio": (1, "asynchronous I/O context"),
+    "shared_undo": (1, "shares what is to be undone on semaphores with task"),
+    "unreadable_queue": (1, "cannot be seen (MSG_COPY)"),
     "nondumpable": (3, "not dumpable"),
     "own_folder": (1, "has a working folder, root and umask of its own"),
     "own_files": (1, "has a file descriptor table of its own"),
@@ -78,6 +80,18 @@ def giant_page(t, name):
     t.cycle(program.root)
     program.verify("after the restore")
     program.end()
+
+
+def posix_ipc(t, way):
+    """Its semaphore is mapped under a name that it has lost before (sem_open), and then under that which it has: not
+    compared. What is left in /dev/shm is removed."""
+    try:
+        way(t, "posix_ipc")
+    finally:
+        t.end_all()
+        for name in harness.read(t.path("names"), "").split():
+            if os.path.exists(os.path.join("/dev/shm", name)):
+                os.unlink(os.path.join("/dev/shm", name))
 
 
 def image_size(t):
@@ -192,12 +206,15 @@ def declare():
     for program in TICKING:
         selfcheck.declare(program, [way for way in selfcheck.WAYS if way is not selfcheck.compared])
     selfcheck.declare("large", [way for way in selfcheck.WAYS if way is not selfcheck.rounds])
+    for way in (selfcheck.alone, selfcheck.plain, selfcheck.twice, selfcheck.rounds):
+        case(f"posix_ipc-{way.__name__}", way=way)(posix_ipc)
     for thing, (status, words) in REFUSED.items():
         case(f"refused-{thing}", thing=thing, status=status, words=words)(refused)
     for way in (selfcheck.alone, selfcheck.plain, selfcheck.twice, selfcheck.rounds):
         case(f"hugetlb-{way.__name__}", way=way)(huge_pages)
     for way in selfcheck.WAYS:
         case(f"hugetlb_shared-{way.__name__}", way=way, program="hugetlb_shared", pages=14)(huge_pages)
+    case("sysv_shm-huge", way=sysv.huge_segment, pages=2)(huge_pages)
     case("hugetlb_shared-giant", way=giant_page, program="hugetlb_shared", size=1 << 20, pages=1)(huge_pages)
     case("memory-image-size")(image_size)
     case("large-running")(large_running)

@@ -5,13 +5,14 @@ removes those that its program has told of in the files `segments`, `semaphores`
 
 import ctypes
 import os
+import threading
 
 import harness
 import selfcheck
-from harness import Failure, case
+from harness import Failure, Skip, case
 from selfcheck import Program
 
-IPC_CREAT, IPC_RMID, IPC_STAT = 0o1000, 0, 2
+IPC_CREAT, IPC_RMID, IPC_STAT, SHM_HUGETLB = 0o1000, 0, 2, 0o4000
 FORK_MIN = 400  # PIDs below 300 come up only once
 libc = ctypes.CDLL(None, use_errno=True)
 libc.shmat.restype = ctypes.c_void_p
@@ -203,6 +204,58 @@ def without_capability(t):
         raise Failure("the failed restore has left a segment")
 
 
+@cleaned
+def same_number(t):
+    """A segment with the number of a memfd: each keeps its own content."""
+    if os.geteuid() != 0:
+        raise Skip("only the privileged can choose ids")
+
+    def answer():
+        t.until(lambda: os.path.exists(t.path("number")), 10, "the number of the memfd")
+        number = harness.read(t.path("number")).strip()
+        with open("/proc/sys/kernel/shm_next_id", "w") as f:
+            f.write(number)
+        which = called("shmget", 0, 8192, IPC_CREAT | 0o666)
+        t.write("segments", f"{which} 0\n")
+        t.write("id", str(which))
+    thread = threading.Thread(target=answer)
+    thread.start()
+    program = Program(t, "sysv_same")
+    thread.join()
+    for number in range(2):
+        t.cycle(program.root)
+        program.verify(f"after restore {number + 1}")
+    program.end()
+
+
+ATTACH = """
+import ctypes, time
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+ctypes.memset(libc.shmat({}, None, 0), 1, 1)
+open("attached", "w")
+time.sleep(1000)
+"""
+
+
+def huge_segment(t, _):
+    """Only the privileged can make one: refused."""
+    try:
+        which = called("shmget", 0, 2 << 20, IPC_CREAT | SHM_HUGETLB | 0o666)
+    except OSError as e:
+        raise Skip(f"no huge pages: {e}")
+    t.write("segments", f"{which} 0\n")
+    root = t.start([harness.PYTHON, "-c", ATTACH.format(which)])
+    try:
+        t.until(lambda: os.path.exists(t.path("attached")), 10, "the program")
+        result = t.torpor("dump", root, "-o", t.image(), expect=1)
+        if "is a System V shared memory segment in hugetlb pages" not in result.err:
+            raise Failure(f"torpor does not say what is in the way: {result}")
+    finally:
+        t.end_all()
+        remove(t)
+
+
 # ---- semaphores ----
 
 GETVAL, SETVAL = 12, 16
@@ -362,5 +415,5 @@ def declare():
     for way in selfcheck.WAYS:
         case(f"sysv_shm-{way.__name__}", kind="sysv_shm")(cleaned(way))
     for name, function in {"gone": gone, "changed": changed, "taken": taken, "outside": outside,
-                           "without-capability": without_capability}.items():
+                           "without-capability": without_capability, "same-number": same_number}.items():
         case(f"sysv_shm-{name}")(function)
