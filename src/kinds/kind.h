@@ -84,6 +84,7 @@ struct collect {
 	struct inet_groups groups;   /* of multicast; see inet_group.c */
 	struct inet_view_table udp;  /* every UDP and UDP-Lite socket; see udp_socket.c */
 	bool look_only;        /* nothing will be saved */
+	char **other_names;    /* of each view, where its file has lost the name it was opened by; NULL: not sought yet */
 	struct tcp_lock *tcp_lock;   /* of connections that are kept alive; NULL: none yet */
 	struct kind_kept {     /* fds that must outlive the tree; see kind_keep() */
 		int fd;

@@ -26,21 +26,51 @@ static bool regular_file_match(const struct fd_view *v)
 	       strcmp(v->link, "/secretmem (deleted)") != 0 && strncmp(v->link, "/dmabuf:", 8) != 0;
 }
 
+static bool regular_file_has_lost_its_name(const struct fd_view *v)
+{
+	return regular_file_match(v) && v->st.st_nlink && !place_is_there(v);
+}
+
+/* For all at once, since it means walking through folders. */
+static int regular_file_find_names(struct collect *c, struct err *e)
+{
+	size_t n = c->views.n, *lost = arena_alloc(c->arena, (n + 1) * sizeof(*lost)), n_lost = 0;
+	const struct fdinfo_file **files = arena_alloc(c->arena, (n + 1) * sizeof(*files));
+	char **paths;
+
+	c->other_names = arena_alloc(c->arena, (n + 1) * sizeof(*c->other_names));
+	if (!lost || !files || !c->other_names)
+		return err_nomem(e);
+	for (size_t i = 0; i < n; i++) {
+		const struct fd_view *v = &c->views.v[i];
+		const struct fdinfo_file file = { .ino = v->st.st_ino, .dev = v->st.st_dev };
+
+		if (!regular_file_has_lost_its_name(v))
+			continue;
+		lost[n_lost] = i;
+		files[n_lost] = arena_memdup(c->arena, &file, sizeof(file));
+		if (!files[n_lost++])
+			return err_nomem(e);
+	}
+	if (path_find(c, files, n_lost, &paths, e) < 0)
+		return -1;
+	for (size_t i = 0; i < n_lost; i++)
+		c->other_names[lost[i]] = paths[i];
+	return 0;
+}
+
 /*
  * By which path it is found: that of its link, or, where it has lost that name and
  * still has others, one of these. NULL: none was found.
  */
 static int regular_file_find(struct collect *c, const struct fd_view *v, const char **ret, struct err *e)
 {
-	const struct fdinfo_file file = { .ino = v->st.st_ino, .dev = v->st.st_dev }, *files = &file;
-	char **paths;
-
 	*ret = v->link;
-	if (!v->st.st_nlink || place_is_there(v))
+	if (!regular_file_has_lost_its_name(v))
 		return 0;
-	if (path_find(c, &files, 1, &paths, e) < 0)
+	if (!c->other_names && regular_file_find_names(c, e) < 0)
 		return -1;
-	*ret = paths[0];
+	*ret = c->other_names[v - c->views.v];
 	return 0;
 }
 

@@ -17,8 +17,10 @@ static const struct fd_view *watched_find_open(const struct collect *c, const st
 		const struct fd_view *v = &c->views.v[i];
 		char path[64];
 
+		if (v->st.st_nlink || v->st.st_ino != file->ino)
+			continue;
 		snprintf(path, sizeof(path), "/proc/%d/fd/%u", v->task->pid, v->fd);
-		if (!v->st.st_nlink && path_leads_to(path, &v->st, file, AT_SYMLINK_FOLLOW))
+		if (path_leads_to(path, &v->st, file, AT_SYMLINK_FOLLOW))
 			return v;
 	}
 	return NULL;
