@@ -14,6 +14,7 @@ _torpor()
 	case $prev in
 	--fd) return ;;
 	--fork-limit) return ;;
+	--html) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--log) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--output|-o) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--pidfile) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -28,7 +29,7 @@ _torpor()
 		dump) COMPREPLY=($(compgen -W '--external --help --keep-running --log --no-sync --output --progress --quiet --tcp --timeout --verbose' -- "$cur")) ;;
 		restore) COMPREPLY=($(compgen -W '--allow-changed-files --allow-foreign-image --detach --explain --fd --fork-limit --help --log --pidfile --progress --quiet --tier --verbose' -- "$cur")) ;;
 		check) COMPREPLY=($(compgen -W '--help --json --log --progress --quiet --verbose' -- "$cur")) ;;
-		inspect) COMPREPLY=($(compgen -W '--fds --help --json --log --maps --progress --quiet --task --threads --verbose' -- "$cur")) ;;
+		inspect) COMPREPLY=($(compgen -W '--fds --help --html --json --log --maps --progress --quiet --task --threads --verbose' -- "$cur")) ;;
 		verify) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose' -- "$cur")) ;;
 		diff) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose' -- "$cur")) ;;
 		core) COMPREPLY=($(compgen -W '--help --log --output --progress --quiet --task --verbose' -- "$cur")) ;;

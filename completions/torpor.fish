@@ -35,6 +35,7 @@ complete -c torpor -n '__fish_seen_subcommand_from inspect' -l threads -d 'the p
 complete -c torpor -n '__fish_seen_subcommand_from inspect' -l fds -d 'all file descriptors'
 complete -c torpor -n '__fish_seen_subcommand_from inspect' -l maps -d 'all mappings'
 complete -c torpor -n '__fish_seen_subcommand_from inspect' -l json -d 'everything, for programs'
+complete -c torpor -n '__fish_seen_subcommand_from inspect' -l html -r -F -d 'everything, as one page to look at in a browser'
 complete -c torpor -n __fish_use_subcommand -a verify -d 'check an image'
 complete -c torpor -n '__fish_seen_subcommand_from verify' -F
 complete -c torpor -n __fish_use_subcommand -a diff -d 'show what changed between two images of a program'

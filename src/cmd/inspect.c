@@ -15,6 +15,7 @@
 
 struct inspect_options {
 	bool json;
+	const char *html; /* the page to write; NULL: none */
 	pid_t task;
 };
 
@@ -22,6 +23,7 @@ static int inspect_parse(struct inspect *s, struct inspect_options *o, int argc,
 {
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'j' },
+		{ "html", required_argument, NULL, 'h' },
 		{ "task", required_argument, NULL, 't' },
 		{ "fds", no_argument, NULL, 'f' },
 		{ "maps", no_argument, NULL, 'm' },
@@ -34,6 +36,8 @@ static int inspect_parse(struct inspect *s, struct inspect_options *o, int argc,
 	while ((c = getopt_long(argc, argv, "-t:", options, NULL)) != -1) {
 		if (c == 'j')
 			o->json = true;
+		else if (c == 'h')
+			o->html = optarg;
 		else if (c == 't' && !(o->task = cmd_parse_pid(optarg)))
 			return cmd_usage(&cmd_inspect, "--task needs a PID, not '%s'", optarg);
 		else if (c == 'f')
@@ -100,6 +104,8 @@ static int inspect_run(const struct cmd_globals *g, int argc, char **argv)
 		r = inspect_find_task(&s, o.task, &e);
 	if (r == 0 && o.json)
 		inspect_write_json(&v);
+	else if (r == 0 && o.html)
+		r = inspect_write_html(&v, o.html, &e);
 	else if (r == 0 && inspect_print(&s) < 0)
 		r = err_nomem(&e);
 	r = r < 0 ? cmd_fail(&e) : v.damage.reason ? inspect_say_damage(&v) : 0;
@@ -109,7 +115,7 @@ static int inspect_run(const struct cmd_globals *g, int argc, char **argv)
 
 const struct cmd cmd_inspect = {
 	.name = "inspect",
-	.usage = "inspect FILE [--task PID] [--threads] [--fds] [--maps] [--json]",
+	.usage = "inspect FILE [--task PID] [--threads] [--fds] [--maps] [--json] [--html FILE]",
 	.help = "Show what is in an image: where and when it was taken, the processes as a tree, what their\n"
 		"file descriptors refer to, which memory is stored, and where the time went. Only the\n"
 		"metadata is read; torpor verify checks the rest. Of a damaged image, what can be read is\n"
@@ -119,6 +125,7 @@ const struct cmd cmd_inspect = {
 		"      --fds       all file descriptors\n"
 		"      --maps      all mappings\n"
 		"  -v, --verbose   the overview, with nothing left out\n"
-		"      --json      everything, for programs; see doc/inspect.schema.json\n",
+		"      --json      everything, for programs; see doc/inspect.schema.json\n"
+		"      --html FILE     everything, as one page to look at in a browser; FILE must not exist\n",
 	.run = inspect_run,
 };

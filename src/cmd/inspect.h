@@ -37,3 +37,6 @@ static inline bool inspect_shows(const struct inspect *s, size_t task)
 
 /* For programs (inspect_json.c): everything, as doc/inspect.schema.json says. */
 void inspect_write_json(struct view *v);
+
+/* One page that needs nothing else (inspect_html.c), into a new file. */
+int inspect_write_html(struct view *v, const char *path, struct err *e);

@@ -43,6 +43,11 @@ void json_close(struct json *j, char bracket)
 		fputc('\n', j->out);
 }
 
+static bool json_must_escape(const struct json *j, uint32_t c)
+{
+	return text_is_harmful(c) || (j->markup && (c == '<' || c == '>' || c == '&'));
+}
+
 static void json_quote(struct json *j, const char *s)
 {
 	const char *from = s;
@@ -55,9 +60,9 @@ static void json_quote(struct json *j, const char *s)
 			c = REPLACEMENT;
 		if (c == '"' || c == '\\')
 			fprintf(j->out, "\\%c", (int)c);
-		else if (!valid || (text_is_harmful(c) && c < 0x10000))
+		else if (!valid || (json_must_escape(j, c) && c < 0x10000))
 			fprintf(j->out, "\\u%04" PRIx32, c);
-		else if (text_is_harmful(c))
+		else if (json_must_escape(j, c))
 			fprintf(j->out, "\\u%04" PRIx32 "\\u%04" PRIx32, 0xd800 + ((c - 0x10000) >> 10), 0xdc00 + (c & 0x3ff));
 		else
 			fwrite(from, 1, (size_t)(s - from), j->out);

@@ -12,6 +12,7 @@ struct json {
 	FILE *out;
 	unsigned depth;
 	bool flat; /* inside an array that is written on one line */
+	bool markup; /* inside a page: what could be markup is escaped as well */
 	bool comma, after_key;
 };
 

@@ -137,6 +137,8 @@ static const char *view_inode_path(const struct view *v, const ProtobufCMessage 
 
 	if (!f || f->type != PROTOBUF_C_TYPE_UINT32 || f->label == PROTOBUF_C_LABEL_REPEATED)
 		return NULL;
+	if (f->label == PROTOBUF_C_LABEL_OPTIONAL && !*(const protobuf_c_boolean *)((const char *)m + f->quantifier_offset))
+		return NULL;
 	index = *(const uint32_t *)((const char *)m + f->offset);
 	return index < v->meta->n_inodes ? v->meta->inodes[index]->path : NULL;
 }
