@@ -6,8 +6,8 @@ import subprocess
 import threading
 import time
 
+from common import Program, alive  # tells where the next two are
 from clients import connected, free_port
-from common import Program, alive
 from harness import Failure, Steps, read, threads_of, tree_of
 
 
@@ -26,6 +26,14 @@ class Untouched:
         return "\nTracerPid:\t0\n" not in read(f"/proc/{pid}/task/{tid}/status", "\nTracerPid:\t0\n")
 
 
+def compile_live(t):
+    """The folder with the classes of Live.java."""
+    done = subprocess.run(["javac", "-d", t.base, t.target("Live.java")], capture_output=True, text=True)
+    if done.returncode:
+        raise Failure("javac: " + done.stderr)
+    return t.base
+
+
 class Jvm(Program):
     """tests/programs/targets/Live.java: collector, JIT, a dialogue of threads, timers; it checks what it holds."""
 
@@ -33,12 +41,9 @@ class Jvm(Program):
 
     def __init__(self, t):
         super().__init__(t)
-        done = subprocess.run(["javac", "-d", t.base, t.target("Live.java")], capture_output=True, text=True)
-        if done.returncode:
-            raise Failure("javac: " + done.stderr)
         self.steps = Steps(t, self.LABELS)
         self.root = t.start(["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xms32m", "-Xmx48m", "-Xss512k",
-                             "-XX:-UsePerfData", "-cp", t.base, "Live", "8"])
+                             "-XX:-UsePerfData", "-cp", compile_live(t), "Live", "8"])
         self.steps.advance(3, seconds=60)
 
     def before(self, root):

@@ -1,0 +1,138 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that do not stop, are held by somebody else, or whose surroundings have gone: a clear refusal, never a hang.
+
+    targets.py [--torpor FILE] [--list] [NAME...]
+
+Programs that end, execute, fork or are killed while they are saved, and two dumps at once, are in kill.py.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from common import Before, Steady, alive, compile_steady, files, main, read_bytes  # noqa: E402
+from harness import PYTHON, Failure, case, stat_of, threads_of, tree_of  # noqa: E402
+
+
+def refused(t, arguments, status, words, seconds=10):
+    result = t.torpor(*arguments, expect=status, seconds=seconds)
+    if not re.search(words, result.err) or files(t):
+        raise Failure(f"{result}, and these files: {files(t)}")
+    return result
+
+
+@case("target-in-vfork", needs=["cc"])
+def target_in_vfork(t):
+    """A parent in vfork(2) whose child does not execute anything: uninterruptible for as long as that takes."""
+    source = t.write("vfork.c", """
+#include <fcntl.h>
+#include <unistd.h>
+int main(void)
+{
+	int go;
+	if (vfork() == 0) {
+		close(open("born", O_CREAT | O_WRONLY, 0644));
+		while ((go = access("go", F_OK)))
+			usleep(1000);
+		_exit(7);
+	}
+	close(open("on", O_CREAT | O_WRONLY, 0644));
+	pause();
+}
+""")
+    program = t.path("vfork")
+    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-w", "-o", program, source], check=True)
+    root = t.start([program])
+    t.until(lambda: os.path.exists(t.path("born")), 5, "the start of the program")
+    for seconds in ("0.3", "1"):
+        result = refused(t, ["dump", root, "-o", t.image(), "--timeout", seconds], 5, "does not stop within .*uninterruptibly")
+        if "--timeout" not in result.err or result.seconds > float(seconds) + 3:
+            raise Failure(f"after {result.seconds:.1f} s: {result}")
+        t.untraced(root)
+    t.write("go", "")
+    t.until(lambda: os.path.exists(t.path("on")), 5, "the parent does not go on")
+    # It has a zombie now, and can be saved.
+    t.torpor("dump", root, "-o", t.image())
+    t.expect_gone(root, [root])
+    t.restore(root)
+    if not alive(root):
+        raise Failure("it does not live after the restore")
+
+
+@case("target-traced", needs=["strace"])
+def target_traced(t):
+    """Somebody else's tracee is refused by the name of its tracer, and goes on being traced."""
+    program = Steady(t)
+    with t.output("strace.err") as err:
+        tracer = t.popen(["strace", "-f", "-o", "/dev/null", "-p", str(program.root)], subprocess.DEVNULL, err, err)
+    t.until(lambda: Before(program.root).views[program.root, program.root][1] == str(tracer), 10, "strace does not trace it")
+    refused(t, ["dump", program.root, "-o", t.image()], 1, f"process {tracer} is tracing it")
+    program.check()
+    os.kill(tracer, signal.SIGTERM)
+    t.wait_exit(tracer, 10)
+    t.torpor("dump", program.root, "-o", t.image(), "--keep-running")
+    program.check()
+
+
+@case("target-thread")
+def target_thread(t):
+    """The TID of a thread that is not the first one is no process."""
+    program = Steady(t)
+    tid = next(tid for tid in threads_of(program.root) if tid != program.root)
+    result = t.torpor("dump", tid, "-o", t.image(), expect=None)
+    if result.status not in (1, 2) or str(program.root) not in result.err or files(t):
+        raise Failure(f"dump of thread {tid}: {result}")
+    program.check()
+
+
+@case("restore-folder-vanished")
+def folder_vanished(t):
+    """The working folder was removed after the dump, or is a file now: refused, nothing left, and it works when it is back."""
+    folder = t.path("folder")
+    os.mkdir(folder)
+    t.setup.own(folder)
+    root = t.start([PYTHON, "-B", "-c", "import time\nopen('up', 'w').close()\ntime.sleep(1000)"], cwd=folder)
+    t.until(lambda: os.path.exists(folder + "/up"), 5, "the start of the program")
+    t.dump(root)
+    content = read_bytes(t.image())
+    shutil.rmtree(folder)
+    for make in (lambda: None, lambda: open(folder, "w").close()):
+        make()
+        result = t.torpor("restore", t.image(), "--detach", expect=None)
+        if result.status not in (1, 5) or folder not in result.err:
+            raise Failure(f"restore without the folder: {result}")
+        t.until(lambda: not stat_of(root) and not tree_of(os.getpid())[1:], 5, "processes are left")
+        if read_bytes(t.image()) != content or files(t) != [os.path.basename(t.image())]:
+            raise Failure(f"the image has changed, or there are other files: {files(t)}")
+    os.unlink(folder)
+    os.mkdir(folder)
+    t.setup.own(folder)
+    result = t.torpor("restore", t.image(), "--detach", expect=None)
+    if result.status not in (0, 1) or result.status == 1 and "folder" not in result.err:
+        raise Failure(f"restore with a new folder: {result}")
+
+
+@case("restore-twice")
+def restore_twice(t):
+    """A tree that runs already is not made a second time, and does not notice the attempt."""
+    program = Steady(t, 2)
+    program.mark()
+    t.dump(program.root)
+    t.restore(program.root)
+    program.again()
+    before = Before(program.root)
+    result = t.torpor("restore", t.image(), "--detach", expect=1)
+    if "taken" not in result.err:
+        raise Failure(f"a second restore: {result}")
+    program.check()
+    before.expect_same(t)
+
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__, compile_steady))

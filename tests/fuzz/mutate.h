@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Metadata that parses and means something else: one field of one message at a time. */
+
+#include <stdint.h>
+
+#include "image/pb.h"
+
+/*
+ * Change some fields (`times`) of the message or of what is in it, the messages
+ * of its objects as well. What is new lives in the arena. The same seed makes
+ * the same changes.
+ */
+void mutate_image(Pb__Image *image, struct arena *arena, unsigned times, uint64_t seed);
