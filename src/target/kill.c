@@ -7,23 +7,23 @@
  * torpor died between two signals: they would see the others' ends, and do what
  * the image knows nothing of. So every thread is sent a SIGSTOP first, which it
  * takes before its next instruction should the kernel detach it; no thread is
- * resumed before it dies, so nobody ever sees that. A guard, a process that waits
- * at the end of a pipe, finishes what torpor has begun: the word "all are held"
- * decides whether that is the end of the tree, or its life.
+ * resumed before it dies, so nobody ever sees that. A guard (util/guard.h) finishes
+ * what torpor has begun: whether all are held decides if that is the end of the
+ * tree, or its life.
  */
 
-#include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "sys/process.h"
 #include "target/target.h"
-#include "util/fd.h"
+#include "util/guard.h"
 
-struct guard {
-	pid_t pid; /* 0: none could be made */
-	int fd;    /* where it waits for the word */
+struct ending {
+	const struct target_tree *tree;
+	atomic_bool *held; /* shared with the guard: the tree ends */
 };
 
 /* Of those that were running: who had been stopped before does not go on by itself in any case. */
@@ -59,52 +59,40 @@ static void kill_release_memory(const struct target_tree *tree)
 			sys_process_mrelease(tree->tasks[i]->pidfd);
 }
 
-static _Noreturn void guard_watch(const struct target_tree *tree, int fd)
+/* In the guard: torpor is done with the tree, or was killed. */
+static void kill_decide(void *data)
 {
-	char word;
+	const struct ending *ending = data;
 
-	if (read(fd, &word, 1) == 1)
-		kill_all(tree);
+	if (atomic_load(ending->held))
+		kill_all(ending->tree);
 	else
-		kill_send_running(tree, SIGCONT);
-	_exit(0);
+		kill_send_running(ending->tree, SIGCONT);
 }
 
-static struct guard guard_begin(const struct target_tree *tree)
+/* Of several processes: as above. False: no guard can be had, and nothing has happened. */
+static bool kill_together(const struct target_tree *tree)
 {
-	struct guard g = { .fd = -1 };
-	int fds[2];
+	struct ending ending = { tree, mmap(NULL, sizeof(*ending.held), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) };
+	struct err unheard = ERR_INIT;
+	struct guard guard;
+	bool guarded = ending.held != MAP_FAILED && guard_begin(&guard, kill_decide, &ending, &unheard) == 0;
 
-	if (tree->n < 2 || pipe2(fds, O_CLOEXEC) < 0)
-		return g;
-	g.pid = fork();
-	if (g.pid == 0) {
-		close(fds[1]);
-		guard_watch(tree, fds[0]);
+	if (guarded) {
+		kill_hold(tree);
+		atomic_store(ending.held, true); /* from here on the tree ends, whatever happens to us */
+		kill_all(tree);
+		guard_end(&guard);
 	}
-	close(fds[0]);
-	g.fd = fds[1];
-	return g;
-}
-
-static void guard_end(struct guard *g)
-{
-	fd_closep(&g->fd);
-	if (g->pid > 0)
-		waitpid(g->pid, NULL, 0);
+	if (ending.held != MAP_FAILED)
+		munmap(ending.held, sizeof(*ending.held));
+	return guarded;
 }
 
 void target_tree_kill(struct target_tree *tree)
 {
-	struct guard guard = guard_begin(tree);
-
-	if (guard.pid > 0) {
-		kill_hold(tree);
-		/* From here on the tree ends, whatever happens to us. Should the pipe fail, we are there to do it. */
-		(void)!write(guard.fd, "!", 1);
-	}
-	kill_all(tree);
-	guard_end(&guard);
+	if (tree->n < 2 || !kill_together(tree))
+		kill_all(tree);
 	kill_release_memory(tree);
 	for (size_t i = tree->n; i-- > 0;) {
 		for (size_t k = tree->tasks[i]->n_threads; k-- > 0;)

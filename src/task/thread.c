@@ -201,12 +201,14 @@ static int thread_restore_pending(const struct task_restore *r, const Pb__Thread
 
 static int thread_restore_altstack(const struct task_restore *r, const Pb__Thread *th, struct script_builder *b)
 {
-	/* SS_ONSTACK is what the kernel reports, not what one may set. */
-	const stack_t ss = { .ss_sp = (void *)th->altstack_sp,
-			     .ss_flags = (int)(th->altstack_flags & ~(uint32_t)SS_ONSTACK),
-			     .ss_size = th->altstack_size };
-	void *p = region_put(r->region, &ss, sizeof(ss));
+	stack_t ss;
+	void *p;
 
+	memset(&ss, 0, sizeof(ss)); /* its padding as well: the same image gives the same script */
+	ss.ss_sp = (void *)th->altstack_sp;
+	ss.ss_flags = (int)(th->altstack_flags & ~(uint32_t)SS_ONSTACK); /* that is reported, and cannot be set */
+	ss.ss_size = th->altstack_size;
+	p = region_put(r->region, &ss, sizeof(ss));
 	if (p && !(th->altstack_flags & SS_DISABLE))
 		script_call(b, SCRIPT_MUST, "sigaltstack", SYS_sigaltstack, (uint64_t)p, 0);
 	return p ? 0 : -1;

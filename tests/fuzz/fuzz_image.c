@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Fuzz the image reader: the input is the whole file. */
+/*
+ * Fuzz the image reader: the input is the whole file. The mutator puts the checksums right after half of the changes, so
+ * that what lies behind them is reached.
+ */
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #include "image/image.h"
+#include "image/layout.h"
 #include "util/err.h"
 #include "util/fd.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed);
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size) __attribute__((weak));
 
 static int fuzz_make_file(const uint8_t *data, size_t size)
 {
@@ -61,4 +67,42 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_use(img);
 	image_close(img);
 	return 0;
+}
+
+/* ---- changing ---- */
+
+static void fuzz_seal_block(uint8_t *data, size_t size, struct image_block *block, size_t each)
+{
+	if (block->offset <= size && block->count <= (size - block->offset) / each)
+		block->checksum = image_checksum(data + block->offset, block->count * each);
+}
+
+static void fuzz_seal(uint8_t *data, size_t size)
+{
+	struct image_header *header = (void *)data;
+	struct image_trailer *trailer = (void *)(data + size - sizeof(*trailer));
+
+	header->checksum = image_checksum(header, IMAGE_SEALED);
+	trailer->header_checksum = header->checksum;
+	fuzz_seal_block(data, size, &trailer->meta, 1);
+	fuzz_seal_block(data, size, &trailer->extents, sizeof(struct image_extent));
+	fuzz_seal_block(data, size, &trailer->runs, sizeof(struct image_run));
+	trailer->checksum = image_checksum(trailer, IMAGE_SEALED);
+}
+
+/* Of a whole file, the end by preference: tables and trailer. */
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed)
+{
+	size_t from = 0;
+
+	if (size < 2 * IMAGE_PAGE || size % 8 || seed % 8 == 0)
+		return LLVMFuzzerMutate(data, size, max_size);
+	if (seed % 8 < 3)
+		from = size - IMAGE_PAGE;
+	else if (size > 4 * IMAGE_PAGE)
+		from = size - 3 * IMAGE_PAGE;
+	LLVMFuzzerMutate(data + from, seed % 8 < 6 ? 104 : size - from, size - from);
+	if (seed & 8)
+		fuzz_seal(data, size);
+	return size;
 }

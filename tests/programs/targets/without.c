@@ -4,7 +4,8 @@
  * without UID GID COMMAND...: run COMMAND as that user on what looks like an older
  * kernel: a seccomp filter answers as a kernel would that does not know
  * clone3, PAGEMAP_SCAN, userfaultfd, kcmp, PR_TIMER_CREATE_RESTORE_IDS, guard regions,
- * the list of membarrier registrations, PTRACE_GET_RSEQ_CONFIGURATION. Started by
+ * the list of membarrier registrations, PTRACE_GET_RSEQ_CONFIGURATION, PROCMAP_QUERY,
+ * process_madvise, openat2, faccessat2, epoll_pwait2, memfd_secret, statmount, listmount. Started by
  * root: with no_new_privs instead, COMMAND would lose its file capability.
  */
 
@@ -20,7 +21,7 @@
 #include <unistd.h>
 
 enum { ANY = -1, PAGEMAP_SCAN_LOW = 0xc0606610, RSEQ_CONFIGURATION = 0x420f, TIMER_IDS = 77, GUARD_INSTALL = 102,
-       REGISTRATIONS = 512 };
+       REGISTRATIONS = 512, PROCMAP_QUERY_LOW = 0xc0686611, STATMOUNT = 457, LISTMOUNT = 458 };
 
 static const struct {
 	unsigned nr;
@@ -35,6 +36,14 @@ static const struct {
 	{ SYS_madvise, 2, GUARD_INSTALL, EINVAL },
 	{ SYS_membarrier, 0, REGISTRATIONS, EINVAL },
 	{ SYS_ptrace, 0, RSEQ_CONFIGURATION, EIO },
+	{ SYS_ioctl, 1, PROCMAP_QUERY_LOW, ENOTTY },
+	{ SYS_process_madvise, ANY, 0, ENOSYS },
+	{ SYS_openat2, ANY, 0, ENOSYS },
+	{ SYS_faccessat2, ANY, 0, ENOSYS },
+	{ SYS_epoll_pwait2, ANY, 0, ENOSYS },
+	{ SYS_memfd_secret, ANY, 0, ENOSYS },
+	{ STATMOUNT, ANY, 0, ENOSYS },
+	{ LISTMOUNT, ANY, 0, ENOSYS },
 };
 
 enum { RULES = sizeof(rules) / sizeof(rules[0]), PER_RULE = 5 };
