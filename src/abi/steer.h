@@ -18,6 +18,9 @@ enum pid_way {
 /* How a process or thread ends that was made, but did not get the PID it should have. */
 enum { PID_STRAY = 113 };
 
+/* Until the kernel has given a PID back whose process is gone. */
+enum { PID_RETURN_TRIES = 100, PID_RETURN_PAUSE_NS = 1000000 };
+
 enum { STEER_WAITERS = 64 };
 
 struct steer {

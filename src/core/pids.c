@@ -67,8 +67,16 @@ static pid_t pids_set_tid(pid_t pid, uint64_t flags, int exit_signal)
 		.set_tid = (uint64_t)&pid,
 		.set_tid_size = 1,
 	};
+	pid_t got;
 
-	return sys_clone3(&args);
+	/* The kernel gives a PID back a moment after its process was reaped, see runner_clone_thread(). */
+	for (int i = 0; i < PID_RETURN_TRIES; i++) {
+		got = sys_clone3(&args);
+		if (got != -EEXIST)
+			break;
+		usleep(PID_RETURN_PAUSE_NS / 1000);
+	}
+	return got;
 }
 
 /* In pieces, so that progress can be shown. */

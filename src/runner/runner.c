@@ -6,7 +6,7 @@
  * flat piece of position-independent code without data; it sees only abi/ and
  * arch/. What it executes is decided by host code (src/target/script.h).
  *
- * #syscalls whatever the script says, getpid gettid tgkill; and for steering PIDs: clone exit wait4 kill futex open
+ * #syscalls whatever the script says, getpid gettid tgkill nanosleep; and for steering PIDs: clone exit wait4 kill futex open
  * #syscalls read write close sched_yield
  */
 
@@ -43,12 +43,30 @@ static int64_t runner_steer_thread(const struct script_op *op, struct steer *ste
 	return tid;
 }
 
+/*
+ * The kernel gives a TID back a moment after the end of its thread has been seen:
+ * then nobody has the number, and clone3 refuses it all the same.
+ */
+static int64_t runner_clone_thread(const struct script_op *op)
+{
+	const uint64_t pause[2] = { 0, PID_RETURN_PAUSE_NS };
+	int64_t tid;
+
+	for (int i = 0; i < PID_RETURN_TRIES; i++) {
+		tid = arch_clone3_thread(op->args[0], op->args[1], runner_main, (void *)op->args[2]);
+		if (tid != -STEER_EEXIST)
+			break;
+		steer_call(STEER_NR_NANOSLEEP, (uint64_t)pause, 0, 0, 0);
+	}
+	return tid;
+}
+
 static int64_t runner_execute(const struct script_op *op)
 {
 	if (op->code == SCRIPT_THREAD && op->args[3])
 		return runner_steer_thread(op, (struct steer *)op->args[3]);
 	if (op->code == SCRIPT_THREAD)
-		return arch_clone3_thread(op->args[0], op->args[1], runner_main, (void *)op->args[2]);
+		return runner_clone_thread(op);
 	return arch_syscall(op->nr, op->args);
 }
 
