@@ -412,13 +412,17 @@ static int writer_finish_file(struct image_writer *w, struct err *e)
 
 static int writer_publish(struct image_writer *w, struct err *e)
 {
+	int number;
+
 	if (renameat(w->dir_fd, w->part, w->dir_fd, w->base))
 		return writer_fail(w, e, errno, "rename the finished image to");
 	w->unfinished = false;
 	/* EINVAL: a file system without a way to flush folders, so there is nothing to wait for. */
-	if (w->sync && fsync(w->dir_fd) && errno != EINVAL)
-		return writer_fail(w, e, errno, "flush the folder of");
-	return 0;
+	if (!w->sync || !fsync(w->dir_fd) || errno == EINVAL)
+		return 0;
+	number = errno;
+	unlinkat(w->dir_fd, w->base, 0); /* the program runs on: no image of a dump that failed */
+	return writer_fail(w, e, number, "flush the folder of");
 }
 
 int image_writer_commit(struct image_writer *w, const void *meta, size_t meta_size, struct err *e)
