@@ -2,7 +2,7 @@
 
 /*
  * damage SEED TIMES IMAGE OTHER: damage a copy of IMAGE in every way a disk or a
- * hand can, open it as a restore does (core_open), and undo the damage. Each one
+ * hand can, open it (core_open, every checksum), and undo the damage. Each one
  * must be refused as a bad image. OTHER is a second image, to splice with.
  *
  * TIMES flips of one bit (0: one in each byte of the file), a tenth as many cuts,
@@ -50,7 +50,7 @@ static enum err_reason try_open(const char *path, struct err *e)
 	Pb__Image *meta;
 
 	*e = ERR_INIT;
-	if (core_open(path, true, &arena, &img, &meta, e) == 0)
+	if (core_open(path, VERIFY_ALL, &arena, &img, &meta, e) == 0)
 		image_close(img);
 	arena_done(&arena);
 	return e->reason;

@@ -5,7 +5,7 @@
     damage.py [--torpor FILE] [--list] [NAME...]
 
 TORPOR_TEST_FLIPS=N flips N bits per image (1,000) and does a tenth as much of each of the rest. damage.c opens the
-damaged images by the very function that a restore uses; a sample goes through the commands.
+damaged images by the function that torpor verify uses; a sample goes through the commands.
 """
 
 import os
@@ -85,7 +85,7 @@ def damaged(content, other):
 
 @case("damage-commands", limit=600)
 def commands(t):
-    """The same through the commands: exit status 4, before any process is made."""
+    """The same through the commands: exit status 4, and no process is left."""
     program = two_images(t, Steady)
     content, other = read_bytes(t.image()), read_bytes(t.image("other"))
     for _ in range(SAMPLE):

@@ -17,7 +17,7 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from common import Before, Steady, alive, compile_steady, files, main, read_bytes  # noqa: E402
-from harness import PYTHON, Failure, case, stat_of, threads_of, tree_of  # noqa: E402
+from harness import PYTHON, Failure, case, read, stat_of, threads_of, tree_of  # noqa: E402
 
 
 def refused(t, arguments, status, words, seconds=10):
@@ -71,7 +71,7 @@ def target_traced(t):
     program = Steady(t)
     with t.output("strace.err") as err:
         tracer = t.popen(["strace", "-f", "-o", "/dev/null", "-p", str(program.root)], subprocess.DEVNULL, err, err)
-    t.until(lambda: Before(program.root).views[program.root, program.root][1] == str(tracer), 10, "strace does not trace it")
+    t.until(lambda: f"\nTracerPid:\t{tracer}\n" in read(f"/proc/{program.root}/status"), 10, "strace does not trace it")
     refused(t, ["dump", program.root, "-o", t.image()], 1, f"process {tracer} is tracing it")
     program.check()
     os.kill(tracer, signal.SIGTERM)

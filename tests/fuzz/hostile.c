@@ -44,12 +44,12 @@ static void write_changed(const struct image *img, char **argv, struct err *e)
 	uint8_t *packed;
 	size_t size;
 
-	if (!meta || image_writer_new(&w, argv[4], e) < 0)
+	if (!meta || image_writer_new(&w, argv[4], false, e) < 0)
 		die(e);
 	mutate_image(meta, &arena, (unsigned)atoi(argv[2]), strtoull(argv[1], NULL, 10));
 	packed = pb_pack(&arena, &meta->base, &size);
 	copy_pages(img, w, e);
-	if (!packed || image_writer_commit(w, packed, size, false, e) < 0)
+	if (!packed || image_writer_commit(w, packed, size, e) < 0)
 		die(e);
 	image_writer_free(w);
 	arena_done(&arena);
