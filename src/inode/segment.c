@@ -30,7 +30,7 @@
 #include "util/fd.h"
 #include "util/next_id.h"
 
-enum { PAGE = 4096, PERMISSIONS = 0777, TRIES = 3 };
+enum { PERMISSIONS = 0777 };
 
 static const char name_start[] = "/SYSV"; /* and the key in hexadecimal digits */
 
@@ -173,39 +173,11 @@ static int segment_find(const Pb__Inode *pb, struct err *e)
 	return err_help(e, "end that program; process %d used it last", ds.shm_lpid);
 }
 
-/* The kernel keeps an id that was chosen and not taken for whoever is next. */
-static void segment_drop_choice(void)
-{
-	int id = shmget(IPC_PRIVATE, PAGE, 0600);
-
-	if (id >= 0)
-		shmctl(id, IPC_RMID, NULL);
-}
-
-static int segment_make_once(const Pb__Inode *pb, key_t key, struct err *e)
-{
-	int id;
-
-	if (next_id_choose(NEXT_ID_SHM, (int)pb->ino, e) < 0)
-		return err_wrap(e, "the System V shared memory segment %lu (key %#x) is gone", pb->ino, pb->shm_key);
-	id = shmget(key, pb->size, IPC_CREAT | IPC_EXCL | 0600);
-	if (id < 0) {
-		int number = errno;
-
-		segment_drop_choice();
-		return err_sys(e, number, "making the System V shared memory segment %lu (key %#x) again", pb->ino, pb->shm_key);
-	}
-	if (id == (int)pb->ino)
-		return 1;
-	shmctl(id, IPC_RMID, NULL); /* somebody else was quicker, and got our id */
-	return 0;
-}
-
 static int segment_make(struct inode_live *n, struct err *e)
 {
 	const Pb__Inode *pb = n->pb;
 	key_t key = (key_t)pb->shm_key;
-	int other = key == IPC_PRIVATE ? -1 : shmget(key, 0, 0), r = 0;
+	int other = key == IPC_PRIVATE ? -1 : shmget(key, 0, 0), r;
 
 	if (pb->shm_external)
 		return segment_changed(pb, "is gone, which other programs have used, too", e);
@@ -216,12 +188,13 @@ static int segment_make(struct inode_live *n, struct err *e)
 		}
 		key = IPC_PRIVATE; /* in use again by another, as it could be when this one was marked for removal */
 	}
-	for (int i = 0; r == 0 && i < TRIES; i++)
-		r = segment_make_once(pb, key, e);
-	if (r == 0)
+	r = next_id_make(NEXT_ID_SHM, (int)pb->ino, key, pb->size, e);
+	if (r < 0)
+		return err_wrap(e, "the System V shared memory segment %lu (key %#x) is gone", pb->ino, pb->shm_key);
+	if (r > 0)
 		return segment_changed(pb, "cannot have its id again: the kernel gives another one", e);
-	n->made_segment = r > 0;
-	return r < 0 ? r : 0;
+	n->made_segment = true;
+	return 0;
 }
 
 static int segment_set_mode(const Pb__Inode *pb, unsigned mode)

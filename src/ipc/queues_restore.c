@@ -15,7 +15,7 @@
 #include "ipc/ipc.h"
 #include "util/next_id.h"
 
-enum { QUEUES_MAX = 32768, TRIES = 3, PERMISSIONS = 0777, TYPE_SIZE = sizeof(long), MESSAGE_MAX = 1 << 24 };
+enum { QUEUES_MAX = 32768, PERMISSIONS = 0777, TYPE_SIZE = sizeof(long), MESSAGE_MAX = 1 << 24 };
 
 static int queue_changed(const Pb__SysvQueue *pb, const char *how, struct err *e)
 {
@@ -59,36 +59,16 @@ static int queue_find(struct ipc_restore *r, const Pb__SysvQueue *pb, struct err
 	return queue_compare(r, pb, &ds, e) < 0 ? -1 : 1;
 }
 
-static int queue_make_once(const Pb__SysvQueue *pb, struct err *e)
-{
-	int id, number;
-
-	if (next_id_choose(NEXT_ID_MSG, pb->id, e) < 0)
-		return err_wrap(e, "the System V message queue %d (key %#x) is gone", pb->id, pb->key);
-	id = msgget((key_t)pb->key, IPC_CREAT | IPC_EXCL | 0600);
-	number = errno;
-	if (id == pb->id)
-		return 1;
-	if (id < 0) {
-		id = msgget(IPC_PRIVATE, 0600); /* the kernel keeps an id that was not taken for whoever is next */
-		msgctl(id, IPC_RMID, NULL);
-		return err_sys(e, number, "making the System V message queue %d (key %#x) again", pb->id, pb->key);
-	}
-	msgctl(id, IPC_RMID, NULL); /* somebody else was quicker, and got our id */
-	return 0;
-}
-
 static int queue_make(const Pb__SysvQueue *pb, struct err *e)
 {
-	int r = 0;
+	int r;
 
 	if (pb->key != IPC_PRIVATE && msgget((key_t)pb->key, 0) >= 0)
 		return queue_changed(pb, "cannot have its key again, which another one has now", e);
-	for (int i = 0; r == 0 && i < TRIES; i++)
-		r = queue_make_once(pb, e);
-	if (r == 0)
-		return queue_changed(pb, "cannot have its id again: the kernel gives another one", e);
-	return r < 0 ? r : 0;
+	r = next_id_make(NEXT_ID_MSG, pb->id, (key_t)pb->key, 0, e);
+	if (r < 0)
+		return err_wrap(e, "the System V message queue %d (key %#x) is gone", pb->id, pb->key);
+	return r > 0 ? queue_changed(pb, "cannot have its id again: the kernel gives another one", e) : 0;
 }
 
 /* A buffer as msgsnd(2) wants it. */

@@ -17,7 +17,7 @@
 #include "ipc/semaphore_undo.h"
 #include "util/next_id.h"
 
-enum { SETS_MAX = 32768, TRIES = 3, STEP_OPS = 3, PERMISSIONS = 0777 };
+enum { SETS_MAX = 32768, STEP_OPS = 3, PERMISSIONS = 0777 };
 
 union semaphore_argument {
 	int value;
@@ -63,38 +63,18 @@ static int set_find(const Pb__SemaphoreSet *pb, struct err *e)
 	return err_help(e, "end that program (ipcs -s -i %d shows who used it last)", pb->id);
 }
 
-static int set_make_once(const Pb__SemaphoreSet *pb, struct err *e)
-{
-	int id, number;
-
-	if (next_id_choose(NEXT_ID_SEM, pb->id, e) < 0)
-		return err_wrap(e, "the System V semaphore set %d (key %#x) is gone", pb->id, pb->key);
-	id = semget((key_t)pb->key, (int)pb->n_values, IPC_CREAT | IPC_EXCL | 0600);
-	number = errno;
-	if (id == pb->id)
-		return 1;
-	if (id < 0) {
-		id = semget(IPC_PRIVATE, 1, 0600); /* the kernel keeps an id that was not taken for whoever is next */
-		semctl(id, 0, IPC_RMID);
-		return err_sys(e, number, "making the System V semaphore set %d (key %#x) again", pb->id, pb->key);
-	}
-	semctl(id, 0, IPC_RMID); /* somebody else was quicker, and got our id */
-	return 0;
-}
-
 static int set_make(const Pb__SemaphoreSet *pb, struct err *e)
 {
-	int r = 0;
+	int r;
 
 	if (pb->key != IPC_PRIVATE && semget((key_t)pb->key, 0, 0) >= 0) {
 		set_changed(pb, "cannot have its key again, which another set has now", e);
 		return err_help(e, "remove that, if nobody needs it: ipcrm -S %#x", pb->key);
 	}
-	for (int i = 0; r == 0 && i < TRIES; i++)
-		r = set_make_once(pb, e);
-	if (r == 0)
-		return set_changed(pb, "cannot have its id again: the kernel gives another one", e);
-	return r < 0 ? r : 0;
+	r = next_id_make(NEXT_ID_SEM, pb->id, (key_t)pb->key, pb->n_values, e);
+	if (r < 0)
+		return err_wrap(e, "the System V semaphore set %d (key %#x) is gone", pb->id, pb->key);
+	return r > 0 ? set_changed(pb, "cannot have its id again: the kernel gives another one", e) : 0;
 }
 
 static int set_owner(const Pb__SemaphoreSet *pb, struct err *e)
