@@ -272,7 +272,8 @@ static bool udp_send(struct udp_delivery *d, const void *data, size_t size)
 	cleanup_close int sender = udp_sender(d->pb);
 	uint32_t before = udp_received(d->fd);
 
-	if (sender >= 0 && udp_bind_sender(sender, &d->source) == 0) {
+	/* Nobody can ask for port 0. */
+	if (sender >= 0 && inet_port(&d->source) && udp_bind_sender(sender, &d->source) == 0) {
 		if (sendto(sender, data, size, 0, (const struct sockaddr *)&d->to, to_size) < 0)
 			return false;
 	} else if (udp_send_packet(d, data, size) < 0) {
