@@ -702,10 +702,8 @@ static const char userns_setting[] = "permit user namespaces: user.max_user_name
 const struct probe probes[] = {
 	{ "ptrace", "stopping other processes of the same user (ptrace)", PROBE_DUMP, "", "freezes the tree", same_user,
 	  "a kernel with ptrace", true, probe_ptrace },
-	{ "proc_mem", "writing to /proc/PID/mem", PROBE_DUMP, "", "puts the stage into a stopped process", same_user,
+	{ "proc_mem", "/proc/PID/mem", PROBE_DUMP, "", "puts the stage into a stopped process, and copies memory", same_user,
 	  "a kernel that does not restrict /proc/PID/mem (proc_mem.force_override)", true, probe_proc_mem },
-	{ "process_vm_readv", "process_vm_readv", PROBE_DUMP, "", "copies memory", same_user,
-	  "a kernel with CONFIG_CROSS_MEMORY_ATTACH", true, probe_vm_readv },
 	{ "pidfd_getfd", "pidfd_getfd", PROBE_DUMP, "", "looks into pipes and sockets", getfd_help, "Linux 5.6", true,
 	  probe_pidfd_getfd },
 	{ "tid_address", "PR_GET_TID_ADDRESS", PROBE_DUMP, "", "saves what a thread clears when it ends", config_cr, config_cr,
@@ -713,6 +711,8 @@ const struct probe probes[] = {
 
 	{ "ptrace_child", "tracing one's own children", PROBE_RESTORE, "", "holds what is being made, and sets its registers",
 	  child_trace, "a kernel with ptrace", false, probe_ptrace_child },
+	{ "process_vm_readv", "process_vm_readv", PROBE_RESTORE, "", "looks into what is being made, and fills it", same_user,
+	  "a kernel with CONFIG_CROSS_MEMORY_ATTACH", true, probe_vm_readv },
 	{ "mm_map", "PR_SET_MM_MAP without an executable", PROBE_RESTORE, "", "gives back the memory layout", config_cr,
 	  config_cr, false, probe_mm_map },
 
@@ -805,7 +805,7 @@ bool probe_dump_works(const struct probe_outcome *outcomes)
 /* Is this probe, which failed, what a tier fails for? One way to choose PIDs is enough. */
 static bool tier_misses(const struct probe *p, const char *tier, const struct probe_outcome *outcomes)
 {
-	if (p->use == PROBE_RESTORE || strcmp(p->id, "process_vm_readv") == 0)
+	if (p->use == PROBE_RESTORE)
 		return true;
 	if (p->use != PROBE_TIER || !strstr(p->tiers, tier))
 		return false;
