@@ -14,7 +14,7 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # What stands behind an option, or in the place of an argument.
-FILES = {"FILE", "CORE", "FILE.html", "FOLDER"}
+FILES = {"FILE", "CORE"}
 WORDS = {"TIER": "auto cap root userns fork"}
 WORD_OPTIONS = {"--tcp": "close", "--progress": "auto bar plain json none"}
 PIDS = {"PID"}

@@ -71,6 +71,10 @@ static void explain_births(struct explaining *x)
 	puts("\nwho makes whom (all meet at the barrier \"births\")");
 	for (size_t i = 0; i < x->plan.n_tasks; i++)
 		explain_birth(x, i);
+}
+
+static void explain_sessions(const struct explaining *x)
+{
 	puts("\nsessions and process groups");
 	for (size_t i = 0; i < x->plan.n_tasks; i++) {
 		const Pb__Task *t = explain_task(x, i);
@@ -80,6 +84,10 @@ static void explain_births(struct explaining *x)
 		else if (!i)
 			printf("  %d stays in the session that torpor was started in\n", t->pid);
 	}
+}
+
+static void explain_groups(const struct explaining *x)
+{
 	for (size_t i = 0; i < x->plan.n_tasks; i++) {
 		const struct plan_task *t = &x->plan.tasks[i];
 
@@ -94,6 +102,10 @@ static void explain_births(struct explaining *x)
 		if (explain_task(x, i)->pgid != explain_task(x, i)->pid && !explain_task(x, i)->group_outside)
 			printf("  %d joins the process group %d (barrier \"members\")\n", explain_task(x, i)->pid,
 			       explain_task(x, i)->pgid);
+}
+
+static void explain_zombies(const struct explaining *x)
+{
 	for (size_t i = 0; i < x->plan.n_tasks; i++)
 		if (explain_task(x, i)->state == PB__TASK_STATE__ZOMBIE)
 			printf("  %d ends, and waits for its parent as a zombie\n", explain_task(x, i)->pid);
@@ -293,6 +305,9 @@ static int explain_all(struct explaining *x, struct err *e)
 	explain_inodes(x);
 	explain_objects(x);
 	explain_births(x);
+	explain_sessions(x);
+	explain_groups(x);
+	explain_zombies(x);
 	for (size_t i = 0; i < x->plan.n_tasks; i++)
 		if (explain_living(x, i, e) < 0)
 			return -1;

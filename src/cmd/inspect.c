@@ -55,6 +55,8 @@ static int inspect_parse(struct inspect *s, struct inspect_options *o, int argc,
 	}
 	if (!s->v->path && optind < argc)
 		s->v->path = argv[optind++];
+	if (o->json && o->html)
+		return cmd_usage(&cmd_inspect, "either --json or --html");
 	if (!s->v->path || optind < argc)
 		return cmd_usage(&cmd_inspect, s->v->path ? "one image, and nothing else" : "the image is missing");
 	return 0;

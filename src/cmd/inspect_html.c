@@ -60,6 +60,41 @@ static const char *html_state(const Pb__Task *t)
 	return t->state == PB__TASK_STATE__ZOMBIE ? "zombie" : t->state == PB__TASK_STATE__STOPPED ? "stopped" : "running";
 }
 
+static void html_put_optional(struct json *j, const char *key, bool present, uint64_t value)
+{
+	json_key(j, key);
+	if (present)
+		json_u64(j, value);
+	else
+		json_string(j, NULL);
+}
+
+/* [TID, name] of each. */
+static void html_threads(struct json *j, const Pb__Task *t)
+{
+	json_open(j, '[');
+	for (size_t i = 0; i < t->n_threads; i++) {
+		json_open(j, '[');
+		json_u64(j, (uint32_t)t->threads[i]->tid);
+		json_string(j, t->threads[i]->comm);
+		json_close(j, ']');
+	}
+	json_close(j, ']');
+}
+
+/* [fd, object] of each. */
+static void html_slots(struct json *j, const Pb__Task *t)
+{
+	json_open(j, '[');
+	for (size_t i = 0; i < t->n_slots; i++) {
+		json_open(j, '[');
+		json_u64(j, t->slots[i]->fd);
+		json_u64(j, t->slots[i]->object);
+		json_close(j, ']');
+	}
+	json_close(j, ']');
+}
+
 static void html_task(struct view *v, struct json *j, const Pb__Task *t)
 {
 	const bool has_space = t->has_space && t->space < v->meta->n_spaces;
@@ -70,34 +105,12 @@ static void html_task(struct view *v, struct json *j, const Pb__Task *t)
 	json_put_string(j, "name", t->comm);
 	json_put_string(j, "state", html_state(t));
 	json_put_string(j, "cmdline", t->cmdline);
-	json_key(j, "space");
-	if (has_space)
-		json_u64(j, t->space);
-	else
-		json_string(j, NULL);
-	json_key(j, "stored");
-	if (has_space)
-		json_u64(j, v->space_bytes[t->space]);
-	else
-		json_string(j, NULL);
+	html_put_optional(j, "space", has_space, t->space);
+	html_put_optional(j, "stored", has_space, has_space ? v->space_bytes[t->space] : 0);
 	json_key(j, "threads");
-	json_open(j, '[');
-	for (size_t i = 0; i < t->n_threads; i++) {
-		json_open(j, '[');
-		json_u64(j, (uint32_t)t->threads[i]->tid);
-		json_string(j, t->threads[i]->comm);
-		json_close(j, ']');
-	}
-	json_close(j, ']');
+	html_threads(j, t);
 	json_key(j, "fds");
-	json_open(j, '[');
-	for (size_t i = 0; i < t->n_slots; i++) {
-		json_open(j, '[');
-		json_u64(j, t->slots[i]->fd);
-		json_u64(j, t->slots[i]->object);
-		json_close(j, ']');
-	}
-	json_close(j, ']');
+	html_slots(j, t);
 	json_close(j, '}');
 }
 

@@ -131,6 +131,7 @@ static int glance_maps(struct glancing *x)
 
 int glance_at(pid_t pid, struct arena *arena, struct obstacle_list *list, struct glance *g)
 {
+	static int (*const looks[])(struct glancing *) = { glance_task, glance_program, glance_fds, glance_maps };
 	struct glancing x = { g, arena, list };
 	int r = glance_read(&x, pid);
 
@@ -138,15 +139,8 @@ int glance_at(pid_t pid, struct arena *arena, struct obstacle_list *list, struct
 		return r;
 	g->first_obstacle = list->n;
 	r = 0;
-	if (g->stat.state != 'Z') {
-		r = glance_task(&x);
-		if (r == 0)
-			r = glance_program(&x);
-		if (r == 0)
-			r = glance_fds(&x);
-		if (r == 0)
-			r = glance_maps(&x);
-	}
+	for (size_t i = 0; r == 0 && g->stat.state != 'Z' && i < sizeof(looks) / sizeof(looks[0]); i++)
+		r = looks[i](&x);
 	g->n_obstacles = list->n - g->first_obstacle;
 	return r < 0 ? r : 1;
 }

@@ -62,7 +62,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (image_open(&img, path, &e)) {
 		if (e.reason == ERR_NONE)
 			abort();
-		return 0;
+		if (image_salvage(&img, path, &e)) /* what torpor inspect shows of a damaged one */
+			return 0;
 	}
 	fuzz_use(img);
 	image_close(img);

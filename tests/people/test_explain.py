@@ -9,13 +9,20 @@ from test_inspect import expect, family
 SHELL = """
 import os, signal, sys, time
 def child(first):
+    done, tell = os.pipe()
     if os.fork() == 0:
         first()
+        os.write(tell, b'.')
+        os.close(done), os.close(tell)
         time.sleep(1000)
+    os.read(done, 1)
+    os.close(done), os.close(tell)
 child(os.setsid)
 child(lambda: os.setpgid(0, 0))
-if os.fork() == 0:
+pid = os.fork()
+if pid == 0:
     os._exit(7)
+os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 signal.setitimer(signal.ITIMER_REAL, 500)
 signal.signal(signal.SIGUSR1, lambda *_: None)
 print('ready', flush=True)
