@@ -22,10 +22,11 @@ struct inspect {
 	size_t task;      /* only this one; SIZE_MAX: all */
 };
 
-/* For people (inspect_text.c, inspect_memory.c). Negative: out of memory. */
+/* For people (inspect_text.c, inspect_memory.c, inspect_ipc.c). Negative: out of memory. */
 int inspect_print(struct inspect *s);
 int inspect_print_memory(struct inspect *s);
 int inspect_print_maps(struct inspect *s);
+void inspect_print_ipc(const Pb__Image *img);
 
 /* A bar for the share of `part` in `whole`. */
 void inspect_print_bar(uint64_t part, uint64_t whole);

@@ -262,6 +262,8 @@ int inspect_print(struct inspect *s)
 		puts("\nfile descriptors");
 	for (size_t i = 0; r == 0 && s->parts & INSPECT_FDS && i < v->meta->n_tasks; i++)
 		inspect_print_fds(s, i);
+	if (s->parts & INSPECT_FDS && s->task == SIZE_MAX)
+		inspect_print_ipc(v->meta);
 	if (r == 0 && s->parts & INSPECT_MEMORY)
 		r = inspect_print_memory(s);
 	if (r == 0 && s->parts & INSPECT_MAPS)

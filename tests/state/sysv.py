@@ -79,12 +79,20 @@ class Attached:
         libc.shmdt(self.address)
 
 
+def check_shown(t, which, *words):
+    """torpor inspect tells of the object with this id."""
+    lines = [line for line in t.torpor("inspect", t.image()).out.splitlines() if f" {which}  key " in line]
+    if len(lines) != 1 or not all(word in lines[0] for word in words):
+        raise Failure(f"torpor inspect says of {which}, instead of {words}: {lines}")
+
+
 @cleaned
 def gone(t):
     """Removed while the program sleeps, as by a reboot: made again, with the same ids."""
     program = Program(t, "sysv_shm")
     for number in range(2):
         t.dump(program.root)
+        check_shown(t, segments(t)[2][0], "shared memory", "4.0 KiB, marked for removal")
         remove(t)
         if any(there(which) for which, _ in segments(t)):
             raise Failure("the segments are still there")
@@ -283,6 +291,7 @@ def sem_gone(t):
     """Removed meanwhile, or changed: the sets have their ids and values again."""
     program = Program(t, "sysv_sem")
     t.dump(program.root)
+    check_shown(t, semaphores(t)[0][0], "semaphores", "mode 640", "3, 2 tasks have something to undo")
     remove(t)
     t.restore(program.root)
     program.verify("after the removal")
@@ -356,6 +365,7 @@ def msg_gone(t):
     program = Program(t, "sysv_msg")
     for number in range(2):
         t.dump(program.root)
+        check_shown(t, told(t, "messages")[0][0], "message queue", "4 messages")
         remove(t)
         t.restore(program.root)
         program.verify(f"after removal {number + 1}")

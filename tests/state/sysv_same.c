@@ -22,15 +22,18 @@ static int id, fd;
 
 static int read_id(void)
 {
-	FILE *f = NULL;
 	int number = -1;
 
-	for (int ms = 0; !f && ms < PATIENCE_MS; ms++) {
+	for (int ms = 0; number < 0 && ms < PATIENCE_MS; ms++) {
+		FILE *f = fopen("id", "r");
+
+		if (f && fscanf(f, "%d", &number) != 1)
+			number = -1; /* it is being written */
+		if (f)
+			fclose(f);
 		usleep(1000);
-		f = fopen("id", "r");
 	}
-	check(f && fscanf(f, "%d", &number) == 1);
-	fclose(f);
+	check(number >= 0);
 	return number;
 }
 
