@@ -15,7 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, HUGE = 2 << 20, SIZE = 16 << 20, HOLE = 5 << 20, HOLE_SIZE = 37 * PAGE };
+enum { PAGE = 4096, HUGE = 2 << 20, SIZE = 8 << 20, HOLE = 3 << 20, HOLE_SIZE = 37 * PAGE };
 
 static struct {
 	const char *what;
