@@ -295,7 +295,10 @@ def whole(root, members):
 
 
 def doomed(pid):
-    """It is about to die: SIGKILL has been sent."""
+    """It is about to die: SIGKILL has been sent, or has begun its work (PF_EXITING, PF_SIGNALED)."""
+    stat = stat_of(pid)
+    if stat is None or stat.flags & 0x404:
+        return True
     pending = re.findall(r"^(?:SigPnd|ShdPnd):\s*(\w+)", read(f"/proc/{pid}/status", ""), re.M)
     return any(int(mask, 16) & 1 << (signal.SIGKILL - 1) for mask in pending)
 

@@ -170,6 +170,7 @@ class Stat:
         rest = text[text.rindex(")") + 2:].split()
         self.state = rest[0]
         self.ppid, self.pgrp, self.session = int(rest[1]), int(rest[2]), int(rest[3])
+        self.flags = int(rest[6])
         self.nice = int(rest[16])
         self.policy = int(rest[38])
 
