@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Packets whose sender is somebody else, to sockets of this machine. CAP_NET_RAW. */
+/* Packets whose sender is somebody else, to sockets of this machine, which the caller has made sure of. CAP_NET_RAW. */
 
 #include <stddef.h>
 #include <stdint.h>

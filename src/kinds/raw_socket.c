@@ -20,8 +20,8 @@
 #include "kinds/inet_socket.h"
 #include "kinds/kind.h"
 #include "kinds/socket_options.h"
-#include "util/privilege.h"
 #include "util/fd.h"
+#include "util/privilege.h"
 
 static bool raw_is_known(int domain, int type, int protocol)
 {

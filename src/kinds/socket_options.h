@@ -24,7 +24,7 @@ struct socket_options {
  */
 int socket_options_collect(struct collect *c, int fd, struct socket_sort sort, struct socket_options to, struct err *e);
 
-/* Has it a packet filter that cannot be read (an eBPF program), or one at all? Negative: no such socket. */
+/* Has it a packet filter? One that is an eBPF program cannot be read. */
 enum socket_filter { SOCKET_FILTER_NONE, SOCKET_FILTER_CLASSIC, SOCKET_FILTER_UNREADABLE };
 enum socket_filter socket_options_filter(int fd);
 
