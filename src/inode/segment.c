@@ -109,10 +109,11 @@ static pid_t segment_find_other(const struct target_tree *tree, const Pb__Inode 
 }
 
 /* `last`: the last process that attached or detached it. */
-static int segment_refuse_shared(struct inode_table *t, const struct target_tree *tree, const struct inode_entry *n, pid_t last)
+static int segment_refuse_shared(struct inode_table *t, const struct target_tree *tree, const struct inode_entry *n,
+				 pid_t last)
 {
-	static const char help[] = "end that process, save a tree that includes it, or leave the segment as it is, to be attached "
-				   "again (--external)";
+	static const char help[] = "end that process, save a tree that includes it, or leave the segment as it is, to be "
+				   "attached again (--external)";
 	const struct target *task = n->windows[0].task;
 	pid_t other = segment_find_other(tree, n->pb);
 	char who[48] = "a process that torpor may not look at";
@@ -149,7 +150,8 @@ int inode_check_segments(struct inode_table *t, const struct target_tree *tree, 
 
 static int segment_changed(const Pb__Inode *pb, const char *how, struct err *e)
 {
-	return err_state(e, "E-SYSV-CHANGED", 0, "the System V shared memory segment %lu (key %#x) %s", pb->ino, pb->shm_key, how);
+	return err_state(e, "E-SYSV-CHANGED", 0, "the System V shared memory segment %lu (key %#x) %s", pb->ino, pb->shm_key,
+			 how);
 }
 
 /* 1: it is there, as it was; 0: it is gone; or negative. */
@@ -227,7 +229,8 @@ static int segment_attach(struct inode_live *n, struct err *e)
 	}
 	n->addr_readonly = segment_attach_one(n->pb, SHM_RDONLY);
 	if (!n->addr_readonly || (!n->addr && n->pb->written))
-		return err_sys(e, errno, "attaching the System V shared memory segment %lu (key %#x)", n->pb->ino, n->pb->shm_key);
+		return err_sys(e, errno, "attaching the System V shared memory segment %lu (key %#x)", n->pb->ino,
+			       n->pb->shm_key);
 	return 0;
 }
 

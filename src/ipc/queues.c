@@ -90,9 +90,10 @@ static int queue_record(struct ipc_collect *c, int id, const struct msqid_ds *ds
 	if (r == -ENOMEM)
 		return err_nomem(e);
 	if (r < 0)
-		return obstacle_add(c->obstacles, "E-MSG-COPY", t->pid, t->stat.comm, "let the program empty the queue, or remove it",
-				    "the messages in the System V message queue %d (key %#x) cannot be seen (MSG_COPY): %s", id,
-				    pb->key, strerror(-r)) < 0 ? err_nomem(e) : 0;
+		return obstacle_add(c->obstacles, "E-MSG-COPY", t->pid, t->stat.comm,
+				    "let the program empty the queue, or remove it",
+				    "the messages in the System V message queue %d (key %#x) cannot be seen (MSG_COPY): %s",
+				    id, pb->key, strerror(-r)) < 0 ? err_nomem(e) : 0;
 	return queue_record_user(c, ds, pb, img, e);
 }
 

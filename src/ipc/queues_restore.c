@@ -71,6 +71,11 @@ static int queue_make(const Pb__SysvQueue *pb, struct err *e)
 	return r > 0 ? queue_changed(pb, "cannot have its id again: the kernel gives another one", e) : 0;
 }
 
+static bool message_is_possible(const Pb__SysvMessage *m)
+{
+	return m->type > 0 && m->data.len <= MESSAGE_MAX;
+}
+
 /* A buffer as msgsnd(2) wants it. */
 static void message_put(char *buf, const Pb__SysvMessage *m)
 {
@@ -87,7 +92,8 @@ static int queue_send(struct ipc_restore *r, const Pb__SysvQueue *pb, size_t n, 
 			return err_nomem(e);
 		message_put(buf, pb->messages[i]);
 		if (msgsnd(pb->id, buf, pb->messages[i]->data.len, IPC_NOWAIT) < 0)
-			return err_sys(e, errno, "sending %zu bytes to the System V message queue %d", pb->messages[i]->data.len, pb->id);
+			return err_sys(e, errno, "sending %zu bytes to the System V message queue %d",
+				       pb->messages[i]->data.len, pb->id);
 	}
 	return 0;
 }
@@ -103,7 +109,8 @@ static int queue_set(const Pb__SysvQueue *pb, struct err *e)
 	ds.msg_perm.gid = pb->gid;
 	ds.msg_qbytes = pb->bytes_max;
 	if (msgctl(pb->id, IPC_SET, &ds) < 0)
-		return err_sys(e, errno, "setting mode, owner and size (%lu) of the System V message queue %d", pb->bytes_max, pb->id);
+		return err_sys(e, errno, "setting mode, owner and size (%lu) of the System V message queue %d", pb->bytes_max,
+			       pb->id);
 	return 0;
 }
 
@@ -136,7 +143,7 @@ static int queue_check(const Pb__SysvQueue *pb, struct err *e)
 	bool good = pb->id >= 0;
 
 	for (size_t i = 0; good && i < pb->n_messages; i++)
-		good = pb->messages[i]->type > 0 && pb->messages[i]->data.len <= MESSAGE_MAX;
+		good = message_is_possible(pb->messages[i]);
 	return good ? 0 : err_set(e, ERR_IMAGE, 0, "the System V message queue %d is damaged", pb->id);
 }
 
@@ -231,9 +238,11 @@ static int script_use(struct script_builder *b, struct region *region, int id, c
 		message_put(buf, m);
 	else
 		memcpy(buf, &dummy, TYPE_SIZE);
-	script_call(b, SCRIPT_MUST, "sending to a message queue", SYS_msgsnd, (uint64_t)id, (uint64_t)buf, size, IPC_NOWAIT);
+	script_call(b, SCRIPT_MUST, "sending to a message queue", SYS_msgsnd, (uint64_t)id, (uint64_t)buf, size,
+		    IPC_NOWAIT);
 	if (!m)
-		script_call(b, SCRIPT_MUST, "receiving from a message queue", SYS_msgrcv, (uint64_t)id, (uint64_t)buf, 0, dummy, IPC_NOWAIT);
+		script_call(b, SCRIPT_MUST, "receiving from a message queue", SYS_msgrcv, (uint64_t)id, (uint64_t)buf, 0,
+			    dummy, IPC_NOWAIT);
 	return 0;
 }
 
@@ -243,8 +252,9 @@ int queues_restore_script(const Pb__Image *img, const Pb__Task *task, struct reg
 	for (size_t i = 0; i < task->n_sysv_queue_uses; i++) {
 		const Pb__SysvQueueUse *use = task->sysv_queue_uses[i];
 
-		if (use->queue >= img->n_sysv_queues || (use->last && (use->last->type <= 0 || use->last->data.len > MESSAGE_MAX)))
-			return err_set(e, ERR_IMAGE, 0, "task %d uses the message queue %u, which is not there", task->pid, use->queue);
+		if (use->queue >= img->n_sysv_queues || (use->last && !message_is_possible(use->last)))
+			return err_set(e, ERR_IMAGE, 0, "task %d uses the message queue %u, which is not there", task->pid,
+				       use->queue);
 		if (script_use(b, region, img->sysv_queues[use->queue]->id, use->last, e) < 0)
 			return -1;
 	}

@@ -36,7 +36,8 @@ struct trial {
 static void trial_add(struct trial *t, unsigned number, int op, bool undo)
 {
 	if (op)
-		t->ops[t->n++] = (struct sembuf){ (unsigned short)number, (short)op, (short)(IPC_NOWAIT | (undo ? SEM_UNDO : 0)) };
+		t->ops[t->n++] = (struct sembuf){ .sem_num = (unsigned short)number, .sem_op = (short)op,
+						  .sem_flg = undo ? IPC_NOWAIT | SEM_UNDO : IPC_NOWAIT };
 }
 
 /* Would the adjustment, plus x, exceed its range? */

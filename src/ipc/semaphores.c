@@ -45,7 +45,7 @@ static bool set_look(struct ipc_collect *c, int index, struct set *s)
 	return s->values && s->adjust && semctl(s->id, 0, GETALL, (union semaphore_argument){ .values = s->values }) == 0;
 }
 
-/* Who operated last on each semaphore, and who waits that does not belong to the tree: that stands, and waits for nothing. */
+/* Who operated last on each semaphore, and does somebody wait? Not the tree: that stands, and waits for nothing. */
 static void set_find_users(const struct target_tree *tree, struct set *s)
 {
 	s->used = ipc_is_waited_for(tree, s->id, SYS_semop, SYS_semtimedop);
@@ -61,7 +61,8 @@ static void set_find_users(const struct target_tree *tree, struct set *s)
 	}
 }
 
-static int use_record(struct ipc_collect *c, const struct set *s, unsigned number, int adjust, Pb__Task *task, struct err *e)
+static int use_record(struct ipc_collect *c, const struct set *s, unsigned number, int adjust, Pb__Task *task,
+		      struct err *e)
 {
 	Pb__SemaphoreUse *pb = pb_new(c->arena, Pb__SemaphoreUse, pb__semaphore_use__init);
 
@@ -122,7 +123,8 @@ static int undo_check_shared(struct ipc_collect *c, const Pb__Image *img, size_t
 	for (size_t i = 0; i < index; i++)
 		if (img->tasks[i]->n_semaphore_uses &&
 		    sys_kcmp(t->pid, c->tree->tasks[i]->pid, SYS_KCMP_SYSVSEM, 0, 0) == 0)
-			return obstacle_add(c->obstacles, "E-SEM-UNDO-SHARED", t->pid, t->stat.comm, "start them without CLONE_SYSVSEM",
+			return obstacle_add(c->obstacles, "E-SEM-UNDO-SHARED", t->pid, t->stat.comm,
+					    "start them without CLONE_SYSVSEM",
 					    "it shares what is to be undone on semaphores with task %d (CLONE_SYSVSEM)",
 					    c->tree->tasks[i]->pid);
 	return 0;
@@ -171,7 +173,8 @@ static int undo_collect(struct ipc_collect *c, struct set *sets, size_t n, Pb__I
 
 static int set_refuse(struct ipc_collect *c, const struct set *s)
 {
-	static const char help[] = "end that process, save a tree that includes it, or leave the semaphores as they are (--external)";
+	static const char help[] = "end that process, save a tree that includes it, or leave the semaphores as they are "
+				   "(--external)";
 	const struct target *t = c->tree->tasks[0];
 	char who[64] = "by a process that waits for it";
 
@@ -191,7 +194,10 @@ bool semaphores_have_undo(const Pb__Image *img, int id)
 	return false;
 }
 
-/* One that others use, too, is left as it is, unless something is to be undone: its value would change at the tree's end. */
+/*
+ * One that others use, too, is left as it is, unless something is to be undone: its value would change at the
+ * tree's end.
+ */
 static int set_take(struct ipc_collect *c, struct set *s, Pb__Image *img, struct err *e)
 {
 	if (!s->used)

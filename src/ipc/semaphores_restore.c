@@ -195,7 +195,8 @@ static int script_semop(struct script_builder *b, struct region *region, const P
 
 	for (int i = 0; i < STEP_OPS; i++)
 		if (ops[i])
-			list[n++] = (struct sembuf){ (unsigned short)number, (short)ops[i], (short)(IPC_NOWAIT | (i == undo ? SEM_UNDO : 0)) };
+			list[n++] = (struct sembuf){ .sem_num = (unsigned short)number, .sem_op = (short)ops[i],
+						     .sem_flg = i == undo ? IPC_NOWAIT | SEM_UNDO : IPC_NOWAIT };
 	at = region_put(region, list, n * sizeof(list[0]));
 	if (!at)
 		return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
@@ -204,17 +205,18 @@ static int script_semop(struct script_builder *b, struct region *region, const P
 }
 
 /* To one end of its range, where there is room for the operation that is to be undone; and back. */
-static int script_undo(struct script_builder *b, struct region *region, const Pb__SemaphoreSet *set, const Pb__SemaphoreUse *u,
-		       struct err *e)
+static int script_undo(struct script_builder *b, struct region *region, const Pb__SemaphoreSet *set,
+		       const Pb__SemaphoreUse *u, struct err *e)
 {
 	int value = (int)set->values[u->number], end = u->adjust > 0 ? SEMAPHORE_MAX : 0;
+	const int ops[STEP_OPS] = { end - value, -u->adjust, value - end + u->adjust };
 
-	return script_semop(b, region, set, u->number, (const int[]){ end - value, -u->adjust, value - end + u->adjust }, 1, e);
+	return script_semop(b, region, set, u->number, ops, 1, e);
 }
 
 /* It operated last: once up and down, or down and up. */
-static int script_last(struct script_builder *b, struct region *region, const Pb__SemaphoreSet *set, const Pb__SemaphoreUse *u,
-		       struct err *e)
+static int script_last(struct script_builder *b, struct region *region, const Pb__SemaphoreSet *set,
+		       const Pb__SemaphoreUse *u, struct err *e)
 {
 	int step = set->values[u->number] ? -1 : 1;
 
@@ -228,9 +230,10 @@ int semaphores_restore_script(const Pb__Image *img, const Pb__Task *task, struct
 		const Pb__SemaphoreUse *u = task->semaphore_uses[i];
 		const Pb__SemaphoreSet *set = set_by_id(img, u->id);
 
-		if (!set || u->number >= set->n_values || u->adjust > SEMAPHORE_ADJUST_MAX || u->adjust < -SEMAPHORE_ADJUST_MAX)
-			return err_set(e, ERR_IMAGE, 0, "task %d uses semaphore %u of the set %d, which is not there", task->pid,
-				       u->number, u->id);
+		if (!set || u->number >= set->n_values || u->adjust > SEMAPHORE_ADJUST_MAX ||
+		    u->adjust < -SEMAPHORE_ADJUST_MAX)
+			return err_set(e, ERR_IMAGE, 0, "task %d uses semaphore %u of the set %d, which is not there",
+				       task->pid, u->number, u->id);
 		if ((u->adjust ? script_undo(b, region, set, u, e) : script_last(b, region, set, u, e)) < 0)
 			return -1;
 	}

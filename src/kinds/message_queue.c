@@ -107,7 +107,8 @@ static int message_queue_collect(struct collect *c, const struct fd_view *v, Pro
 	notified = queue_notified(fd);
 	/* The kernel does not tell the value that the signal carries. Taking the messages out would trigger it, too. */
 	if (notified && (target_find(c->tree, notified) || attr.mq_curmsgs))
-		return kind_refuse(c, v, "E-FD-MQUEUE-NOTIFY", "let the program end the notification, or receive by a blocking call",
+		return kind_refuse(c, v, "E-FD-MQUEUE-NOTIFY",
+				   "let the program end the notification, or receive by a blocking call",
 				   "is a POSIX message queue that notifies process %d of messages (mq_notify)", notified);
 	return queue_is_first(c, v) ? queue_collect_messages(c, v, fd, (size_t)attr.mq_curmsgs, pb, e) : 0;
 }
@@ -130,7 +131,8 @@ static int queue_check(const Pb__MessageQueue *pb, struct err *e)
 
 static bool queue_message_is(const Pb__QueuedMessage *a, const Pb__QueuedMessage *b)
 {
-	return a->priority == b->priority && a->data.len == b->data.len && memcmp(a->data.data, b->data.data, a->data.len) == 0;
+	return a->priority == b->priority && a->data.len == b->data.len &&
+	       memcmp(a->data.data, b->data.data, a->data.len) == 0;
 }
 
 /* Does all that waited still wait, in this order, whatever came between? */
@@ -193,7 +195,8 @@ static bool queue_must_share_name(const struct restore_objects *r, const Pb__Mes
 	for (size_t i = 0; pb->unlinked && i < r->n_objects; i++) {
 		const Pb__MessageQueue *other = (const Pb__MessageQueue *)r->objects[i].m;
 
-		if (r->objects[i].kind == &kind_message_queue && other->ino != pb->ino && strcmp(other->name, pb->name) == 0)
+		if (r->objects[i].kind == &kind_message_queue && other->ino != pb->ino &&
+		    strcmp(other->name, pb->name) == 0)
 			return true;
 	}
 	return false;
@@ -212,7 +215,8 @@ static int queue_make(struct restore_objects *r, const Pb__MessageQueue *pb, str
 		fd = mq_open(name, O_RDWR | O_NONBLOCK | O_CREAT | O_EXCL, 0600, &attr);
 	}
 	if (fd < 0) {
-		err_sys(e, errno, "making a POSIX message queue of %u messages of %u bytes", pb->max_messages, pb->message_size);
+		err_sys(e, errno, "making a POSIX message queue of %u messages of %u bytes", pb->max_messages,
+			pb->message_size);
 		return err_help(e, "see the limits in /proc/sys/fs/mqueue, and ulimit -q");
 	}
 	name = arena_strdup(r->arena, name);

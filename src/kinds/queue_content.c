@@ -72,8 +72,10 @@ static void queue_take_and_put(void *data)
 
 static struct queue_look *queue_look_new(int fd, size_t n, size_t message_size)
 {
-	size_t item = (sizeof(struct queue_item) + message_size + 7) & ~(size_t)7, size = sizeof(struct queue_look) + n * item;
-	struct queue_look *look = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	const int flags = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE;
+	size_t item = (sizeof(struct queue_item) + message_size + 7) & ~(size_t)7;
+	size_t size = sizeof(struct queue_look) + n * item;
+	struct queue_look *look = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
 
 	if (look == MAP_FAILED)
 		return NULL;
@@ -120,7 +122,8 @@ int queue_peek(struct arena *arena, int fd, size_t n, size_t message_size, Pb__Q
 		return err_nomem(e);
 	r = survivor_run(queue_take_and_put, look, QUEUE_PATIENCE_MS, e);
 	if (r == -ETIME)
-		err_state(e, "E-FD-MQUEUE", 0, "somebody else was waiting to send to it; what was taken out goes back as there is room");
+		err_state(e, "E-FD-MQUEUE", 0,
+			  "somebody else was waiting to send to it; what was taken out goes back as there is room");
 	else if (r == 0 && look->result < 0)
 		r = err_sys(e, look->result, "taking messages out and putting them back");
 	if (r == 0)
