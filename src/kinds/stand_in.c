@@ -66,8 +66,9 @@ int stand_in_run(pid_t pid, int (*work)(void *data, int ret_fds[2], struct err *
 	if (child < 0 && pid > 0) /* somebody else has that PID, or we may not choose one */
 		child = stand_in_clone(0);
 	if (child == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() != coordinator)
+		if (pid > 0)
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (pid > 0 && getppid() != coordinator)
 			_exit(1);
 		report->result = work(data, report->fds, &report->err);
 		_exit(0);

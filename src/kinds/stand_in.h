@@ -13,7 +13,8 @@
 struct err;
 
 /*
- * Call `work` in a child with this PID; with any, if that is 0 or taken. It may
+ * Call `work` in a child with this PID; with any, if that is 0 or taken. With 0, it
+ * comes to its end also when we are killed meanwhile: it may clean up. It may
  * set ret_fds, both -1 at first: what it opens is open here as well. Returns
  * what `work` returned, negative with `e` set by it among that.
  */

@@ -6,6 +6,7 @@
 #include <ftw.h>
 #include <limits.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,7 +150,7 @@ struct unix_bind {
 	const ProtobufCBinaryData *name;
 	const Pb__UnixFile *file;
 	char path[UNIX_NAME_MAX + 1]; /* the name */
-	char folder[PATH_MAX];        /* from where it is resolved; without `file`, a temporary one of its own */
+	char folder[PATH_MAX];        /* `file`: from where it is resolved */
 };
 
 static int unix_bind_address(int fd, const ProtobufCBinaryData *name, struct err *e)
@@ -215,13 +216,9 @@ static bool unix_bind_enter_root(void)
 	return unshare(CLONE_NEWUSER) == 0 && chroot(".") == 0;
 }
 
-/* Below the temporary folder, as if that were the root, or deep enough in it for all of "..". */
-static int unix_bind_aside(void *data, int ret_fds[2], struct err *e)
+/* Below the folder that we are in, as if that were the root, or deep enough in it for all of "..". */
+static int unix_bind_below(const struct unix_bind *b, int ret_fds[2], struct err *e)
 {
-	const struct unix_bind *b = data;
-
-	if (chdir(b->folder) < 0)
-		return err_sys(e, errno, "entering %s", b->folder);
 	if (b->path[0] == '/') {
 		if (unix_bind_make_folders(b->path + 1, e) < 0)
 			return -1;
@@ -238,8 +235,6 @@ static int unix_bind_aside(void *data, int ret_fds[2], struct err *e)
 	return unix_bind_address(b->fd, b->name, e) < 0 ? -1 : unix_bind_open(b->path, ret_fds, e);
 }
 
-/* ---- restore ---- */
-
 static int unix_bind_remove(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
 	(void)st, (void)type, (void)ftw;
@@ -247,17 +242,37 @@ static int unix_bind_remove(const char *path, const struct stat *st, int type, s
 	return 0;
 }
 
-/* The file is needed for a moment only: the handle goes on leading to the socket. */
+/*
+ * In a temporary folder, which is needed for a moment only: the handle goes on
+ * leading to the socket. No signal ends this before the folder is gone.
+ */
+static int unix_bind_aside(void *data, int ret_fds[2], struct err *e)
+{
+	char name[] = "/tmp/torpor-socket-XXXXXX";
+	cleanup_close int parent = open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC), folder = -1;
+	sigset_t all;
+	int r;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	if (parent < 0 || !mkdtemp(name))
+		return err_sys(e, errno, "making a temporary folder");
+	folder = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	r = folder < 0 || fchdir(folder) < 0 ? err_sys(e, errno, "entering %s", name) : unix_bind_below(data, ret_fds, e);
+	/* By fds: paths may lead below another root by now. */
+	if (folder >= 0 && fchdir(folder) == 0)
+		nftw(".", unix_bind_remove, 8, FTW_DEPTH | FTW_PHYS);
+	unlinkat(parent, strrchr(name, '/') + 1, AT_REMOVEDIR);
+	return r;
+}
+
+/* ---- restore ---- */
+
 static int unix_name_bind_aside(struct unix_bind *b, struct err *e)
 {
-	int fds[2] = { -1, -1 }, r;
+	int fds[2] = { -1, -1 };
 
-	snprintf(b->folder, sizeof(b->folder), "/tmp/torpor-socket-XXXXXX");
-	if (!mkdtemp(b->folder))
-		return err_sys(e, errno, "making a temporary folder");
-	r = stand_in_run(0, unix_bind_aside, b, fds, e);
-	nftw(b->folder, unix_bind_remove, 8, FTW_DEPTH | FTW_PHYS);
-	return r < 0 ? r : fds[0];
+	return stand_in_run(0, unix_bind_aside, b, fds, e) < 0 ? -1 : fds[0];
 }
 
 /* The folder from which the name leads to the file. */
