@@ -8,7 +8,7 @@ _torpor()
 	[[ $cur == = ]] && cur=
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		dump|restore|check|inspect|verify|diff|core|ps|help) command=${COMP_WORDS[i]}; break ;;
+		dump|restore|run|check|inspect|verify|diff|core|ps|help) command=${COMP_WORDS[i]}; break ;;
 		esac
 	done
 	case $prev in
@@ -16,6 +16,7 @@ _torpor()
 	--fork-limit) return ;;
 	--html) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--log) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	--name) return ;;
 	--output|-o) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--pidfile) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--progress) COMPREPLY=($(compgen -W 'auto bar plain json none' -- "$cur")); return ;;
@@ -28,6 +29,7 @@ _torpor()
 		case $command in
 		dump) COMPREPLY=($(compgen -W '--external --help --keep-running --log --no-sync --output --progress --quiet --tcp --timeout --verbose' -- "$cur")) ;;
 		restore) COMPREPLY=($(compgen -W '--allow-changed-files --allow-foreign-image --detach --explain --fd --fork-limit --help --log --pidfile --progress --quiet --tier --verbose' -- "$cur")) ;;
+		run) COMPREPLY=($(compgen -W '--help --log --name --progress --quiet --verbose' -- "$cur")) ;;
 		check) COMPREPLY=($(compgen -W '--help --json --log --progress --quiet --verbose' -- "$cur")) ;;
 		inspect) COMPREPLY=($(compgen -W '--fds --help --html --json --log --maps --progress --quiet --task --threads --verbose' -- "$cur")) ;;
 		verify) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose' -- "$cur")) ;;
@@ -40,11 +42,11 @@ _torpor()
 		return
 	fi
 	case $command in
-	'') COMPREPLY=($(compgen -W 'dump restore check inspect verify diff core ps help' -- "$cur")) ;;
+	'') COMPREPLY=($(compgen -W 'dump restore run check inspect verify diff core ps help' -- "$cur")) ;;
 	dump|check) COMPREPLY=($(compgen -W "$(_torpor_pids)" -- "$cur")) ;;
 	restore|inspect|verify|diff|core) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")) ;;
 	ps) compopt -o filenames; COMPREPLY=($(compgen -d -- "$cur")) ;;
-	help) COMPREPLY=($(compgen -W "dump restore check inspect verify diff core ps help $(torpor help 2>/dev/null | sed -n 's/^  \(E-[A-Z0-9-]*\) .*/\1/p')" -- "$cur")) ;;
+	help) COMPREPLY=($(compgen -W "dump restore run check inspect verify diff core ps help $(torpor help 2>/dev/null | sed -n 's/^  \(E-[A-Z0-9-]*\) .*/\1/p')" -- "$cur")) ;;
 	esac
 }
 

@@ -21,10 +21,12 @@ complete -c torpor -n '__fish_seen_subcommand_from restore' -l explain -d 'make 
 complete -c torpor -n '__fish_seen_subcommand_from restore' -l detach -s d -d 'return when the processes run again, and print the root\'s PID'
 complete -c torpor -n '__fish_seen_subcommand_from restore' -l pidfile -r -F -d 'write the root\'s PID to FILE'
 complete -c torpor -n '__fish_seen_subcommand_from restore' -l fd -x -d 'join stream N'
-complete -c torpor -n '__fish_seen_subcommand_from restore' -l tier -x -a 'auto cap root userns fork' -d 'cap, root, fork'
+complete -c torpor -n '__fish_seen_subcommand_from restore' -l tier -x -a 'auto cap root userns fork' -d 'cap, root, userns, fork'
 complete -c torpor -n '__fish_seen_subcommand_from restore' -l fork-limit -x -d 'tier fork'
 complete -c torpor -n '__fish_seen_subcommand_from restore' -l allow-changed-files -d 'accept files that changed since the dump'
 complete -c torpor -n '__fish_seen_subcommand_from restore' -l allow-foreign-image -d 'accept an image that another user could have written'
+complete -c torpor -n __fish_use_subcommand -a run -d 'run a program in a PID namespace of its own'
+complete -c torpor -n '__fish_seen_subcommand_from run' -l name -s n -x -d 'torpor dump NAME finds the program, also after it was restored'
 complete -c torpor -n __fish_use_subcommand -a check -d 'find out what can be saved, and what is missing'
 complete -c torpor -n '__fish_seen_subcommand_from check' -a '(__fish_complete_pids)'
 complete -c torpor -n '__fish_seen_subcommand_from check' -l json -d 'for programs'
@@ -49,4 +51,4 @@ complete -c torpor -n '__fish_seen_subcommand_from ps' -F
 complete -c torpor -n '__fish_seen_subcommand_from ps' -l all -s a -d 'the processes of all users'
 complete -c torpor -n '__fish_seen_subcommand_from ps' -l json -d 'for programs'
 complete -c torpor -n __fish_use_subcommand -a help -d 'explain a command, or the id of a message'
-complete -c torpor -n '__fish_seen_subcommand_from help' -a "dump restore check inspect verify diff core ps help (torpor help 2>/dev/null | sed -n 's/^  \(E-[A-Z0-9-]*\) .*/\1/p')"
+complete -c torpor -n '__fish_seen_subcommand_from help' -a "dump restore run check inspect verify diff core ps help (torpor help 2>/dev/null | sed -n 's/^  \(E-[A-Z0-9-]*\) .*/\1/p')"

@@ -11,6 +11,7 @@
 #include <sys/utsname.h>
 
 #include "cmd/cmd.h"
+#include "cmd/inside.h"
 #include "cmd/json.h"
 #include "cmd/text.h"
 #include "core/core.h"
@@ -79,8 +80,8 @@ static void check_print_tiers(const struct check_machine *m)
 		printf("  %-7s %-7s %s", check_state(t), t->name, t->about);
 		if (t->missing)
 			printf(" (needs: %s)", t->missing->what);
-		else if (!t->works && t->implemented)
-			printf(" (torpor does not run as root)");
+		else if (t->why_not)
+			printf(" (%s)", t->why_not);
 		putchar('\n');
 	}
 	printf("\ndump: %s; restore: %s%s\n", m->dump ? "yes" : "NO", m->restore ? "yes, in tier " : "NO", m->restore ?: "");
@@ -239,12 +240,19 @@ static void check_write_process(pid_t pid, const char *comm, const struct dump_r
 
 static int check_process(const struct cmd_globals *g, pid_t pid, bool json)
 {
-	const struct dump_options o = { .pid = pid, .check_only = true, .timeout_ms = TIMEOUT_MS, .log = &g->log };
+	struct dump_options o = { .check_only = true, .timeout_ms = TIMEOUT_MS, .log = &g->log };
+	struct arena arena = ARENA_INIT;
+	struct visit visit = { 0 };
 	struct dump_result result;
 	struct err e = ERR_INIT;
 	char comm[COMM_MAX];
-	int status = 0;
+	int status = inside_enter(&pid, &arena, &visit);
 
+	if (status != INSIDE_GO_ON)
+		return status;
+	status = 0;
+	o.pid = pid;
+	o.outside = visit.pid ? &visit.outside : NULL;
 	check_read_comm(pid, comm);
 	if (core_dump(&o, &result, &e) < 0)
 		status = e.reason ? (int)e.reason : ERR_SYSTEM;
@@ -257,6 +265,7 @@ static int check_process(const struct cmd_globals *g, pid_t pid, bool json)
 		check_print_process(pid, comm, &result);
 	}
 	dump_result_done(&result);
+	arena_done(&arena);
 	return status;
 }
 
@@ -265,9 +274,10 @@ static int check_process(const struct cmd_globals *g, pid_t pid, bool json)
 static int check_run(const struct cmd_globals *g, int argc, char **argv)
 {
 	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
+	const char *name;
 	bool json = false;
 	pid_t pid = 0;
-	int c;
+	int c, status;
 
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, "-", options, NULL)) != -1) {
@@ -275,8 +285,8 @@ static int check_run(const struct cmd_globals *g, int argc, char **argv)
 			json = true;
 		else if (c == 1 && pid)
 			return cmd_usage(&cmd_check, "one PID, not also '%s'", optarg);
-		else if (c == 1 && !(pid = cmd_parse_pid(optarg)))
-			return cmd_usage(&cmd_check, "'%s' is not a PID", optarg);
+		else if (c == 1 && (status = cmd_parse_program(&cmd_check, optarg, &pid, &name)))
+			return status;
 		else if (c == '?')
 			return cmd_usage(&cmd_check, "unknown option: %s", argv[optind - 1]);
 	}
@@ -287,7 +297,7 @@ static int check_run(const struct cmd_globals *g, int argc, char **argv)
 
 const struct cmd cmd_check = {
 	.name = "check",
-	.usage = "check [PID] [--json]",
+	.usage = "check [PID|NAME] [--json]",
 	.help = "Without a PID: try everything that a dump or a restore can need on this machine, and show\n"
 		"what works, what would help where it does not, and which ways of working (tiers) that\n"
 		"gives. Exit status 0 when both dump and restore work, else 3.\n\n"

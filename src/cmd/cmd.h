@@ -26,7 +26,7 @@ struct cmd {
 	int (*run)(const struct cmd_globals *g, int argc, char **argv); /* returns the exit status */
 };
 
-extern const struct cmd cmd_dump, cmd_restore, cmd_check, cmd_inspect, cmd_verify, cmd_core, cmd_diff, cmd_help, cmd_ps;
+extern const struct cmd cmd_dump, cmd_restore, cmd_run, cmd_check, cmd_inspect, cmd_verify, cmd_core, cmd_diff, cmd_help, cmd_ps;
 
 /* All of them, in the order in which they are shown; NULL at the end. */
 extern const struct cmd *const cmds[];
@@ -50,3 +50,9 @@ int cmd_usage(const struct cmd *cmd, const char *fmt, ...) __attribute__((format
 
 /* A PID in decimal; 0 when it is none. */
 int cmd_parse_pid(const char *text);
+
+/*
+ * A program: a PID in decimal, or a name that torpor run was told (*ret_name, else
+ * NULL). Returns 0, or the exit status.
+ */
+int cmd_parse_program(const struct cmd *cmd, const char *text, int *ret_pid, const char **ret_name);

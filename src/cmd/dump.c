@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cmd/cmd.h"
+#include "cmd/inside.h"
 #include "cmd/text.h"
 #include "core/core.h"
 #include "proc/task.h"
@@ -54,7 +55,7 @@ static int dump_parse(struct dump_options *o, int argc, char **argv)
 		{ "timeout", required_argument, NULL, 't' },
 		{ 0 },
 	};
-	int c;
+	int c, status;
 
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, "-o:k", options, NULL)) != -1) {
@@ -76,8 +77,8 @@ static int dump_parse(struct dump_options *o, int argc, char **argv)
 			o->timeout_ms = (unsigned)(atof(optarg) * 1000);
 		else if (c == 1 && o->pid)
 			return cmd_usage(&cmd_dump, "one PID, not also '%s'", optarg);
-		else if (c == 1 && !(o->pid = cmd_parse_pid(optarg)))
-			return cmd_usage(&cmd_dump, "'%s' is not a PID", optarg);
+		else if (c == 1 && (status = cmd_parse_program(&cmd_dump, optarg, &o->pid, &o->name)))
+			return status;
 		else if (c == '?')
 			return cmd_usage(&cmd_dump, "unknown option or missing argument: %s", argv[optind - 1]);
 	}
@@ -109,14 +110,17 @@ static int dump_run(const struct cmd_globals *g, int argc, char **argv)
 	struct dump_result result;
 	struct cmd_progress progress;
 	struct arena arena = ARENA_INIT;
+	struct visit visit = { 0 };
 	struct err e = ERR_INIT;
 	int r, status = dump_parse(&o, argc, argv);
 	sigset_t held;
 
-	if (status)
+	if (status || (status = inside_enter(&o.pid, &arena, &visit)) != INSIDE_GO_ON)
 		return status;
+	if (visit.pid)
+		o.outside = &visit.outside;
 	if (!o.path)
-		o.path = dump_default_path(o.pid, &arena);
+		o.path = o.name ? arena_printf(&arena, "%s.torpor", o.name) : dump_default_path(o.pid, &arena);
 	dump_hold_signals(&held);
 	cmd_progress_init(&progress, g->progress);
 	o.progress = &progress.progress;
@@ -136,9 +140,9 @@ static int dump_run(const struct cmd_globals *g, int argc, char **argv)
 
 const struct cmd cmd_dump = {
 	.name = "dump",
-	.usage = "dump PID [-o FILE] [--keep-running]",
-	.help = "Save the process PID and all its descendants in FILE (default: COMM-PID.torpor in the\n"
-		"current folder) and end them. Whatever fails before the file is complete and on disk,\n"
+	.usage = "dump PID|NAME [-o FILE] [--keep-running]",
+	.help = "Save the process PID (or NAME, of torpor run) and all its descendants in FILE\n"
+		"(default: COMM-PID.torpor or NAME.torpor in the current folder) and end them. Whatever fails before the file is complete and on disk,\n"
 		"the processes run on, untouched; everything that cannot be saved is listed at once.\n\n"
 		"  -o, --output FILE   the image\n"
 		"  -k, --keep-running  let the processes run on afterwards\n"

@@ -12,10 +12,11 @@
 
 #include "cmd/cmd.h"
 #include "cmd/text.h"
+#include "core/name.h"
 #include "util/privilege.h"
 
 const struct cmd *const cmds[] = {
-	&cmd_dump, &cmd_restore, &cmd_check, &cmd_inspect, &cmd_verify, &cmd_diff, &cmd_core, &cmd_ps, &cmd_help,
+	&cmd_dump, &cmd_restore, &cmd_run, &cmd_check, &cmd_inspect, &cmd_verify, &cmd_diff, &cmd_core, &cmd_ps, &cmd_help,
 	NULL,
 };
 
@@ -82,6 +83,21 @@ int cmd_parse_pid(const char *text)
 	errno = 0;
 	n = strtol(text, &end, 10);
 	return errno || *end || end == text || n < 1 || n > 4194304 ? 0 : (int)n;
+}
+
+int cmd_parse_program(const struct cmd *cmd, const char *text, int *ret_pid, const char **ret_name)
+{
+	struct err e = ERR_INIT;
+
+	*ret_name = NULL;
+	*ret_pid = cmd_parse_pid(text);
+	if (*ret_pid)
+		return 0;
+	if (!name_is_valid(text))
+		return cmd_usage(cmd, "'%s' is not a PID, nor a name", text);
+	*ret_pid = name_find(text, &e);
+	*ret_name = text;
+	return *ret_pid < 0 ? cmd_fail(&e) : 0;
 }
 
 static void say(void *data, enum log_level level, const char *text)

@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/*
- * torpor restore: in the foreground it stands in for the restored program as far
- * as a shell can tell: signals are passed on, the terminal is handed over, the
- * exit status is taken over.
- */
+/* torpor restore: the options, and what happens just before the program runs. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,29 +9,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
-#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include "cmd/cmd.h"
 #include "cmd/explain.h"
+#include "cmd/foreground.h"
 #include "core/core.h"
 #include "util/fd.h"
 #include "util/privilege.h"
 
 enum { PID_WAIT_MS = 10000, STREAMS = 3 };
 
-struct foreground {
+struct restoring {
+	struct foreground foreground;
 	bool detach;
 	bool explain;  /* only say what would be done */
 	const char *pidfile;
-	int tty;       /* our controlling terminal; -1: none, or we are not in its foreground */
-	pid_t group;   /* the root's process group, when it is not ours */
-	bool redraw;   /* a full-screen program: what it had drawn is gone */
-	sigset_t mask; /* as it was before we blocked what is passed on */
-	int signals;   /* signalfd of what is passed on, and of SIGCHLD */
+	bool redraw; /* a full-screen program: what it had drawn is gone */
 };
 
 /* ---- options ---- */
@@ -87,7 +78,7 @@ static int restore_parse_limit(struct restore_options *o, const char *arg)
 	return 0;
 }
 
-static int restore_parse(struct restore_options *o, struct foreground *f, int argc, char **argv)
+static int restore_parse(struct restore_options *o, struct restoring *r, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "detach", no_argument, NULL, 'd' },
@@ -105,11 +96,11 @@ static int restore_parse(struct restore_options *o, struct foreground *f, int ar
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, "-d", options, NULL)) != -1) {
 		if (c == 'd')
-			f->detach = true;
+			r->detach = true;
 		else if (c == 'p')
-			f->pidfile = optarg;
+			r->pidfile = optarg;
 		else if (c == 'e')
-			f->explain = true;
+			r->explain = true;
 		else if (c == 'a')
 			o->allow_changed = true;
 		else if (c == 'o')
@@ -143,151 +134,68 @@ static int restore_write_pidfile(const char *path, pid_t root, struct err *e)
 	return 0;
 }
 
-/* A program that leads its own group gets the terminal, as a shell would give it. */
-static void restore_give_terminal(struct foreground *f, pid_t group)
-{
-	if (f->tty < 0 || group == getpgrp())
-		return;
-	f->group = group;
-	tcsetpgrp(f->tty, group);
-}
-
 /* The modes that the program had set; the shell sets its own again when we end or stop. */
-static void restore_terminal_modes(struct foreground *f, const Pb__Image *image)
+static void restore_terminal_modes(struct restoring *r, const Pb__Image *image)
 {
 	struct termios modes;
 
-	if (f->tty < 0 || !image->tasks[0]->foreground || !core_terminal_modes(image, &modes))
+	if (r->foreground.tty < 0 || !image->tasks[0]->foreground || !core_terminal_modes(image, &modes))
 		return;
-	tcsetattr(f->tty, TCSANOW, &modes);
-	f->redraw = !(modes.c_lflag & ICANON);
+	tcsetattr(r->foreground.tty, TCSANOW, &modes);
+	r->redraw = !(modes.c_lflag & ICANON);
 }
 
 static int restore_ready(void *data, pid_t root, const Pb__Image *image, struct err *e)
 {
-	struct foreground *f = data;
+	struct restoring *r = data;
 	const Pb__Task *pb = image->tasks[0];
 
-	if (f->pidfile && restore_write_pidfile(f->pidfile, root, e) < 0)
+	if (r->pidfile && restore_write_pidfile(r->pidfile, root, e) < 0)
 		return -1;
-	if (!f->detach && !pb->group_outside && pb->sid != pb->pid)
-		restore_give_terminal(f, pb->pgid);
-	if (!f->detach)
-		restore_terminal_modes(f, image);
+	if (!r->detach && !pb->group_outside && pb->sid != pb->pid)
+		foreground_give_terminal(&r->foreground, getpgid(root));
+	if (!r->detach)
+		restore_terminal_modes(r, image);
 	return 0;
-}
-
-/* ---- in the foreground ---- */
-
-static void foreground_begin(struct foreground *f)
-{
-	sigset_t set;
-
-	sigfillset(&set);
-	sigdelset(&set, SIGTTOU); /* ignored: we change the foreground group from the background */
-	signal(SIGTTOU, SIG_IGN);
-	sigprocmask(SIG_BLOCK, &set, &f->mask);
-	f->signals = signalfd(-1, &set, SFD_CLOEXEC);
-	f->tty = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
-	if (f->tty >= 0 && tcgetpgrp(f->tty) != getpgrp()) {
-		close(f->tty);
-		f->tty = -1;
-	}
-}
-
-/* The program has stopped: so do we, until the shell continues us. */
-static void foreground_stop(struct foreground *f, pid_t root)
-{
-	if (f->group)
-		tcsetpgrp(f->tty, getpgrp());
-	raise(SIGSTOP);
-	if (f->group && tcgetpgrp(f->tty) == getpgrp())
-		tcsetpgrp(f->tty, f->group);
-	kill(f->group ? -f->group : root, SIGCONT);
-}
-
-/* End as the program did. */
-static int foreground_end(struct foreground *f, int status)
-{
-	int signo = WTERMSIG(status);
-
-	if (f->group)
-		tcsetpgrp(f->tty, getpgrp());
-	if (WIFEXITED(status))
-		return WEXITSTATUS(status);
-	setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
-	signal(signo, SIG_DFL);
-	sigprocmask(SIG_SETMASK, &(sigset_t){ 0 }, NULL);
-	raise(signo);
-	return 128 + signo;
-}
-
-/* A signal from the terminal reaches the program's group by itself, when that is ours. */
-static bool foreground_passes(const struct foreground *f, const struct signalfd_siginfo *si)
-{
-	bool from_terminal = si->ssi_code == SI_KERNEL;
-
-	if (si->ssi_signo == SIGCHLD || si->ssi_signo == SIGCONT)
-		return false;
-	return !from_terminal || f->group;
-}
-
-static int foreground_wait(struct foreground *f, pid_t root)
-{
-	struct signalfd_siginfo si;
-	int status;
-
-	for (;;) {
-		pid_t got = waitpid(root, &status, WUNTRACED | WNOHANG);
-
-		if (got < 0 && errno != EINTR)
-			return ERR_SYSTEM;
-		if (got > 0 && WIFSTOPPED(status))
-			foreground_stop(f, root);
-		else if (got > 0)
-			return foreground_end(f, status);
-		else if (read(f->signals, &si, sizeof(si)) == sizeof(si) && foreground_passes(f, &si))
-			kill(root, (int)si.ssi_signo);
-	}
 }
 
 /* ---- the command ---- */
 
 static int restore_run(const struct cmd_globals *g, int argc, char **argv)
 {
-	struct foreground f = { .tty = -1, .signals = -1 };
+	struct restoring r = { .foreground = FOREGROUND_INIT };
 	struct restore_options o = { .streams = { 0, 1, 2 },
 				     .pid_wait_ms = PID_WAIT_MS,
 				     .fork_limit = FORK_LIMIT_DEFAULT,
 				     .ready = restore_ready,
-				     .ready_data = &f,
+				     .ready_data = &r,
 				     .log = &g->log };
 	struct cmd_progress progress;
+	struct program program;
 	struct err e = ERR_INIT;
-	int status = restore_parse(&o, &f, argc, argv);
-	pid_t root;
+	int result, status = restore_parse(&o, &r, argc, argv);
 
 	if (status)
 		return status;
-	if (f.explain)
+	if (r.explain)
 		return explain_print(o.path);
-	if (!f.detach)
-		foreground_begin(&f);
+	if (!r.detach)
+		foreground_begin(&r.foreground);
 	cmd_progress_init(&progress, g->progress);
 	o.progress = &progress.progress;
-	root = core_restore(&o, &e);
+	result = core_restore(&o, &program, &e);
 	cmd_progress_done(&progress);
 	privilege_end();
-	if (root < 0)
+	if (result < 0)
 		return cmd_fail(&e);
-	if (f.detach) {
-		if (!f.pidfile) /* standard output may be the program's by now: nothing more than asked for */
-			printf("%d\n", root);
+	if (r.detach) {
+		if (!r.pidfile) /* standard output may be the program's by now: nothing more than asked for */
+			printf("%d\n", program.root);
 		return 0;
 	}
-	if (f.redraw)
-		kill(f.group ? -f.group : root, SIGWINCH);
-	return foreground_wait(&f, root);
+	if (r.redraw)
+		foreground_signal(&r.foreground, &program, SIGWINCH);
+	return foreground_wait(&r.foreground, &program);
 }
 
 const struct cmd cmd_restore = {
@@ -301,7 +209,7 @@ const struct cmd cmd_restore = {
 		"  -d, --detach        return when the processes run again, and print the root's PID\n"
 		"      --pidfile FILE  write the root's PID to FILE\n"
 		"      --fd N=WHAT     join stream N (0 to 2) to torpor's own (inherit), /dev/null (null) or a file\n"
-		"      --tier TIER     cap, root, fork; auto: the best that works (torpor check shows which do)\n"
+		"      --tier TIER     cap, root, userns, fork; auto: the best that works (torpor check shows which do)\n"
 		"      --fork-limit N  tier fork: make at most N processes until the PIDs come up (1000000)\n"
 		"      --allow-changed-files  accept files that changed since the dump\n"
 		"      --allow-foreign-image  accept an image that another user could have written\n",

@@ -448,7 +448,7 @@ static int build_state(struct build *b, size_t index, struct memory_load *m, str
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 	struct task_restore tr = { .arena = m->arena, .region = &m->region, .pb = pb, .space = m->space,
-				    .inodes = b->inodes };
+				   .inodes = b->inodes, .keeps_groups = b->keeps_groups };
 
 	if (creds_prepare(&tr, e) < 0 || limits_widen(&tr, e) < 0)
 		return -1;

@@ -31,6 +31,7 @@ struct build {
 	struct meeting *meeting;
 	struct pids *pids;     /* how PIDs are chosen */
 	bool sets_exe;         /* may /proc/PID/exe be set? */
+	bool keeps_groups;     /* in a user namespace: supplementary groups stay as they are, under whatever numbers */
 	pid_t coordinator;
 	const struct progress *progress;
 	struct build_region {

@@ -25,6 +25,8 @@ struct dump_options {
 	bool keep_running;   /* let the tree run on afterwards instead of ending it */
 	bool no_sync;        /* do not wait for the disk */
 	bool check_only;     /* find the obstacles, write nothing */
+	const char *name;    /* under which the program is known (name.h), for its restores; NULL: none */
+	const struct proc_status *outside; /* what it shows outside the namespaces that we have entered (visit.h); or NULL */
 	struct collect_choice choice; /* what may be let go */
 	unsigned timeout_ms; /* for a task that does not stop */
 	const struct log *log;
@@ -49,6 +51,29 @@ struct dump_result {
 int core_dump(const struct dump_options *o, struct dump_result *result, struct err *e);
 void dump_result_done(struct dump_result *result);
 
+/* ---- a program that torpor stands in for ---- */
+
+struct program {
+	pid_t root;  /* its first process, as it is seen from here */
+	pid_t init;  /* our child, the PID 1 of the namespace that it lives in; 0: the root itself is our child */
+	int reports; /* with an init: a pipe of what wait(2) told of the root, one int each; or -1 */
+};
+
+/* ---- run ---- */
+
+struct run_options {
+	char *const *argv; /* as execvp(3) takes it */
+	const char *name;  /* by which name_find() finds it (name.h); NULL: none */
+	void (*before)(void *data); /* called in the process that becomes the program; NULL: nothing */
+	void *before_data;
+};
+
+/*
+ * Run a program in a user and PID namespace of its own. Returns 0 when it runs, or
+ * negative; ERR_STATE with e->number when it could not be executed.
+ */
+int core_start(const struct run_options *o, struct program *ret, struct err *e);
+
 /* ---- restore ---- */
 
 /* Ways of working, by the privilege that they need (torpor-check(1)). */
@@ -64,7 +89,10 @@ struct restore_options {
 	bool allow_changed;  /* accept files that changed since the dump */
 	bool allow_foreign;  /* accept an image that another user could have written */
 	unsigned pid_wait_ms; /* how long to wait for PIDs that only zombies hold */
-	/* Called when the tree is complete and about to run; negative (with `e` set) calls it off. NULL: nothing. */
+	/*
+	 * Called when the tree is complete and about to run, with the root's PID as seen
+	 * from here; negative (with `e` set) calls it off. NULL: nothing.
+	 */
 	int (*ready)(void *data, pid_t root, const Pb__Image *image, struct err *e);
 	void *ready_data;
 	const struct log *log;
@@ -72,10 +100,10 @@ struct restore_options {
 };
 
 /*
- * Make the saved tree again; it runs when this returns, as a child of the
- * caller. On failure nothing of it is left. Returns the root's PID, or negative.
+ * Make the saved tree again; it runs when this returns. On failure nothing of it
+ * is left. Returns 0 or negative.
  */
-pid_t core_restore(const struct restore_options *o, struct err *e);
+int core_restore(const struct restore_options *o, struct program *ret, struct err *e);
 
 /*
  * The modes that the saved program had set on its terminal, which is outside the

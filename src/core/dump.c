@@ -69,13 +69,14 @@ static int dump_collect_machine(struct dump *d, struct err *e)
 	pb_set(m, monotonic_ns, (int64_t)clock_now_ns(CLOCK_MONOTONIC));
 	pb_set(m, boottime_ns, (int64_t)clock_now_ns(CLOCK_BOOTTIME));
 	pb_set(m, uid, getuid());
+	m->name = d->o->name ? arena_strdup(d->arena, d->o->name) : NULL;
 	return m->kernel_release && m->hostname ? 0 : err_nomem(e);
 }
 
 static int dump_collect_task(struct dump *d, struct target *t, Pb__Task *pb, struct err *e)
 {
 	struct memory_collect mc = { d->arena, &d->result->obstacles, &d->inodes };
-	struct task_collect tc = { d->arena, &d->result->obstacles, &d->tree, &d->inodes };
+	struct task_collect tc = { d->arena, &d->result->obstacles, &d->tree, &d->inodes, d->o->outside };
 	Pb__AddressSpace *space;
 
 	if (t->zombie)

@@ -34,6 +34,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "core/namespace.h"
 #include "kinds/unix_view.h"
 #include "proc/maps.h"
 #include "proc/task.h"
@@ -509,28 +510,6 @@ static int probe_write(const char *path, const char *text)
 	return ret;
 }
 
-/* A setting that is known to forbid user namespaces, with its value; "" when none of them does. */
-static void probe_explain_userns(char *detail)
-{
-	static const struct {
-		const char *name, *forbids;
-	} settings[] = {
-		{ "kernel/unprivileged_userns_clone", "0" },
-		{ "user/max_user_namespaces", "0" },
-		{ "kernel/apparmor_restrict_unprivileged_userns", "1" },
-	};
-
-	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
-		struct arena arena = ARENA_INIT;
-		char path[96], *text;
-
-		snprintf(path, sizeof(path), "../sys/%s", settings[i].name);
-		if (fd_read_proc(getpid(), path, &arena, &text, NULL) == 0 && atoi(text) == atoi(settings[i].forbids))
-			snprintf(detail, PROBE_DETAIL_SIZE, "/proc/sys/%s is %s", settings[i].name, settings[i].forbids);
-		arena_done(&arena);
-	}
-}
-
 /* Into a new user namespace, and the others in `flags`, as the same user. */
 static int probe_unshare(const struct probe_run *r, int flags)
 {
@@ -540,7 +519,7 @@ static int probe_unshare(const struct probe_run *r, int flags)
 	snprintf(map, sizeof(map), "%u %u 1\n", geteuid(), geteuid());
 	ret = unshare(CLONE_NEWUSER | flags) < 0 ? -errno : probe_write("/proc/self/uid_map", map);
 	if (ret < 0)
-		probe_explain_userns(r->detail);
+		namespace_why_not(r->detail);
 	return ret;
 }
 
@@ -819,7 +798,7 @@ void probe_tiers(const struct probe_outcome *outcomes, struct probe_tier ret[PRO
 	static const struct probe_tier tiers[PROBE_TIERS] = {
 		{ "cap", "the user's own programs, same PIDs, with CAP_CHECKPOINT_RESTORE", .implemented = true },
 		{ "root", "as cap, and programs of every user", .implemented = true },
-		{ "userns", "no privilege; same PIDs in a user and PID namespace" },
+		{ "userns", "no privilege; same PIDs in a user and PID namespace", .implemented = true },
 		{ "fork", "no privilege; forks until the PID comes up", .implemented = true },
 	};
 
@@ -828,7 +807,11 @@ void probe_tiers(const struct probe_outcome *outcomes, struct probe_tier ret[PRO
 		for (size_t k = n_probes; k > 0; k--)
 			if (outcomes[k - 1].number && tier_misses(&probes[k - 1], ret[i].name, outcomes))
 				ret[i].missing = &probes[k - 1];
-		ret[i].works = ret[i].implemented && !ret[i].missing && (strcmp(ret[i].name, "root") != 0 || geteuid() == 0);
+		if (!ret[i].missing && strcmp(ret[i].name, "root") == 0 && geteuid() != 0)
+			ret[i].why_not = "torpor does not run as root";
+		if (!ret[i].missing && strcmp(ret[i].name, "userns") == 0 && geteuid() == 0)
+			ret[i].why_not = "root does not need it";
+		ret[i].works = ret[i].implemented && !ret[i].missing && !ret[i].why_not;
 	}
 }
 

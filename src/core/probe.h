@@ -61,6 +61,7 @@ struct probe_tier {
 	const char *name, *about;
 	bool implemented, works;
 	const struct probe *missing; /* what it would need first; NULL: nothing that was tried */
+	const char *why_not; /* another reason, in words; or NULL */
 };
 
 enum { PROBE_TIERS = 4 };

@@ -21,6 +21,9 @@
 
 #include "core/build.h"
 #include "core/core.h"
+#include "core/init.h"
+#include "core/name.h"
+#include "core/namespace.h"
 #include "core/objects.h"
 #include "core/plan.h"
 #include "core/trace.h"
@@ -32,7 +35,7 @@
 #include "util/fd.h"
 #include "util/privilege.h"
 
-enum { OBJECT_FDS_SPARE = 256, PID_POLL_US = 20000, META_MAX = 1 << 30 };
+enum { OBJECT_FDS_SPARE = 256, PID_POLL_US = 20000, HOLDERS_NAMED = 8 };
 
 struct restore {
 	const struct restore_options *o;
@@ -45,6 +48,10 @@ struct restore {
 	struct ipc_restore ipc;
 	int *object_fds;
 	struct build build;
+	enum tier tier; /* chosen: never TIER_AUTO */
+	struct namespace ns; /* TIER_USERNS */
+	bool inside;    /* we are the init of it */
+	int name;       /* the program's name, locked (name.h); -1: none */
 	struct obstacle_list notes;
 	struct pids *pids;
 	void *shared;
@@ -147,7 +154,6 @@ static int restore_pid_holder(struct restore *r, pid_t pid, struct err *e)
 	err_state(e, "E-PID-TAKEN", 0, "the PID %d is taken by %s", pid, stat.comm);
 	if (restore_holder_ends(r, &stat))
 		return 1;
-	err_help(e, "end that process, or wait until it has ended");
 	return 2;
 }
 
@@ -161,60 +167,143 @@ static int restore_wait_for_pid(struct restore *r, pid_t pid, unsigned *left_ms,
 		usleep(PID_POLL_US);
 		*left_ms = *left_ms > step ? *left_ms - step : 0;
 	}
-	if (held)
-		return -1;
-	*e = ERR_INIT;
-	return 0;
+	return held ? -1 : 0;
+}
+
+/* Add one that is held to those that are already named. */
+static void restore_name_holder(struct err *e, const struct err *holder, unsigned n_held)
+{
+	size_t used = strlen(e->text);
+
+	if (n_held == 1)
+		*e = *holder;
+	else if (n_held <= HOLDERS_NAMED)
+		snprintf(e->text + used, sizeof(e->text) - used, "; %s", holder->text);
+	else if (n_held == HOLDERS_NAMED + 1)
+		snprintf(e->text + used, sizeof(e->text) - used, "; and others are");
 }
 
 static int restore_check_pids(struct restore *r, struct err *e)
 {
-	unsigned left_ms = r->o->pid_wait_ms;
+	unsigned left_ms = r->o->pid_wait_ms, n_held = 0;
 
 	for (size_t i = 0; i < r->plan.n_tasks; i++) {
 		const Pb__Task *pb = r->plan.tasks[i].pb;
 
-		if (restore_wait_for_pid(r, pb->pid, &left_ms, e) < 0)
-			return -1;
-		for (size_t k = 1; k < pb->n_threads; k++)
-			if (restore_wait_for_pid(r, pb->threads[k]->tid, &left_ms, e) < 0)
-				return -1;
+		for (size_t k = 0; k == 0 || k < pb->n_threads; k++) {
+			struct err holder = ERR_INIT;
+
+			if (restore_wait_for_pid(r, k ? pb->threads[k]->tid : pb->pid, &left_ms, &holder) < 0)
+				restore_name_holder(e, &holder, ++n_held);
+		}
+	}
+	if (!n_held)
+		return 0;
+	return err_help(e, "end %s, or wait until %s ended; or restore in a PID namespace of its own, where all PIDs are free: "
+			   "--tier userns", n_held > 1 ? "these processes" : "that process", n_held > 1 ? "they have" : "it has");
+}
+
+/* ---- tiers ---- */
+
+/* Is there something in the image that only a privilege outside the namespace could give back? */
+static int restore_check_namespace(const struct restore *r, struct err *e)
+{
+	if (geteuid() == 0) {
+		err_set(e, ERR_USAGE, 0, "tier userns is for ordinary users");
+		return err_help(e, "root chooses PIDs without it: --tier root");
+	}
+	for (size_t i = 0; i < r->meta->n_tasks; i++) {
+		const Pb__Task *pb = r->meta->tasks[i];
+
+		if (pb->creds && pb->creds->cap_permitted) {
+			err_set(e, ERR_PERMISSION, 0, "cannot restore task %d (%s) in a user namespace: it held capabilities (%#lx)",
+				pb->pid, pb->comm, pb->creds->cap_permitted);
+			err_id(e, "E-RESTORE-CAPABILITIES");
+			return err_help(e, "restore as root, or where they are ambient capabilities of yours");
+		}
 	}
 	return 0;
 }
 
-/* How PIDs are chosen, which is all that tells the tiers apart that work in the namespaces of the caller. */
-static int restore_choose_way(const struct restore *r, enum pid_way *ret, struct err *e)
+/* May torpor choose PIDs where it is? `way` tells how. */
+static int restore_check_way(enum pid_way *way, struct err *e)
 {
-	int found = pids_find_way(ret);
-
-	if (r->o->tier == TIER_USERNS)
-		return err_set(e, ERR_USAGE, 0, "tier userns is not written yet");
-	if (r->o->tier == TIER_ROOT && geteuid() != 0)
-		return err_set(e, ERR_PERMISSION, 0, "tier root: torpor does not run as root");
-	if (r->o->tier == TIER_FORK) {
-		*ret = PID_FORK;
+	if (pids_find_way(way) == 0 && *way != PID_FORK)
 		return 0;
-	}
-	if (r->o->tier == TIER_AUTO && (found < 0 || *ret == PID_FORK)) {
-		*ret = PID_FORK;
-		log_say(r->o->log, LOG_NOTE, "tier fork: torpor may not choose PIDs, and makes processes until they come up");
-		return 0;
-	}
-	if (found < 0 || *ret == PID_FORK) {
-		err_set(e, ERR_PERMISSION, 0, "torpor may not choose PIDs");
-		err_id(e, "E-PID-PERMISSION");
-		return err_help(e, "%s", privilege_why_not() ?: "give it the capability: setcap cap_checkpoint_restore=ep torpor");
-	}
-	return 0;
+	err_set(e, ERR_PERMISSION, 0, "torpor may not choose PIDs");
+	err_id(e, "E-PID-PERMISSION");
+	return err_help(e, "%s", privilege_why_not() ?: "give it the capability: setcap cap_checkpoint_restore=ep torpor; or --tier userns");
 }
 
-static int restore_choose_tier(struct restore *r, struct err *e)
+/* Its name, unless another program (it may be another copy of this one) has that. */
+static void restore_take_name(struct restore *r)
 {
-	enum pid_way way;
+	const char *name = r->meta->machine->name;
+	struct err e = ERR_INIT;
 
-	if (restore_choose_way(r, &way, e) < 0)
+	if (!name || !name_is_valid(name))
+		return;
+	r->name = name_take(name, &e);
+	if (r->name < 0)
+		log_say(r->o->log, LOG_NOTE, "%s; the restored one goes without", e.text);
+}
+
+/* Returns 1 in the init of the new namespace, 0 outside. */
+static int restore_enter(struct restore *r, struct err *e)
+{
+	if (restore_check_namespace(r, e) < 0)
 		return -1;
+	restore_take_name(r);
+	return namespace_make(&r->ns, r->meta->machine, e);
+}
+
+/* The best tier that works. Returns as restore_enter(). */
+static int restore_choose_best(struct restore *r, enum pid_way *way, struct err *e)
+{
+	struct err why = ERR_INIT;
+	int inside;
+
+	r->tier = geteuid() == 0 ? TIER_ROOT : TIER_CAP;
+	if (restore_check_way(way, &why) == 0)
+		return 0;
+	why = ERR_INIT;
+	inside = restore_enter(r, &why);
+	r->tier = inside < 0 ? TIER_FORK : TIER_USERNS;
+	if (inside < 0) {
+		log_say(r->o->log, LOG_NOTE, "tier fork: torpor may not choose PIDs, and makes processes until they come up (%s)",
+			why.text);
+		*way = PID_FORK;
+	} else if (inside == 0) {
+		log_say(r->o->log, LOG_NOTE, "tier userns: torpor may not choose PIDs here; the program gets them in a PID namespace of its own");
+	}
+	(void)e;
+	return inside > 0;
+}
+
+/* Which tier, and how PIDs are chosen in it. Returns as restore_enter(). */
+static int restore_choose_way(struct restore *r, enum pid_way *way, struct err *e)
+{
+	r->tier = r->o->tier;
+	switch (r->tier) {
+	case TIER_AUTO:
+		return restore_choose_best(r, way, e);
+	case TIER_USERNS:
+		return restore_enter(r, e);
+	case TIER_FORK:
+		*way = PID_FORK;
+		return 0;
+	case TIER_ROOT:
+		if (geteuid() != 0)
+			return err_set(e, ERR_PERMISSION, 0, "tier root: torpor does not run as root");
+		return restore_check_way(way, e);
+	case TIER_CAP:
+		return restore_check_way(way, e);
+	}
+	return err_set(e, ERR_USAGE, 0, "tier %d is not known", r->tier);
+}
+
+static int restore_prepare_pids(struct restore *r, enum pid_way way, struct err *e)
+{
 	r->pids = pids_new(way, r->o->fork_limit, e);
 	if (!r->pids)
 		return -1;
@@ -226,6 +315,22 @@ static int restore_choose_tier(struct restore *r, struct err *e)
 	return 0;
 }
 
+/* In tier userns we go on in two processes: inside as its init, outside to wait for it. */
+static int restore_choose_tier(struct restore *r, struct err *e)
+{
+	enum pid_way way;
+	int inside = restore_choose_way(r, &way, e);
+
+	if (inside < 0)
+		return -1;
+	r->inside = inside;
+	if (r->tier == TIER_USERNS && !inside)
+		return 0;
+	if (inside ? restore_check_way(&way, e) < 0 : restore_check_pids(r, e) < 0)
+		return -1;
+	return restore_prepare_pids(r, way, e);
+}
+
 static int restore_plan(struct restore *r, struct err *e)
 {
 	if (plan_make(&r->plan, r->meta, r->image, &r->arena, e) < 0 || restore_check_kernel(r, e) < 0)
@@ -233,7 +338,7 @@ static int restore_plan(struct restore *r, struct err *e)
 	for (size_t i = 0; i < r->plan.n_tasks; i++)
 		if (r->plan.tasks[i].pb->state != PB__TASK_STATE__ZOMBIE && creds_check(r->plan.tasks[i].pb, e) < 0)
 			return -1;
-	return restore_check_pids(r, e) < 0 ? -1 : restore_choose_tier(r, e);
+	return restore_choose_tier(r, e);
 }
 
 /* ---- objects ---- */
@@ -304,7 +409,7 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 	r->build = (struct build){
 		.plan = &r->plan, .image = r->image, .inodes = &r->inodes, .object_fds = r->object_fds,
 		.meeting = r->shared, .coordinator = getpid(), .pids = r->pids,
-		.sets_exe = privilege_can(PRIVILEGE_CHECKPOINT), .progress = r->o->progress,
+		.sets_exe = privilege_can(PRIVILEGE_CHECKPOINT), .keeps_groups = r->inside, .progress = r->o->progress,
 		.regions = (struct build_region *)((struct meeting *)r->shared + 1),
 	};
 	return 0;
@@ -328,6 +433,31 @@ static void restore_report_notes(struct restore *r)
 		log_say(r->o->log, LOG_NOTE, "%s", r->notes.v[i].text);
 }
 
+/* The PIDs of what the tree makes later go on behind its own. */
+static pid_t restore_highest_pid(const struct restore *r)
+{
+	pid_t highest = 0;
+
+	for (size_t i = 0; i < r->plan.n_tasks; i++) {
+		const Pb__Task *pb = r->plan.tasks[i].pb;
+
+		highest = pb->pid > highest ? pb->pid : highest;
+		for (size_t k = 0; k < pb->n_threads; k++)
+			highest = pb->threads[k]->tid > highest ? pb->threads[k]->tid : highest;
+	}
+	return highest;
+}
+
+/* Where the root is announced before it runs: to whoever called us, or to the outside. */
+static int restore_ready(struct restore *r, pid_t root, struct err *e)
+{
+	if (r->inside) {
+		namespace_continue_pids(restore_highest_pid(r));
+		return namespace_announce(&r->ns, root, e);
+	}
+	return r->o->ready ? r->o->ready(r->o->ready_data, root, r->meta, e) : 0;
+}
+
 static pid_t restore_make_tasks(struct restore *r, struct err *e)
 {
 	pid_t root = build_root(&r->build, e);
@@ -340,7 +470,7 @@ static pid_t restore_make_tasks(struct restore *r, struct err *e)
 	if (trace_until_parked(&r->build, e) < 0 || trace_finish(&r->build, &r->notes, e) < 0 ||
 	    restore_complete(r, e) < 0)
 		goto abandon;
-	if (r->o->ready && r->o->ready(r->o->ready_data, root, r->meta, e) < 0)
+	if (restore_ready(r, root, e) < 0)
 		goto abandon;
 	objects_release(&r->objects);
 	if (trace_release(&r->build, e) < 0)
@@ -358,13 +488,11 @@ abandon:
 
 /* ---- all of it ---- */
 
-static pid_t restore_run(struct restore *r, struct err *e)
+static pid_t restore_make(struct restore *r, struct err *e)
 {
 	sigset_t all, before;
-	pid_t root = -1;
+	pid_t root;
 
-	if (restore_plan(r, e) < 0)
-		return -1;
 	log_say(r->o->log, LOG_INFO, "the image is whole; making %zu task(s), %zu thread(s), %zu object(s)", r->plan.n_tasks,
 		r->plan.n_threads, r->meta->n_objects);
 	if (restore_make_objects(r, e) < 0 || restore_prepare_build(r, e) < 0)
@@ -375,34 +503,78 @@ static pid_t restore_run(struct restore *r, struct err *e)
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	root = restore_make_tasks(r, e);
 	prctl(PR_SET_CHILD_SUBREAPER, 0);
-	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (!r->inside) /* an init waits for them */
+		sigprocmask(SIG_SETMASK, &before, NULL);
 	return root;
 }
 
-pid_t core_restore(const struct restore_options *o, struct err *e)
+static void restore_done(struct restore *r, bool failed)
 {
-	struct restore r = { .o = o };
+	restore_close_objects(r);
+	objects_done(&r->objects);
+	place_settle(&r->objects, failed);
+	semaphores_done(&r->ipc, failed);
+	queues_done(&r->ipc, failed);
+	inode_restore_done(&r->inodes, failed);
+	pids_free(r->pids);
+	if (r->shared)
+		munmap(r->shared, r->shared_size);
+	image_close(r->image);
+	arena_done(&r->arena);
+}
+
+/* Inside the namespace: make the tree, then be its init. */
+static _Noreturn void restore_inside(struct restore *r)
+{
+	struct err e = ERR_INIT;
+	pid_t root = restore_make(r, &e);
+
+	restore_done(r, root < 0);
+	if (root < 0)
+		namespace_give_up(&r->ns, &e);
+	namespace_say_done(&r->ns);
+	init_serve(root, r->ns.reports, r->name);
+}
+
+static int restore_ready_outside(void *data, pid_t root, struct err *e)
+{
+	const struct restore *r = data;
+
+	if (r->name >= 0 && name_tell(r->name, root, r->ns.init, e) < 0)
+		return -1;
+	return r->o->ready ? r->o->ready(r->o->ready_data, root, r->meta, e) : 0;
+}
+
+static int restore_run(struct restore *r, struct program *ret, struct err *e)
+{
+	if (restore_plan(r, e) < 0) {
+		if (r->inside)
+			namespace_give_up(&r->ns, e);
+		return -1;
+	}
+	if (r->inside)
+		restore_inside(r);
+	if (r->tier == TIER_USERNS)
+		return namespace_await(&r->ns, restore_ready_outside, r, ret, e);
+	*ret = (struct program){ .root = restore_make(r, e), .reports = -1 };
+	return ret->root < 0 ? -1 : 0;
+}
+
+int core_restore(const struct restore_options *o, struct program *ret, struct err *e)
+{
+	struct restore r = { .o = o, .name = -1 };
 	cleanup_privilege struct privilege p = { 0 };
 	struct rlimit files;
-	pid_t root;
+	int result;
 
 	getrlimit(RLIMIT_NOFILE, &files);
 	r.notes.arena = &r.arena;
-	root = core_open(o->path, VERIFY_OTHERS, &r.arena, &r.image, &r.meta, e);
+	result = core_open(o->path, VERIFY_OTHERS, &r.arena, &r.image, &r.meta, e);
 	p = privilege_raise(privilege_extra());
-	if (root == 0)
-		root = restore_check_owner(&r, e) < 0 ? -1 : restore_run(&r, e);
-	restore_close_objects(&r);
-	objects_done(&r.objects);
-	place_settle(&r.objects, root < 0);
-	semaphores_done(&r.ipc, root < 0);
-	queues_done(&r.ipc, root < 0);
-	inode_restore_done(&r.inodes, root < 0);
+	if (result == 0)
+		result = restore_check_owner(&r, e) < 0 ? -1 : restore_run(&r, ret, e);
+	restore_done(&r, result < 0);
+	fd_closep(&r.name); /* its init has it */
 	setrlimit(RLIMIT_NOFILE, &files);
-	pids_free(r.pids);
-	if (r.shared)
-		munmap(r.shared, r.shared_size);
-	image_close(r.image);
-	arena_done(&r.arena);
-	return root;
+	return result;
 }

@@ -151,7 +151,10 @@ static int pty_restore_queue(int master, const Pb__PtyMaster *pb, struct err *e)
 	return error < 0 ? err_sys(e, error, "setting terminal modes") : 0;
 }
 
-/* Who may use it. Where the owner cannot be given, nobody but us may. */
+/*
+ * Who may use it. Where the owner cannot be given, nobody but us may. EINVAL: it is
+ * one whom this user namespace does not know, the group of all terminals.
+ */
 static int pty_restore_node(int master, const Pb__PtyMaster *pb, struct err *e)
 {
 	mode_t mode = (mode_t)pb->mode & 07777;
@@ -163,7 +166,8 @@ static int pty_restore_node(int master, const Pb__PtyMaster *pb, struct err *e)
 	snprintf(path, sizeof(path), "/dev/pts/%u", (unsigned)sys_tty_number(master, TIOCGPTN));
 	if (stat(path, &st) < 0 || !S_ISCHR(st.st_mode) || major(st.st_rdev) != PTS_MAJOR)
 		return 0; /* another instance of devpts */
-	if ((st.st_uid != pb->uid || st.st_gid != pb->gid) && chown(path, pb->uid, pb->gid) < 0)
+	if ((st.st_uid != pb->uid || st.st_gid != pb->gid) && chown(path, pb->uid, pb->gid) < 0 &&
+	    errno != EINVAL)
 		mode &= 0700;
 	if ((st.st_mode & 07777) != mode && chmod(path, mode) < 0)
 		return err_sys(e, errno, "setting the permissions of %s", path);

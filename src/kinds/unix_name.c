@@ -188,7 +188,8 @@ static int unix_bind_in_place(void *data, int ret_fds[2], struct err *e)
 		return err_sys(e, errno, "setting the mode of the socket %s", b->file->path);
 	if (st.st_uid == b->file->uid && st.st_gid == b->file->gid)
 		return 0;
-	if (lchown(b->path, b->file->uid, b->file->gid) < 0)
+	/* EINVAL: of somebody whom this user namespace does not know */
+	if (lchown(b->path, b->file->uid, b->file->gid) < 0 && errno != EINVAL)
 		return err_sys(e, errno, "giving the socket %s to %u:%u", b->file->path, b->file->uid, b->file->gid);
 	return 0;
 }

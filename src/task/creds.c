@@ -33,11 +33,13 @@ static bool creds_copy(struct arena *arena, size_t *n, uint32_t **field, const u
 int creds_collect(struct task_collect *c, struct target *t, const struct proc_status *status, Pb__Task *pb, struct err *e)
 {
 	Pb__Credentials *cr = pb_new(c->arena, Pb__Credentials, pb__credentials__init);
+	/* Inside, the groups have no numbers; but nobody there may change them. */
+	const struct proc_status *groups = c->outside ?: status;
 
 	(void)t;
 	if (!cr || !creds_copy(c->arena, &cr->n_uids, &cr->uids, status->uid, IDS) ||
 	    !creds_copy(c->arena, &cr->n_gids, &cr->gids, status->gid, IDS) ||
-	    !creds_copy(c->arena, &cr->n_groups, &cr->groups, status->groups, status->n_groups))
+	    !creds_copy(c->arena, &cr->n_groups, &cr->groups, groups->groups, groups->n_groups))
 		return err_nomem(e);
 	pb_set(cr, cap_inheritable, status->cap_inh);
 	pb_set(cr, cap_permitted, status->cap_prm);
@@ -66,10 +68,10 @@ static bool same_ids(const uint32_t *a, size_t n_a, const uint32_t *b, size_t n_
 	return n_a == n_b && (!n_a || memcmp(a, b, n_a * sizeof(*a)) == 0);
 }
 
-static bool creds_same_ids(const Pb__Credentials *cr, const struct proc_status *own)
+static bool creds_same_ids(const Pb__Credentials *cr, const struct proc_status *own, bool keeps_groups)
 {
 	return same_ids(cr->uids, cr->n_uids, own->uid, IDS) && same_ids(cr->gids, cr->n_gids, own->gid, IDS) &&
-	       same_ids(cr->groups, cr->n_groups, own->groups, own->n_groups);
+	       (keeps_groups || same_ids(cr->groups, cr->n_groups, own->groups, own->n_groups));
 }
 
 static bool has_cap(const struct proc_status *own, unsigned cap)
@@ -88,7 +90,7 @@ int creds_check(const Pb__Task *pb, struct err *e)
 		goto out;
 	if (!cr || cr->n_uids != IDS || cr->n_gids != IDS) {
 		r = err_set(e, ERR_IMAGE, 0, "task %d has no credentials in the image", pb->pid);
-	} else if (!creds_same_ids(cr, &own) && (!has_cap(&own, CAP_SETUID) || !has_cap(&own, CAP_SETGID))) {
+	} else if (!creds_same_ids(cr, &own, false) && (!has_cap(&own, CAP_SETUID) || !has_cap(&own, CAP_SETGID))) {
 		err_set(e, ERR_PERMISSION, 0, "cannot restore task %d (%s): it ran as user %u and group %u, torpor runs as %u and %u%s",
 			pb->pid, pb->comm, cr->uids[0], cr->gids[0], own.uid[0], own.gid[0],
 			cr->uids[0] == own.uid[0] && cr->gids[0] == own.gid[0] ? " (supplementary groups or effective ids differ)"
@@ -164,7 +166,7 @@ int creds_restore(const struct task_restore *r, struct script_builder *b, struct
 	for (unsigned cap = 0; cap < 64; cap++)
 		if ((own->cap_bnd & ~cr->cap_bounding) >> cap & 1 && has_cap(own, CAP_SETPCAP))
 			script_call(b, SCRIPT_MUST, "PR_CAPBSET_DROP", SYS_prctl, PR_CAPBSET_DROP, cap);
-	if (!creds_same_ids(cr, own))
+	if (!creds_same_ids(cr, own, r->keeps_groups))
 		ret = creds_restore_ids(r, b, e);
 	if (ret == 0)
 		ret = creds_restore_caps(r, b, e);

@@ -27,6 +27,7 @@ struct task_collect {
 	struct obstacle_list *obstacles;
 	const struct target_tree *tree;
 	struct inode_table *inodes;
+	const struct proc_status *outside; /* of the root, as it is seen outside the user namespace that we have entered; or NULL */
 };
 
 /*
@@ -79,6 +80,7 @@ struct task_restore {
 	const Pb__Task *pb;
 	const Pb__AddressSpace *space;
 	const struct inode_restore *inodes;
+	bool keeps_groups;      /* creds_check() has compared them, from outside the user namespace that we are in */
 	struct proc_status own; /* of this process, before it changes: by creds_prepare() */
 };
 

@@ -194,6 +194,41 @@ void privilege_end(void)
 	sets_put(&s);
 }
 
+/*
+ * CAP_SETPCAP stays effective: a new user namespace begins with the whole bounding
+ * set, which each task makes as small as it was.
+ */
+void privilege_enter_namespace(void)
+{
+	struct capability_sets s;
+
+	grantable = 0;
+	if (!sets_get(&s))
+		return;
+	s.permitted &= PRIVILEGE_CHECKPOINT | PRIVILEGE(CAP_SETPCAP);
+	s.effective = s.permitted & PRIVILEGE(CAP_SETPCAP);
+	s.inheritable = 0;
+	sets_put(&s);
+}
+
+uint64_t privilege_bounding(void)
+{
+	uint64_t mask = 0;
+
+	for (unsigned cap = 0; cap < 64; cap++)
+		if (prctl(PR_CAPBSET_READ, cap) == 1)
+			mask |= PRIVILEGE(cap);
+	return mask;
+}
+
+void privilege_renounce(uint64_t bounding)
+{
+	for (unsigned cap = 0; cap < 64; cap++)
+		if (!(bounding >> cap & 1))
+			prctl(PR_CAPBSET_DROP, cap);
+	sets_put(&(struct capability_sets){ 0 });
+}
+
 const char *privilege_why_not(void)
 {
 	struct capability_sets s;

@@ -47,5 +47,17 @@ void privilege_lower(struct privilege *p);
 /* For good: all is done but ending, or waiting for a child and passing signals on to it. */
 void privilege_end(void);
 
+/*
+ * In a user namespace that was just made or entered, which gives all capabilities
+ * over itself: what a dump or a restore inside it uses is kept, the rest dropped.
+ */
+void privilege_enter_namespace(void);
+
+/* The bounding set. */
+uint64_t privilege_bounding(void);
+
+/* For good, before somebody else's program is executed: nothing is left, and the bounding set is this one. */
+void privilege_renounce(uint64_t bounding);
+
 /* Why the file capability of this very binary is not in force, in words; NULL when it has none or holds it. */
 const char *privilege_why_not(void);

@@ -245,6 +245,8 @@ def woken(t, root, steps, *arguments):
     t.dump(root)
     t.statuses.clear()
     result = t.torpor("restore", t.image(), "--detach", "--pidfile", t.image("pid"), *arguments)
+    if "tier userns" in result.err:
+        t.look_inside(root, int(harness.read(t.image("pid"))))
     steps.advance(3)
     finish(t, root, steps)
     return result
@@ -292,6 +294,29 @@ def no_new_privs(t):
     result = woken(t, root, steps)
     if "tier fork" not in result.err and "tier userns" not in result.err:
         raise Failure(f"torpor does not say in which tier it works: {result}")
+
+
+@case("userns-forbidden", needs=["unshare", "setpriv"])
+def userns_forbidden(t):
+    """Where namespaces are forbidden, that is said with its cause, and auto takes the next tier; nothing is left."""
+    t.setup.give_up_capability()
+    for launcher, cause in (([program(t, "confine"), "namespaces", *as_user(t)], os.strerror(1)),
+                            (as_user(t) + namespace_without_namespaces(t), "/proc/sys/user/max_user_namespaces is 0")):
+        t.fresh_work()
+        root, steps = hold(t)
+        t.dump(root)
+        t.launcher = launcher
+        for arguments in (["run", "true"], ["restore", t.image(), "--tier", "userns"]):
+            result = t.torpor(*arguments, expect=3)
+            if cause not in result.err or "E-USERNS-FORBIDDEN" not in result.err:
+                raise Failure(f"not told why: {result}")
+        t.statuses.clear()
+        result = t.torpor("restore", t.image(), "--detach")
+        if "tier fork" not in result.err or cause not in result.err:
+            raise Failure(f"not told which tier, and why: {result}")
+        steps.advance(3)
+        finish(t, root, steps)
+        t.launcher = []
 
 
 @case("check-leaves-nothing")

@@ -183,13 +183,46 @@ def read(path, default=None):
         return default
 
 
+class View:
+    """Whose /proc we look at: ours, or that of the PID namespace in which a tree of tier userns lives.
+
+    Its tasks have the same PIDs there as before, so that what is compared need not know of it."""
+    init = root = None  # PID of its init, out here, and of the tree's root, in there
+
+
+def proc(path=""):
+    return f"/proc/{View.init}/root/proc/{path}" if View.init else f"/proc/{path}"
+
+
+def outside(pid):
+    """The PID out here of a task that has this one where we look."""
+    if not View.init:
+        return pid
+    for folder in os.listdir("/proc"):
+        if not folder.isdigit() or not re.search(rf"^NSpid:.*\t{pid}$", read(f"/proc/{folder}/status", ""), re.M):
+            continue
+        try:
+            if os.stat(f"/proc/{folder}/ns/pid").st_ino == os.stat(f"/proc/{View.init}/ns/pid").st_ino:
+                return int(folder)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    raise ProcessLookupError(f"{pid} is not in the namespace of {View.init}")
+
+
+def kill(pid, signo):
+    os.kill(outside(pid), signo)
+
+
 def stat_of(pid):
-    text = read(f"/proc/{pid}/stat")
+    text = read(proc(f"{pid}/stat"))
     return Stat(text) if text else None
 
 
 def all_stats():
-    stats = {int(p): stat_of(p) for p in os.listdir("/proc") if p.isdigit()}
+    try:
+        stats = {int(p): stat_of(p) for p in os.listdir(proc()) if p.isdigit()}
+    except FileNotFoundError:  # it is gone, and all in it
+        return {}
     return {p: s for p, s in stats.items() if s}
 
 
@@ -204,7 +237,7 @@ def tree_of(root, stats=None):
 
 def threads_of(pid):
     try:
-        return sorted(int(t) for t in os.listdir(f"/proc/{pid}/task"))
+        return sorted(int(t) for t in os.listdir(proc(f"{pid}/task")))
     except (FileNotFoundError, ProcessLookupError):
         return []
 
@@ -278,10 +311,10 @@ SHOWN = "pos flags eventfd-count eventfd-semaphore sigmask Pid clockid it_interv
 
 def portrait_fds(pid, names):
     fds = {}
-    for fd in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
-        link = names.plain(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    for fd in sorted(os.listdir(proc(f"{pid}/fd")), key=int):
+        link = names.plain(os.readlink(proc(f"{pid}/fd/{fd}")))
         info = []
-        for line in read(f"/proc/{pid}/fdinfo/{fd}").splitlines():
+        for line in read(proc(f"{pid}/fdinfo/{fd}")).splitlines():
             key = line.split(":")[0].strip()
             if key in SHOWN or key.startswith("inotify"):
                 info.append(" ".join(line.split()))
@@ -301,12 +334,12 @@ def portrait_task(pid, root, names):
         about["parent"] = stat.ppid
     if stat.state == "Z":
         return about
-    about["owner of /proc/PID"] = os.stat(f"/proc/{pid}/environ").st_uid
+    about["owner of /proc/PID"] = os.stat(proc(f"{pid}/environ")).st_uid
     for name in PROC_FILES:
-        about[name] = read(f"/proc/{pid}/{name}")
+        about[name] = read(proc(f"{pid}/{name}"))
     for name in ("exe", "cwd", "root"):
-        about[name] = os.readlink(f"/proc/{pid}/{name}")
-    for mapping in parse_smaps(read(f"/proc/{pid}/smaps")):
+        about[name] = os.readlink(proc(f"{pid}/{name}"))
+    for mapping in parse_smaps(read(proc(f"{pid}/smaps"))):
         about["map " + mapping] = True
     about.update(portrait_fds(pid, names))
     for tid in threads_of(pid):
@@ -316,11 +349,11 @@ def portrait_task(pid, root, names):
 
 def portrait_thread(pid, tid):
     status = {}
-    for line in read(f"/proc/{pid}/task/{tid}/status").splitlines():
+    for line in read(proc(f"{pid}/task/{tid}/status")).splitlines():
         key, _, value = line.partition(":")
         if key in STATUS_KEYS:
             status[key] = " ".join(value.split())
-    call = read(f"/proc/{pid}/task/{tid}/syscall", "").split(" ")[0]
+    call = read(proc(f"{pid}/task/{tid}/syscall"), "").split(" ")[0]
     pending = int(status["ShdPnd"], 16)
     # Stopping its children sent it a SIGCHLD: it is pending, or the handler is about to run with a mask of its own.
     if call in MASKING_CALLS or pending & SIGCHLD_BIT:
@@ -522,6 +555,9 @@ class Context:
             if pid == 0:
                 return
             self.statuses[pid] = wait_status(status)
+            if pid == View.init:  # it ended as the root did
+                code = self.statuses[pid]
+                self.statuses[View.root] = 128 - code if code > 128 else code
 
     def until(self, condition, seconds, what, pause=0.002):
         """The value of condition() once it is true; a Failure after some seconds."""
@@ -556,23 +592,30 @@ class Context:
 
     def start(self, argv, **arguments):
         """Start a program with its standard streams on files. Returns its PID."""
+        View.init = None
         with self.output("stdout") as out, self.output("stderr") as err:
             pid = self.popen(argv, subprocess.DEVNULL, out, err, **arguments)
         self.log(f"started {pid}: {' '.join(argv)}")
         return pid
 
     def wait_exit(self, pid, seconds=60):
+        if View.init and pid == View.root:
+            # Its init tells how it ended when nobody lives there any more.
+            self.until(lambda: pid in self.statuses or stat_of(pid) is None, seconds, f"the end of {pid}")
+            for other in set(all_stats()) - {1}:
+                kill(other, signal.SIGKILL)
         self.until(lambda: pid in self.statuses, seconds, f"the end of {pid}")
         return self.statuses[pid]
 
     def end(self, pid):
         """End one process and wait for it, if it is still there."""
         if stat_of(pid):
-            os.kill(pid, signal.SIGKILL)
+            kill(pid, signal.SIGKILL)
             self.until(lambda: not stat_of(pid), 10, f"the end of {pid} after SIGKILL")
 
     def end_all(self):
         """End every process below this one."""
+        View.init = None
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             self.reap()
@@ -592,6 +635,8 @@ class Context:
     def torpor_start(self, arguments, stdin=subprocess.DEVNULL, stdout=None, stderr=None, **more):
         self.calls += 1
         command = arguments[0] if arguments else None
+        if View.init and command in ("dump", "check"):
+            arguments = [command, outside(arguments[1]), *arguments[2:]]
         binary = self.setup.dumper if command == "dump" else self.setup.binary
         argv = [*self.launcher, binary, *map(str, arguments)]
         if command == "restore" and self.setup.tier:
@@ -647,7 +692,8 @@ class Context:
         return path
 
     def restore(self, root, name="image", expect=0):
-        """Wake a tree up, detached. Its PID must be the one it had."""
+        """Wake a tree up, detached. Its PID must be the one it had, in tier userns inside its namespace."""
+        View.init = None
         self.statuses.clear()
         pidfile = os.path.join(self.images, "pid")
         if os.path.exists(pidfile):
@@ -661,9 +707,19 @@ class Context:
             result = self.torpor(*arguments, expect=expect)
         if expect is not None and result.status != expect:
             raise Failure(f"torpor {' '.join(arguments)}: expected status {expect}, got {result}")
-        if result.status == 0 and read(pidfile, "").strip() != str(root):
+        if result.status == 0 and self.setup.tier == "userns":
+            self.look_inside(root, int(read(pidfile)))
+        elif result.status == 0 and read(pidfile, "").strip() != str(root):
             raise Failure(f"--pidfile holds {read(pidfile)!r}, not {root}")
         return result
+
+    def look_inside(self, root, pid):
+        """From now on we look at the namespace of this process, which is `root` there. Without effect once that has ended."""
+        numbers = re.search(r"^NSpid:\s*(.*)$", read(f"/proc/{pid}/status", "NSpid: gone"), re.M).group(1).split()
+        if numbers not in ([str(pid), str(root)], ["gone"]):
+            raise Failure(f"{root} is {numbers} after the restore")
+        if numbers != ["gone"]:
+            View.init, View.root = stat_of(pid).ppid, root
 
     # -- trees --
 
@@ -683,6 +739,7 @@ class Context:
         # What was in the tree when it was listed may have ended by itself, but must not be there now.
         self.until(lambda: not any(stat_of(p) for p in members), 5,
                    f"tasks of the tree are there after the dump: {[p for p in members if stat_of(p)]}")
+        View.init = None
 
     def shape(self, root):
         stats = all_stats()
@@ -706,7 +763,7 @@ class Context:
             rest = [p for p in tree_of(root) if p not in stopped and stat_of(p) and stat_of(p).state not in "TZ"]
             if not rest:
                 return stopped
-            os.kill(rest[0], signal.SIGSTOP)
+            kill(rest[0], signal.SIGSTOP)
             self.until(lambda: self.stands_still(rest[0]), 10, f"{rest[0]} does not stop")
             stopped.append(rest[0])
 
@@ -717,7 +774,7 @@ class Context:
     def continue_tasks(self, pids):
         for pid in reversed(pids):
             if stat_of(pid):
-                os.kill(pid, signal.SIGCONT)
+                kill(pid, signal.SIGCONT)
 
     def compare_cycle(self, root):
         """One cycle of a tree that stands still, so that /proc must show exactly the same before and after."""
@@ -741,7 +798,7 @@ class Context:
 
     def untraced(self, root):
         for pid in tree_of(root):
-            if re.search(r"^TracerPid:\s*[1-9]", read(f"/proc/{pid}/status", ""), re.M):
+            if re.search(r"^TracerPid:\s*[1-9]", read(proc(f"{pid}/status"), ""), re.M):
                 raise Failure(f"task {pid} is still traced")
 
     def fresh_work(self):
@@ -967,3 +1024,16 @@ def job(t, argv, prepare, verify, still=False, compare=True, **arguments):
         ended(root)
     finally:
         files.drop()
+
+
+# ---- targets/Live.java ----
+
+LIVE = ["churn0", "churn1", "hot", "talk", "tick"]  # its labels
+
+
+def compile_live(t):
+    def make(fresh):
+        done = subprocess.run(["javac", "-d", fresh, t.target("Live.java")], capture_output=True, text=True)
+        if done.returncode:
+            raise Failure("javac: " + done.stderr)
+    return made_once(os.path.join(t.setup.folder, "classes"), make)

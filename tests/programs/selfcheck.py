@@ -39,7 +39,7 @@ class Program:
         """Let the program verify its state; its answer comes with answer()."""
         if os.path.exists(self.result):
             os.unlink(self.result)
-        os.kill(self.root, signal.SIGUSR1)
+        harness.kill(self.root, signal.SIGUSR1)
 
     def answer(self, when):
         t = self.t
@@ -53,7 +53,7 @@ class Program:
         self.answer(when)
 
     def end(self):
-        os.kill(self.root, signal.SIGTERM)
+        harness.kill(self.root, signal.SIGTERM)
         status = self.t.wait_exit(self.root, 20)
         if status != 0:
             raise Failure(f"{self.name} ended with status {status}")
@@ -61,7 +61,7 @@ class Program:
     def kill(self):
         tree = harness.tree_of(self.root)
         for pid in tree:
-            os.kill(pid, signal.SIGKILL)
+            harness.kill(pid, signal.SIGKILL)
         self.t.until(lambda: not any(map(harness.stat_of, tree)), 10, f"the end of {tree} after SIGKILL")
 
 
