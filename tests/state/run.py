@@ -58,11 +58,12 @@ HUGE_PAGES = "/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages"
 
 
 def huge_pages(t, way, program="hugetlb", size=2048, pages=6):
-    """Only root can set huge pages aside; without any, the program is skipped. One case at a time counts them."""
+    """Only root can set huge pages aside; without any, the program is skipped. One case at a time counts them,
+    also among several runs on one machine."""
     path = HUGE_PAGES.format(size)
-    before = harness.read(path, "0")
-    with open(__file__) as lock:
+    with open(path if os.path.exists(path) else __file__) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        before = harness.read(path, "0")
         if os.access(path, os.W_OK):
             with open(path, "w") as f:
                 f.write(str(int(before) + pages))
