@@ -15,6 +15,18 @@ def commands(t):
     return re.findall(r"^  torpor (\w+)", t.torpor("--help").out, re.M)
 
 
+def io_urings():
+    """The processes that have one."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if any("io_uring" in os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")):
+                found.append(int(pid))
+        except OSError:  # it has ended, or closed that one
+            pass
+    return found
+
+
 def expect(text, *patterns):
     for pattern in patterns:
         if not re.search(pattern, text):
@@ -25,8 +37,7 @@ def expect(text, *patterns):
 def ids(t):
     """An obstacle and an error show their ids, and help explains them."""
     root = t.start([PYTHON, "-c", IO_URING])
-    t.until(lambda: any("io_uring" in os.readlink(f"/proc/{root}/fd/{fd}") for fd in os.listdir(f"/proc/{root}/fd")), 10,
-            "the io_uring")
+    t.until(lambda: root in io_urings(), 10, "the io_uring")
     expect(t.torpor("dump", root, "-o", t.image(), expect=1).err, r"io_uring.* \[E-FD-IO-URING\]\n")
     if not stat_of(root):
         raise Failure("the refused program has ended")

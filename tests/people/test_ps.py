@@ -6,7 +6,7 @@ import os
 import re
 
 from harness import PYTHON, Failure, case, read
-from test_help import IO_URING
+from test_help import IO_URING, io_urings
 from test_inspect import HERE, expect, family, validate
 
 SCHEMA = os.path.join(HERE, "..", "..", "doc", "ps.schema.json")
@@ -46,17 +46,6 @@ def ps(t):
         if (t.torpor("check", pid, expect=None).status == 0) != entries[pid]["may_be_saved"]:
             raise Failure(f"check says otherwise of {pid}")
     expect(t.torpor("ps", t.path("no-folder"), expect=5).err, "no-folder")
-
-
-def io_urings():
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if any("io_uring" in os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")):
-                found.append(int(pid))
-        except OSError:
-            pass
-    return found
 
 
 @case("ps-empty")
