@@ -336,13 +336,17 @@ struct guard {
 	int fd;
 };
 
-static _Noreturn void guard_watch(const struct plan *p, int fd)
+static _Noreturn void guard_watch(const struct plan *p, const int fds[2])
 {
+	int fd = fds[0];
 	char word;
 
-	dup2(fd, 0);
-	close_range(1, ~0u, 0);
-	if (read(0, &word, 1) == 1)
+	close(fds[1]);
+	if (dup2(fd, 0) == 0) {
+		close_range(1, ~0u, 0); /* what the tree has open is not kept open by us */
+		fd = 0;
+	}
+	if (read(fd, &word, 1) == 1)
 		_exit(0);
 	for (size_t i = 0; i < p->n_tasks; i++)
 		kill(p->tasks[i].pb->pid, SIGKILL);
@@ -360,7 +364,7 @@ static int guard_begin(struct guard *g, const struct plan *p, struct err *e)
 	g->fd = fds[1];
 	g->pid = fork();
 	if (g->pid == 0)
-		guard_watch(p, fds[0]);
+		guard_watch(p, fds);
 	close(fds[0]);
 	if (g->pid > 0)
 		return 0;
@@ -372,12 +376,17 @@ static int guard_begin(struct guard *g, const struct plan *p, struct err *e)
 /* The commit of a restore: from this one write on, the tree runs whatever happens to us. */
 static int guard_end(struct guard *g, bool good, struct err *e)
 {
+	sigset_t broken;
 	int r = 0;
 
 	if (g->pid <= 0)
 		return 0;
-	if (good && write(g->fd, "!", 1) != 1)
+	sigemptyset(&broken);
+	sigaddset(&broken, SIGPIPE);
+	if (good && write(g->fd, "!", 1) != 1) {
 		r = err_sys(e, errno, "dismissing the guard");
+		sigtimedwait(&broken, NULL, &(struct timespec){ 0 }); /* blocked now, it must not end us before we have said why */
+	}
 	close(g->fd);
 	waitpid(g->pid, NULL, 0);
 	return r;

@@ -17,7 +17,7 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from common import main, read_bytes  # noqa: E402
-from harness import PYTHON, Failure, Skip, Steps, case, finish, read, stat_of  # noqa: E402
+from harness import PYTHON, Failure, Steps, case, finish, read, stat_of  # noqa: E402
 
 CHECKPOINT = 1 << 40
 SETS = "Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs".split()

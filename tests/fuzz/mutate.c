@@ -129,7 +129,8 @@ static void odd_bytes(struct mutation *m, ProtobufCBinaryData *b)
 	size_t size = chance(m, 3) ? b->len : chance(m, 2) ? chance(m, b->len + 1) : b->len + chance(m, 64);
 	uint8_t *data = arena_alloc(m->arena, size + 1);
 
-	memcpy(data, b->data, size < b->len ? size : b->len);
+	if (b->len && size)
+		memcpy(data, b->data, size < b->len ? size : b->len);
 	if (size)
 		data[chance(m, size)] ^= (uint8_t)(1u << chance(m, 8));
 	*b = (ProtobufCBinaryData){ size, data };

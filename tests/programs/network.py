@@ -3,11 +3,11 @@
 
 import http.client
 import os
-import socket
 
 import harness
 from clients import connected, free_port
 from harness import PYTHON, Failure, case
+
 
 def start_redis(t):
     port = free_port()

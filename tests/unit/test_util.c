@@ -310,8 +310,45 @@ static void fd_pieces(void)
 	UNIT_CHECK(memcmp(text, data, SIZE) == 0);
 }
 
+static void fd_entries(void)
+{
+	int number = -1, n = 0;
+	DIR *dir = opendir("/proc/self/task");
+
+	UNIT_CHECK(dir);
+	while (fd_next_entry(dir, &number))
+		n++;
+	UNIT_CHECK_EQ(n, 1); /* the one thread; neither "." nor ".." */
+	UNIT_CHECK_EQ(number, 0);
+	close(dirfd(dir)); /* from now on it cannot be read, which is not its end */
+	rewinddir(dir);
+	UNIT_CHECK(!fd_next_entry(dir, &number));
+	UNIT_CHECK_EQ(number, EBADF);
+	closedir(dir);
+}
+
+static void fd_proc_if_any(void)
+{
+	struct arena arena = ARENA_INIT;
+	char none[1], *text = none;
+
+	UNIT_CHECK_EQ(fd_read_proc_if_any(getpid(), "no such file", &arena, &text), 0);
+	UNIT_CHECK(!text);
+	UNIT_CHECK_EQ(fd_read_proc_if_any(getpid(), "comm", &arena, &text), 0);
+	UNIT_CHECK(text && text[0]);
+	UNIT_CHECK_EQ(fd_read_proc_if_any(getpid(), "fd", &arena, &text), -EISDIR);
+	arena_done(&arena);
+}
+
+static void paths_that_are_gone(void)
+{
+	UNIT_CHECK(path_is_gone(ENOENT) && path_is_gone(ENOTDIR) && path_is_gone(EACCES));
+	UNIT_CHECK(!path_is_gone(EIO) && !path_is_gone(EMFILE) && !path_is_gone(ENOMEM) && !path_is_gone(0));
+}
+
 UNIT_MAIN(UNIT_CASE(arena_zeroed_and_aligned), UNIT_CASE(arena_limits), UNIT_CASE(arena_huge),
 	  UNIT_CASE(arena_copies), UNIT_CASE(arena_copies_limited), UNIT_CASE(arena_vectors),
 	  UNIT_CASE(arena_vector_limited), UNIT_CASE(err_sets), UNIT_CASE(err_of_system_calls),
 	  UNIT_CASE(err_wraps), UNIT_CASE(err_is_bounded), UNIT_CASE(fd_ownership), UNIT_CASE(fd_positioned),
-	  UNIT_CASE(fd_errors), UNIT_CASE(fd_reads_all), UNIT_CASE(fd_reads_all_limited), UNIT_CASE(fd_pieces))
+	  UNIT_CASE(fd_errors), UNIT_CASE(fd_reads_all), UNIT_CASE(fd_reads_all_limited), UNIT_CASE(fd_pieces), UNIT_CASE(fd_entries),
+	  UNIT_CASE(fd_proc_if_any), UNIT_CASE(paths_that_are_gone))
