@@ -58,7 +58,7 @@ void *region_put(struct region *r, const void *data, size_t size)
 {
 	void *p = region_alloc(r, size);
 
-	return p ? memcpy(p, data, size) : NULL;
+	return p && size ? memcpy(p, data, size) : p; /* of nothing, `data` may be NULL */
 }
 
 uint64_t region_park(struct region *r, uint64_t size, uint64_t like, uint64_t align)
