@@ -246,11 +246,10 @@ static int check_process(const struct cmd_globals *g, pid_t pid, bool json)
 	struct dump_result result;
 	struct err e = ERR_INIT;
 	char comm[COMM_MAX];
-	int status = inside_enter(&pid, &arena, &visit);
+	int status = 0;
 
-	if (status != INSIDE_GO_ON)
+	if (inside_done(&pid, &arena, &visit, &status))
 		return status;
-	status = 0;
 	o.pid = pid;
 	o.outside = visit.pid ? &visit.outside : NULL;
 	check_read_comm(pid, comm);

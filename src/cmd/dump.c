@@ -115,7 +115,7 @@ static int dump_run(const struct cmd_globals *g, int argc, char **argv)
 	int r, status = dump_parse(&o, argc, argv);
 	sigset_t held;
 
-	if (status || (status = inside_enter(&o.pid, &arena, &visit)) != INSIDE_GO_ON)
+	if (status || inside_done(&o.pid, &arena, &visit, &status))
 		return status;
 	if (visit.pid)
 		o.outside = &visit.outside;
@@ -142,8 +142,9 @@ const struct cmd cmd_dump = {
 	.name = "dump",
 	.usage = "dump PID|NAME [-o FILE] [--keep-running]",
 	.help = "Save the process PID (or NAME, of torpor run) and all its descendants in FILE\n"
-		"(default: COMM-PID.torpor or NAME.torpor in the current folder) and end them. Whatever fails before the file is complete and on disk,\n"
-		"the processes run on, untouched; everything that cannot be saved is listed at once.\n\n"
+		"(default: COMM-PID.torpor or NAME.torpor in the current folder) and end them. Whatever\n"
+		"fails before the file is complete and on disk, the processes run on, untouched; everything\n"
+		"that cannot be saved is listed at once.\n\n"
 		"  -o, --output FILE   the image\n"
 		"  -k, --keep-running  let the processes run on afterwards\n"
 		"      --external      let go of pipes and unix sockets that lead to other programs: after a restore\n"

@@ -31,7 +31,7 @@ static int inside_wait(pid_t child, const sigset_t *all)
 	}
 }
 
-int inside_enter(pid_t *pid, struct arena *arena, struct visit *v)
+bool inside_done(pid_t *pid, struct arena *arena, struct visit *v, int *ret_status)
 {
 	struct err e = ERR_INIT;
 	int found = visit_find(*pid, arena, v, &e);
@@ -39,15 +39,15 @@ int inside_enter(pid_t *pid, struct arena *arena, struct visit *v)
 	pid_t child;
 
 	if (found == 0)
-		return INSIDE_GO_ON;
+		return false;
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &before);
 	child = found < 0 ? -1 : visit_enter(*pid, &e);
-	if (child < 0)
-		return cmd_fail(&e);
-	if (child > 0)
-		return inside_wait(child, &all);
-	sigprocmask(SIG_SETMASK, &before, NULL);
-	*pid = v->pid;
-	return INSIDE_GO_ON;
+	if (child == 0) {
+		sigprocmask(SIG_SETMASK, &before, NULL);
+		*pid = v->pid;
+		return false;
+	}
+	*ret_status = child < 0 ? cmd_fail(&e) : inside_wait(child, &all);
+	return true;
 }

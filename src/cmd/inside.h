@@ -3,12 +3,13 @@
 
 /* dump and check of a program that lives in a namespace of torpor's: the command goes on inside. */
 
+#include <stdbool.h>
+
 #include "core/visit.h"
 
-enum { INSIDE_GO_ON = -1 };
-
 /*
- * Returns INSIDE_GO_ON where the command is to be carried out, with the PID that it
- * has there in *pid and v->outside filled, if it is another one. Else the exit status.
+ * False where the command is to be carried out, with the PID that it has there in
+ * *pid and v->outside filled, if it is another one. True when a child has done it, or
+ * when that failed: *ret_status is the exit status.
  */
-int inside_enter(pid_t *pid, struct arena *arena, struct visit *v);
+bool inside_done(pid_t *pid, struct arena *arena, struct visit *v, int *ret_status);
