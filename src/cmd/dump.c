@@ -130,8 +130,8 @@ static int dump_run(const struct cmd_globals *g, int argc, char **argv)
 		cmd_print_obstacles(&result.obstacles);
 		status = cmd_fail(&e);
 		sigprocmask(SIG_UNBLOCK, &held, NULL); /* the signal that interrupted us ends us now */
-	} else if (!g->quiet) {
-		status = dump_print_result(&o, &result);
+	} else {
+		status = g->quiet ? 0 : dump_print_result(&o, &result);
 	}
 	dump_result_done(&result);
 	arena_done(&arena);

@@ -53,6 +53,7 @@ static void progress_begin_step(struct cmd_progress *p, const char *what, uint64
 	if (p->what && strcmp(p->what, what) == 0)
 		return;
 	p->what = what;
+	p->complete = false;
 	p->step_ns = now;
 	if (p->mode == CMD_PROGRESS_JSON)
 		p->shown_ns = 0; /* each step is told of at least once */
@@ -68,8 +69,9 @@ static bool progress_is_due(struct cmd_progress *p, const char *what, bool compl
 		return false;
 	if (p->mode == CMD_PROGRESS_PLAIN && since < PLAIN_EVERY_NS)
 		return false;
-	if (p->mode == CMD_PROGRESS_JSON && since < JSON_EVERY_NS && !complete)
+	if (p->mode == CMD_PROGRESS_JSON && (p->complete || (since < JSON_EVERY_NS && !complete)))
 		return false;
+	p->complete = complete;
 	p->shown_ns = now;
 	return true;
 }

@@ -19,6 +19,7 @@ struct cmd_progress {
 	struct progress progress;
 	enum cmd_progress_mode mode;
 	const char *what;                        /* the step that is going on */
+	bool complete;                           /* ... and its end has been told of */
 	uint64_t started_ns, step_ns, shown_ns;  /* CLOCK_MONOTONIC */
 };
 

@@ -398,6 +398,8 @@ int memory_fill(struct memory_load *m, struct err *e)
 		r = fill_make_units(&f, e);
 	if (r == 0)
 		r = fill_in_parallel(&f, e);
+	if (r == 0)
+		progress_step(m->progress, "loading memory", f.total, f.total);
 	fresh_close(&f.fresh);
 	return r;
 }

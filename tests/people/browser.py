@@ -46,7 +46,8 @@ def browser(t):
     tree = shown[shown.index('id="tree"'):shown.index('id="map"')]
     if tree.count("<tr") != 3 or not all(f">{pid} python3<" in tree for pid in (root, one, two)):
         raise harness.Failure(f"the processes are not shown: {tree[:500]!r}")
-    test_inspect.expect(shown, r"&lt;/script&gt;&lt;i&gt;", rf"127\.0\.0\.1:{port}", r"id=\"matches\">\d{2,} matches", "copying memory",
+    test_inspect.expect(shown, r"&lt;/script&gt;&lt;i&gt;", rf"127\.0\.0\.1:{port}", r"id=\"matches\">\d{2,} matches",
+                        "copying memory",
                         rf">{one} fd \d+</td><td>⇄</td><td>{two} fd \d+<")
     if os.environ.get("TORPOR_PAGE_SHOT"):
         browse(t, page, "--screenshot=" + os.path.abspath(os.environ["TORPOR_PAGE_SHOT"]))

@@ -10,7 +10,8 @@ import subprocess
 from harness import PYTHON, Failure, case, read
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-WORDS = ["x/s shared_memory + 5 * 4096", "x/s private_memory + 7 * 4096", "p answer", "p never", "x/4bx shared_memory", "x/4bx private_memory + 4096"]
+WORDS = ["x/s shared_memory + 5 * 4096", "x/s private_memory + 7 * 4096", "p answer", "p never",
+         "x/4bx shared_memory", "x/4bx private_memory + 4096"]
 
 
 def build(t, *flags):

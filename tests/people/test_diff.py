@@ -17,7 +17,8 @@ def diff(t):
     t.dump(root, "first", keep=True)
     t.dump(root, "again", keep=True)
     same = t.torpor("diff", t.image("first"), t.image("again")).out
-    expect(same, r"^from .* to .*, \d+\.\d s later$", rf"^{root} python3$", r"^0 changes; pages: 0 changed, 0 new, 0 gone, \d{2,} the same$")
+    expect(same, r"^from .* to .*, \d+\.\d s later$", rf"^{root} python3$",
+           r"^0 changes; pages: 0 changed, 0 new, 0 gone, \d{2,} the same$")
 
     os.kill(root, signal.SIGUSR1)
     t.until(lambda: "changed" in read(f"{t.logs}/stdout", ""), 10, "it has changed")

@@ -65,7 +65,9 @@ def parts(t):
     text = t.torpor("inspect", t.image()).out
     expect(text, rf"3 processes, 4 threads$", rf"^  {root} python3, running, 2 threads, .*family\.py",
            rf"^  ├─ {one} python3", rf"^  └─ {two} python3",
-           rf"127\.0\.0\.1:{port}", rf"^ +{reader} pipe +\d+, reads  ⇄ {two} fd {writer}$", rf"^ +{writer} pipe +\d+, writes  ⇄ {one} fd {reader}$",
+           rf"127\.0\.0\.1:{port}",
+           rf"^ +{reader} pipe +\d+, reads  ⇄ {two} fd {writer}$",
+           rf"^ +{writer} pipe +\d+, writes  ⇄ {one} fd {reader}$",
            r"^ +\d+ unix_socket .*⇄ fd \d+, \d+ fd \d+", r"^  anonymous .* stored  █", r"gone",
            r"^time \(the tree stood still for", r"^  copying memory +[\d.]+ ms  [█░]{24}$", r"found to be zero and left out")
     if "\x1b" in text or "\u2028" in text:

@@ -19,8 +19,9 @@ def progress(t):
         raise Failure(f"wrong numbers: {steps}")
     t.reap()
     result = t.torpor("restore", t.image(), "--detach", "--progress", "json")
-    if not any(json.loads(line)["step"] == "loading memory" for line in result.err.splitlines()):
-        raise Failure(f"the restore tells nothing: {result.err!r}")
+    steps = [json.loads(line) for line in result.err.splitlines()]
+    if not any(s["step"] == "loading memory" and s["done"] == s["total"] > 8 << 20 for s in steps):
+        raise Failure(f"the restore does not tell of the end: {result.err!r}")
     result = t.torpor("-q", "dump", root, "-o", t.image("quiet"))
     if result.out or result.err or not os.path.exists(t.image("quiet")):
         raise Failure(f"it is not quiet: {result}")

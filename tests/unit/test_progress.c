@@ -122,10 +122,13 @@ static void json(void)
 	cmd_progress_init(&p, CMD_PROGRESS_JSON);
 	progress_step(&p.progress, "copying memory", 1, 4);
 	progress_step(&p.progress, "copying memory", 2, 4); /* too soon */
-	progress_step(&p.progress, "copying memory", 4, 4); /* the end is always told of */
+	progress_step(&p.progress, "copying memory", 4, 4); /* the end is always told of, once */
+	progress_step(&p.progress, "copying memory", 4, 4);
 	text = shown(ends[0]);
 	UNIT_CHECK(strstr(text, "{\"step\": \"copying memory\", \"done\": 1, \"total\": 4, \"unit\": \"bytes\", ") == text);
 	UNIT_CHECK(!strstr(text, "\"done\": 2") && strstr(text, "\"done\": 4") && strstr(text, "\"seconds_left\": 0.0}\n"));
+	UNIT_CHECK(strstr(text, "\"done\": 4") == strrchr(text, '{') + strlen("{\"step\": \"copying memory\", "));
+	UNIT_CHECK(strchr(strchr(text, '\n') + 1, '\n')[1] == '\0'); /* two lines */
 	progress_count(&p.progress, "making processes", 1, 9);
 	UNIT_CHECK(strstr(shown(ends[0]), "\"total\": 9, \"unit\": \"attempts\", "));
 	restore();
