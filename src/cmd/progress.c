@@ -47,6 +47,12 @@ bool cmd_progress_parse(const char *text, enum cmd_progress_mode *ret)
 
 /* ---- when ---- */
 
+/* The one clock that is the same for torpor and for the tasks it makes in a time namespace (time_namespaces(7)). */
+static uint64_t progress_now(void)
+{
+	return clock_now_ns(CLOCK_REALTIME);
+}
+
 /* A step begins: its rate is its own. */
 static void progress_begin_step(struct cmd_progress *p, const char *what, uint64_t now)
 {
@@ -61,7 +67,7 @@ static void progress_begin_step(struct cmd_progress *p, const char *what, uint64
 
 static bool progress_is_due(struct cmd_progress *p, const char *what, bool complete)
 {
-	uint64_t now = clock_now_ns(CLOCK_MONOTONIC), since;
+	uint64_t now = progress_now(), since;
 
 	progress_begin_step(p, what, now);
 	since = now - p->shown_ns;
@@ -179,7 +185,7 @@ static void progress_show_count(void *data, const char *what, uint64_t done, uin
 
 void cmd_progress_init(struct cmd_progress *p, enum cmd_progress_mode mode)
 {
-	uint64_t now = clock_now_ns(CLOCK_MONOTONIC);
+	uint64_t now = progress_now();
 
 	if (mode == CMD_PROGRESS_AUTO)
 		mode = isatty(STDERR_FILENO) ? CMD_PROGRESS_BAR : CMD_PROGRESS_PLAIN;
@@ -191,6 +197,6 @@ void cmd_progress_init(struct cmd_progress *p, enum cmd_progress_mode mode)
 void cmd_progress_done(struct cmd_progress *p)
 {
 	/* A restored task shows its own progress: the line may be another process' */
-	if (p->mode == CMD_PROGRESS_BAR && clock_now_ns(CLOCK_MONOTONIC) - p->started_ns >= BAR_AFTER_NS)
+	if (p->mode == CMD_PROGRESS_BAR && progress_now() - p->started_ns >= BAR_AFTER_NS)
 		fputs("\r\033[K", stderr);
 }
