@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/visit.h"
 #include "kinds/unsupported.h"
 #include "memory/memory.h"
 #include "proc/maps.h"
@@ -51,6 +52,8 @@ static int glance_read(struct glancing *x, pid_t pid)
 static int glance_task(struct glancing *x)
 {
 	pid_t pid = x->g->stat.pid;
+	struct err unheard = ERR_INIT;
+	struct visit visit;
 	const char *name;
 	size_t at = 0;
 	int r = 0;
@@ -59,6 +62,8 @@ static int glance_task(struct glancing *x)
 		r = glance_add(x, "E-TASK-TRACED", "process %d is tracing it", x->g->status.tracer);
 	if (r == 0 && x->g->status.seccomp)
 		r = glance_add(x, "E-TASK-SECCOMP", "it is confined by seccomp");
+	if (visit_find(pid, x->arena, &visit, &unheard) > 0)
+		return r; /* a dump goes there */
 	while (r == 0 && task_next_foreign_namespace(pid, &at, x->arena, &name) == 0 && name)
 		r = glance_add(x, "E-TASK-NAMESPACE", "it lives in another %s namespace", name);
 	return r;

@@ -326,11 +326,12 @@ int namespace_await(struct namespace *ns, int (*ready)(void *data, pid_t root, s
 
 /* ---- numbers ---- */
 
-static bool same_namespace(pid_t a, pid_t b, struct arena *arena)
+bool namespace_is_same(pid_t a, pid_t b, const char *name, struct arena *arena)
 {
-	char *first, *second;
+	char path[32], *first, *second;
 
-	return fd_readlink_proc(a, "ns/pid", arena, &first) == 0 && fd_readlink_proc(b, "ns/pid", arena, &second) == 0 &&
+	snprintf(path, sizeof(path), "ns/%s", name);
+	return fd_readlink_proc(a, path, arena, &first) == 0 && fd_readlink_proc(b, path, arena, &second) == 0 &&
 	       strcmp(first, second) == 0;
 }
 
@@ -341,7 +342,7 @@ static bool is_inside(pid_t outside, pid_t init, pid_t pid)
 	char *text;
 	bool is = fd_read_proc(outside, "status", &arena, &text, NULL) == 0 && proc_parse_status(text, &arena, &status) == 0 &&
 		  status.ns_pids > 1 && status.ns_pids <= sizeof(status.ns_pid) / sizeof(status.ns_pid[0]) &&
-		  status.ns_pid[status.ns_pids - 1] == pid && same_namespace(outside, init, &arena);
+		  status.ns_pid[status.ns_pids - 1] == pid && namespace_is_same(outside, init, "pid", &arena);
 
 	arena_done(&arena);
 	return is;

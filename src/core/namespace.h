@@ -59,5 +59,8 @@ void namespace_say_done(struct namespace *ns);
 int namespace_await(struct namespace *ns, int (*ready)(void *data, pid_t root, struct err *e), void *data,
 		    struct program *ret, struct err *e);
 
+/* Do both live in this namespace ("pid", "mnt" ...)? One that cannot be read counts as another. */
+bool namespace_is_same(pid_t a, pid_t b, const char *name, struct arena *arena);
+
 /* The process outside that is `pid` inside; 0: there is none. */
 pid_t namespace_outside_pid(pid_t init, pid_t pid);

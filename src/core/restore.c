@@ -257,8 +257,8 @@ static int restore_enter(struct restore *r, struct err *e)
 	return namespace_make(&r->ns, r->meta->machine, e);
 }
 
-/* The best tier that works. Returns as restore_enter(). */
-static int restore_choose_best(struct restore *r, enum pid_way *way, struct err *e)
+/* The best tier that works. Returns as restore_enter(), but does not fail: tier fork is always left. */
+static int restore_choose_best(struct restore *r, enum pid_way *way)
 {
 	struct err why = ERR_INIT;
 	int inside;
@@ -276,7 +276,6 @@ static int restore_choose_best(struct restore *r, enum pid_way *way, struct err 
 	} else if (inside == 0) {
 		log_say(r->o->log, LOG_NOTE, "tier userns: torpor may not choose PIDs here; the program gets them in a PID namespace of its own");
 	}
-	(void)e;
 	return inside > 0;
 }
 
@@ -286,7 +285,7 @@ static int restore_choose_way(struct restore *r, enum pid_way *way, struct err *
 	r->tier = r->o->tier;
 	switch (r->tier) {
 	case TIER_AUTO:
-		return restore_choose_best(r, way, e);
+		return restore_choose_best(r, way);
 	case TIER_USERNS:
 		return restore_enter(r, e);
 	case TIER_FORK:

@@ -27,16 +27,6 @@ static int read_status(pid_t pid, struct arena *arena, struct proc_status *ret)
 	return r < 0 ? r : proc_parse_status(text, arena, ret);
 }
 
-/* One that cannot be read counts as another. */
-static bool same_namespace(pid_t a, pid_t b, const char *name, struct arena *arena)
-{
-	char path[32], *first, *second;
-
-	snprintf(path, sizeof(path), "ns/%s", name);
-	return fd_readlink_proc(a, path, arena, &first) == 0 && fd_readlink_proc(b, path, arena, &second) == 0 &&
-	       strcmp(first, second) == 0;
-}
-
 /* Its ancestor that has the PID 1 there. 0: it was not born there, or has gone meanwhile. */
 static pid_t visit_find_init(pid_t pid, struct arena *arena)
 {
@@ -47,7 +37,7 @@ static pid_t visit_find_init(pid_t pid, struct arena *arena)
 
 	for (int i = 0; i < ANCESTORS_MAX; i++) {
 		if (read_status(pid, arena, &status) < 0 || status.ns_pids != NESTED_ONCE ||
-		    !same_namespace(pid, first, "pid", arena))
+		    !namespace_is_same(pid, first, "pid", arena))
 			return 0;
 		if (status.ns_pid[1] == 1)
 			return pid;
@@ -66,10 +56,10 @@ static bool visit_is_torpors(pid_t pid, pid_t init, struct arena *arena)
 	if (!init || fd_read_proc(init, "comm", arena, &comm, NULL) < 0 || strcmp(comm, NAMESPACE_INIT "\n") != 0)
 		return false;
 	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
-		if (!same_namespace(pid, getpid(), ours[i], arena))
+		if (!namespace_is_same(pid, getpid(), ours[i], arena))
 			return false;
 	for (size_t i = 0; i < sizeof(inits) / sizeof(inits[0]); i++)
-		if (!same_namespace(pid, init, inits[i], arena))
+		if (!namespace_is_same(pid, init, inits[i], arena))
 			return false;
 	return true;
 }
@@ -78,7 +68,7 @@ int visit_find(pid_t pid, struct arena *arena, struct visit *ret, struct err *e)
 {
 	pid_t init;
 
-	if (same_namespace(pid, getpid(), "pid", arena) || read_status(pid, arena, &ret->outside) < 0)
+	if (namespace_is_same(pid, getpid(), "pid", arena) || read_status(pid, arena, &ret->outside) < 0)
 		return 0;
 	init = visit_find_init(pid, arena);
 	if (!visit_is_torpors(pid, init, arena))
@@ -110,7 +100,7 @@ static int visit_open(pid_t process, int fds[VISIT_NAMESPACES], struct err *e)
 	for (int i = 0; r == 0 && i < VISIT_NAMESPACES; i++) {
 		char name[32];
 
-		if (same_namespace(process, getpid(), names[i], &arena))
+		if (namespace_is_same(process, getpid(), names[i], &arena))
 			continue;
 		snprintf(name, sizeof(name), "ns/%s", names[i]);
 		fds[i] = fd_open_proc(process, name, O_RDONLY);

@@ -250,7 +250,10 @@ def run_name(t):
     t.setup.own(runtime)
     more = {"environment": {"XDG_RUNTIME_DIR": runtime}}
     pid, _ = t.torpor_start(["run", "-n", "sleeper", "sleep", "1000"], **more)
-    below(t, pid)
+    program = below(t, pid)
+    listed = [line for line in t.torpor("ps").out.splitlines() if line.split()[:1] == [str(program)]]
+    if len(listed) != 1 or "E-TASK" in listed[0]:
+        raise Failure(f"torpor ps does not say that it can be saved: {listed}")
     taken = t.torpor("run", "--name", "sleeper", "true", expect=1, **more).err
     for number in range(3):
         t.torpor("dump", "sleeper", "-o", t.image(str(number)), **more)
@@ -294,6 +297,27 @@ def dump_inside(t):
     if stat_of(root).comm != "sleep":
         raise Failure(f"{root} is {stat_of(root).comm}")
     t.end(root)
+
+
+@case("run-restored-outside")
+def run_restored_outside(t):
+    """What torpor run started is restored without a namespace, by a torpor that may choose PIDs, and back again."""
+    capable = t.setup.binary
+    begin(t)
+    plain = t.setup.binary
+    pid, talk = run_at_pipes(t, PYTHON, t.target("dialogue.py"))
+    talk.expect("ready\n")
+    program = below(t, pid)
+    root = inside(program)
+    t.torpor("dump", program, "-o", t.image())
+    expect_status(t, pid, -signal.SIGKILL)
+    for number, (binary, tier) in enumerate(((capable, "cap"), (plain, "userns"), (capable, "cap")), 1):
+        t.setup.binary, t.setup.tier = binary, tier
+        pid, talk = restore_at_pipes(t)
+        talk.send("word\n")
+        talk.expect(f"{number}:word\n")
+        t.torpor("dump", root if tier == "cap" else below(t, pid), "-o", t.image())
+        expect_status(t, pid, -signal.SIGKILL)
 
 
 @case("run-jvm", needs=["java", "javac"], limit=120)
