@@ -5,7 +5,7 @@ import json
 import os
 import re
 
-from harness import PYTHON, Failure, case, read
+from harness import PYTHON, Failure, case, read, tree_of
 from test_help import IO_URING, io_urings
 from test_inspect import HERE, expect, family, validate
 
@@ -46,6 +46,20 @@ def ps(t):
         if (t.torpor("check", pid, expect=None).status == 0) != entries[pid]["may_be_saved"]:
             raise Failure(f"check says otherwise of {pid}")
     expect(t.torpor("ps", t.path("no-folder"), expect=5).err, "no-folder")
+
+
+@case("ps-run")
+def of_torpor_run(t):
+    """The namespaces of torpor run are no obstacle: a program there is saved from inside."""
+    t.torpor_start(["run", "sleep", "1234"])
+
+    def find():
+        return [p for p in tree_of(os.getpid())[1:] if read(f"/proc/{p}/cmdline", "").startswith("sleep\0")]
+    (pid,) = t.until(find, 10, "the program")
+    inside = os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")
+    entries = {p["pid"]: p for p in json.loads(t.torpor("ps", t.work, "--json").out)["processes"]}
+    if not inside or not entries[pid]["may_be_saved"] or t.torpor("check", pid, expect=None).status:
+        raise Failure(f"in namespaces: {inside}, ps says {entries[pid]}")
 
 
 @case("ps-empty")
