@@ -44,9 +44,7 @@ static void init_let_go(int reports, int keep)
 
 static void init_report(struct init *in, int status)
 {
-	bool heard = fd_write_full(in->reports, &status, sizeof(status)) == 0;
-
-	(void)heard; /* nobody need listen */
+	fd_write_full(in->reports, &status, sizeof(status)); /* nobody need listen */
 	if (WIFSTOPPED(status))
 		return;
 	in->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);

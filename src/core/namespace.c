@@ -62,15 +62,8 @@ void namespace_why_not(char detail[NAMESPACE_DETAIL_SIZE])
 
 /* ---- inside: making it ---- */
 
+/* By this name: at first /proc is that of the namespace outside, where we have another number. */
 static int write_self(const char *name, const char *text)
-{
-	cleanup_close int fd = fd_open_proc(getpid(), name, O_WRONLY);
-
-	return fd < 0 ? fd : fd_write_full(fd, text, strlen(text));
-}
-
-/* As write_self(), while /proc is still that of the namespace outside, where we have another number. */
-static int write_own(const char *name, const char *text)
 {
 	cleanup_close int fd = -1;
 	char path[64];
@@ -84,14 +77,14 @@ static int write_own(const char *name, const char *text)
 static int namespace_map_ids(uid_t uid, gid_t gid, struct err *e)
 {
 	char map[64];
-	int r = write_own("setgroups", "deny");
+	int r = write_self("setgroups", "deny");
 
 	snprintf(map, sizeof(map), "%u %u 1\n", uid, uid);
 	if (r == 0)
-		r = write_own("uid_map", map);
+		r = write_self("uid_map", map);
 	snprintf(map, sizeof(map), "%u %u 1\n", gid, gid);
 	if (r == 0)
-		r = write_own("gid_map", map);
+		r = write_self("gid_map", map);
 	return r < 0 ? err_sys(e, r, "naming the user in a new user namespace") : 0;
 }
 
@@ -124,15 +117,20 @@ static int clock_set(const char *offsets, const char *name, clockid_t clock, int
 	return write_self("timens_offsets", text);
 }
 
+/* The image may say anything; 0: nothing. */
+static bool clock_is_possible(int64_t then)
+{
+	return then > 0 && then < INT64_MAX / 4;
+}
+
 /* Its clocks are for what is made in the namespace, not for the init. Without them, the program sees that time has passed. */
 static void namespace_set_clocks(const Pb__Machine *clocks)
 {
 	struct arena arena = ARENA_INIT;
 	char *offsets;
 
-	if (clocks && clocks->has_monotonic_ns && clocks->has_boottime_ns && clocks->monotonic_ns > 0 &&
-	    clocks->boottime_ns > 0 && unshare(CLONE_NEWTIME) == 0 &&
-	    fd_read_proc(getpid(), "timens_offsets", &arena, &offsets, NULL) == 0) {
+	if (clocks && clock_is_possible(clocks->monotonic_ns) && clock_is_possible(clocks->boottime_ns) &&
+	    unshare(CLONE_NEWTIME) == 0 && fd_read_proc(getpid(), "timens_offsets", &arena, &offsets, NULL) == 0) {
 		clock_set(offsets, "monotonic", CLOCK_MONOTONIC, clocks->monotonic_ns);
 		clock_set(offsets, "boottime", CLOCK_BOOTTIME, clocks->boottime_ns);
 	}
