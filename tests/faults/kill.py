@@ -266,7 +266,7 @@ def impossible(t):
     foreign = t.start(["sleep", "1000"], user=False)
     t.until(lambda: stat_of(foreign).comm == "sleep", 5, "the start of sleep")
     refusals = [(1, 2, "init"), (vacant, 1, "no process"), (foreign, 3, "as that user"), (0, 2, "not a PID"),
-                ("x", 2, "not a PID")]
+                ("4x", 2, "not a PID"), ("nobody", 1, "no program with the name")]
     # A PID namespace of the tests' own has no kernel threads.
     refusals += [(p, 1, "kernel thread") for p, stat in all_stats().items() if stat.comm == "kthreadd"]
     for target, status, words in refusals:
