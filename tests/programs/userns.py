@@ -86,7 +86,9 @@ def foreground(t):
         talk.send("hello\n")
         talk.expect("1:hello\n")
         program = below(t, pid)
-        os.kill(program if whose == "program" else stat_of(program).ppid, signal.SIGKILL)
+        init = stat_of(program).ppid
+        t.until(lambda: os.readlink(f"/proc/{init}/fd/0") == "/dev/null", 10, "the restore's end: its init lets go of all it had")
+        os.kill(program if whose == "program" else init, signal.SIGKILL)
         expect_status(t, pid, -signal.SIGKILL)
         gone(t, program)
 
