@@ -42,12 +42,14 @@ bool inside_done(pid_t *pid, struct arena *arena, struct visit *v, int *ret_stat
 		return false;
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &before);
-	child = found < 0 ? -1 : visit_enter(*pid, &e);
+	child = found < 0 ? -1 : visit_enter(v, *pid, &e);
 	if (child == 0) {
 		sigprocmask(SIG_SETMASK, &before, NULL);
 		*pid = v->pid;
 		return false;
 	}
 	*ret_status = child < 0 ? cmd_fail(&e) : inside_wait(child, &all);
+	if (child > 0)
+		visit_done(v);
 	return true;
 }

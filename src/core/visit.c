@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -12,10 +13,11 @@
 #include <unistd.h>
 
 #include "core/namespace.h"
+#include "sys/process.h"
 #include "util/fd.h"
 #include "util/privilege.h"
 
-enum { NESTED_ONCE = 2, ANCESTORS_MAX = 100000 };
+enum { NESTED_ONCE = 2, ANCESTORS_MAX = 100000, INIT_PATIENCE_MS = 500 };
 
 /* ---- whose namespaces are these? ---- */
 
@@ -83,6 +85,7 @@ int visit_find(pid_t pid, struct arena *arena, struct visit *ret, struct err *e)
 		return err_help(e, "run torpor as that user");
 	}
 	ret->pid = ret->outside.ns_pid[1];
+	ret->init = init;
 	return 1;
 }
 
@@ -124,11 +127,13 @@ static int visit_join(pid_t process, struct err *e)
 	return r;
 }
 
-pid_t visit_enter(pid_t process, struct err *e)
+pid_t visit_enter(struct visit *v, pid_t process, struct err *e)
 {
 	cleanup_close int folder = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	pid_t pid;
 
+	v->program_fd = sys_pidfd_open(process, 0);
+	v->init_fd = sys_pidfd_open(v->init, 0);
 	if (visit_join(process, e) < 0)
 		return -1;
 	if (folder >= 0 && fchdir(folder) < 0)
@@ -141,4 +146,17 @@ pid_t visit_enter(pid_t process, struct err *e)
 	if (pid == 0)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	return pid;
+}
+
+static bool has_ended(int pidfd, int patience_ms)
+{
+	return pidfd >= 0 && poll(&(struct pollfd){ .fd = pidfd, .events = POLLIN }, 1, patience_ms) > 0;
+}
+
+void visit_done(struct visit *v)
+{
+	if (has_ended(v->program_fd, 0))
+		has_ended(v->init_fd, INIT_PATIENCE_MS);
+	fd_closep(&v->program_fd);
+	fd_closep(&v->init_fd);
 }

@@ -16,6 +16,8 @@
 
 struct visit {
 	pid_t pid;  /* inside */
+	pid_t init; /* outside */
+	int program_fd, init_fd; /* of both, while we are there */
 	struct proc_status outside; /* of the process, as it was read outside; in the arena */
 };
 
@@ -30,4 +32,7 @@ int visit_find(pid_t pid, struct arena *arena, struct visit *ret, struct err *e)
  * Go into the namespaces of this process. Returns 0 in the child that is inside, with the working folder that we
  * had; in the caller, which only waits for it, its PID; or negative.
  */
-pid_t visit_enter(pid_t process, struct err *e);
+pid_t visit_enter(struct visit *v, pid_t process, struct err *e);
+
+/* When the visitor has ended: if the program has, too, its init does so in a moment, and frees its name. */
+void visit_done(struct visit *v);

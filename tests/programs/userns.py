@@ -155,6 +155,29 @@ def killed(t):
         t.until(lambda: not tree_of(os.getpid())[1:], 10, f"the end of what is left after kill {number + 1}")
 
 
+@case("userns-dump-killed", limit=120)
+def dump_killed(t):
+    """torpor is killed while it dumps from outside: the process that is inside for it ends, and the program goes on."""
+    begin(t)
+    pid, talk = run_at_pipes(t, PYTHON, t.target("dialogue.py"))
+    talk.expect("ready\n")
+    program = below(t, pid)
+    arguments = ["dump", program, "-o", t.image(), "--keep-running"]
+    whole = t.torpor(*arguments).seconds
+    for number in range(1, KILLS + 1):
+        dump, _ = t.torpor_start(arguments)
+        time.sleep(random.uniform(0, whole))
+        if dump not in t.statuses:
+            os.kill(dump, signal.SIGKILL)
+        t.until(lambda: not [p for p in tree_of(os.getpid()) if stat_of(p).comm in ("torpor", "plain") and p != pid], 10,
+                "the end of the process inside")
+        talk.send("word\n")
+        talk.expect(f"{number}:word\n")
+        t.untraced(program)
+    talk.send("exit 0\n")
+    expect_status(t, pid, 0)
+
+
 @case("userns-job-control")
 def job_control(t):
     """In a terminal: the program is the foreground job of the shell, can be stopped, continued and interrupted."""
@@ -371,6 +394,24 @@ def pid_taken(t):
         one.send("exit 0\n")
     expect_status(t, pid, 0)
     t.wait_exit(root)
+
+
+@case("userns-locks", needs=["flock"])
+def locks(t):
+    """A lock (flock) whose taker has ended: it is seen inside, and kept."""
+    begin(t)
+    pid, _ = t.torpor_start(["run", "sh", "-c", "exec 9>file; flock 9; exec sleep 1000"])
+    program = below(t, pid)
+    t.until(lambda: stat_of(program).comm == "sleep", 10, "the lock")
+    root = inside(program)
+    t.torpor("dump", program, "-o", t.image())
+    for expected in (0, 1):
+        taken = subprocess.run(["flock", "-n", t.path("file"), "true"]).returncode
+        if taken != expected:
+            raise Failure(f"flock says {taken}, not {expected}, {'after' if expected else 'before'} the restore")
+        if not expected:
+            t.restore(root)
+    t.end(root)
 
 
 @case("userns-socket-names")
