@@ -209,6 +209,39 @@ def job_control(t):
     first.close(t)
 
 
+@case("userns-shell")
+def shell(t):
+    """An interactive shell with jobs of its own, started by torpor run; dumped and restored on its terminal."""
+    begin(t)
+    first = Terminal(t)
+    for start in ("run bash --norc --noprofile -i", f"restore --tier userns {t.image()}"):
+        first.send(f"{t.setup.binary} {start}\n")
+        if start.startswith("run"):
+            first.expect("-i\r\n")
+            first.expect("shell> ")
+        first.send("sleep 1000\n")
+        time.sleep(0.3)
+        first.send("\x1a")
+        first.expect("Stopped")
+        first.send("jobs\n")
+        first.expect(r"Stopped +sleep 1000\r\n")
+        first.send("fg\n")
+        first.expect("sleep 1000\r\n")
+        time.sleep(0.3)
+        first.send("\x03")
+        first.expect("shell> ")
+        first.send("echo $((40+$SHLVL-$SHLVL+2))\n")
+        first.expect("42\r\n")
+        if start.startswith("run"):
+            t.torpor("dump", below(t, first.shell), "-o", t.image())
+            first.expect("shell> ")
+    first.send("exit 7\n")
+    first.expect("shell> ")
+    first.send("echo status=$?\n")
+    first.expect("status=7\r\n")
+    first.close(t)
+
+
 # ---- run ----
 
 @case("run-status")
