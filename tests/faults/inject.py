@@ -5,7 +5,7 @@
     inject.py [--torpor FILE] [--list] [NAME...]
 
 nth.c makes the n-th system call of a dump or restore fail, n = 1 and on until there are no more. TORPOR_TEST_CALLS=N
-tries some N of them (30), TORPOR_TEST_CALLS=all every one. When torpor says that it succeeded although a call had
+tries some N of them (20), TORPOR_TEST_CALLS=all every one. When torpor says that it succeeded although a call had
 failed, the image must hold what it holds otherwise, and the restored tree must look as it did.
 """
 
@@ -23,7 +23,7 @@ from common import Before, Steady, alive, compile_steady, files, kill_tree, main
 import harness  # noqa: E402
 from harness import PYTHON, Failure, Skip, Steps, case, portrait, read, stat_of, tree_of  # noqa: E402
 
-CALLS = os.environ.get("TORPOR_TEST_CALLS", "30")
+CALLS = os.environ.get("TORPOR_TEST_CALLS", "20")
 CHANGING = ("file", "stats", "machine", "xstate")  # from image to image of one that stands still
 
 
