@@ -176,7 +176,7 @@ def damaged(t):
 
 @case("usage")
 def usage(t):
-    for wrong in ([], ["no-such-command"], ["dump"], ["dump", "abc"], ["restore"], ["verify"], ["inspect"],
+    for wrong in ([], ["no-such-command"], ["dump"], ["dump", "4bc"], ["restore"], ["verify"], ["inspect"],
                   ["dump", "--no-such-option", "1"], ["restore", "--fd", "x", "file"], ["dump", "1", "2"]):
         result = t.torpor(*wrong, expect=2)
         if not result.err.strip():
