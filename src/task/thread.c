@@ -209,7 +209,7 @@ static int thread_restore_altstack(const struct task_restore *r, const Pb__Threa
 	ss.ss_flags = (int)(th->altstack_flags & ~(uint32_t)SS_ONSTACK); /* that is reported, and cannot be set */
 	ss.ss_size = th->altstack_size;
 	p = region_put(r->region, &ss, sizeof(ss));
-	if (p && !(th->altstack_flags & SS_DISABLE))
+	if (p) /* also where it had none: torpor has one, when it was compiled with a sanitizer */
 		script_call(b, SCRIPT_MUST, "sigaltstack", SYS_sigaltstack, (uint64_t)p, 0);
 	return p ? 0 : -1;
 }
