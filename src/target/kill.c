@@ -44,11 +44,20 @@ static void kill_hold(const struct target_tree *tree)
 	}
 }
 
+static void kill_one(const struct target *t)
+{
+	int r = sys_pidfd_send_signal(t->pidfd, SIGKILL);
+
+	/* We are going to wait for its end: try the other way. Only while it is there, or the PID might be another's. */
+	if (r < 0 && r != -ESRCH)
+		kill(t->pid, SIGKILL);
+}
+
 static void kill_all(const struct target_tree *tree)
 {
 	for (size_t i = 0; i < tree->n; i++)
 		if (!tree->tasks[i]->zombie)
-			sys_pidfd_send_signal(tree->tasks[i]->pidfd, SIGKILL);
+			kill_one(tree->tasks[i]);
 }
 
 /* Large memory takes its time to be given back: help with it. That is a favour, and may fail. */

@@ -23,6 +23,7 @@ from common import Before, Steady, alive, compile_steady, files, kill_tree, main
 import harness  # noqa: E402
 from harness import PYTHON, Failure, Skip, Steps, case, portrait, read, stat_of, tree_of  # noqa: E402
 
+LAST = 15  # calls before the last one of a dump that lets the program run on
 CALLS = os.environ.get("TORPOR_TEST_CALLS", "20")
 CHANGING = ("file", "stats", "machine", "xstate")  # from image to image of one that stands still
 
@@ -196,6 +197,28 @@ def dumps(t, start):
     injector.summary(len(tried))
 
 
+def ends(t, start):
+    """The last calls of a dump that ends the program: it is there and well, or it is in the image and gone."""
+    injector = Injector(t)
+    program = start(t)
+    root, arguments = program.root, ["dump", program.root, "-o", t.image()]
+    number = injector.count(*arguments, "--keep-running") - LAST
+    call, tried = "", 0
+    while call is not None:
+        os.unlink(t.image()) if os.path.exists(t.image()) else None
+        members = tree_of(root)
+        result, call = injector.run(number, *arguments)
+        injector.expect_proper(number, result, call)
+        if files(t) != ([os.path.basename(t.image())] if result.status == 0 else []):
+            raise Failure(f"call {number}, {call}: status {result.status}, and these files: {files(t)}")
+        if result.status == 0:
+            t.expect_gone(root, members)
+            t.restore(root)
+        program.check()
+        number, tried = number + (1 if CALLS == "all" else 3), tried + 1
+    injector.summary(tried)
+
+
 # ---- restore ----
 
 def restores(t, start):
@@ -246,6 +269,9 @@ def expect_portrait(wanted, root, when):
 for _name, _start in PROGRAMS.items():
     case(f"dump-{_name}", limit=7200, start=_start)(dumps)
     case(f"restore-{_name}", limit=7200, start=_start)(restores)
+
+
+case("dump-ends", limit=600, start=lambda t: Steady(t, 2))(ends)
 
 
 if __name__ == "__main__":
