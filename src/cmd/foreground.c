@@ -59,7 +59,7 @@ static void foreground_stop(struct foreground *f, const struct program *p)
 	foreground_signal(f, p, SIGCONT);
 }
 
-/* The terminal is ours again, if it is the program's, or that of a group which the program had made and which is gone. */
+/* The terminal is ours again, if it is the program's, or that of a group which that had made and which is gone. */
 static void foreground_take_terminal(const struct foreground *f)
 {
 	pid_t group = f->tty < 0 ? 0 : tcgetpgrp(f->tty);

@@ -96,7 +96,8 @@ static bool name_fits(pid_t root, pid_t init)
 	struct arena arena = ARENA_INIT;
 	struct proc_stat stat;
 	char *text;
-	bool fits = fd_read_proc(root, "stat", &arena, &text, NULL) == 0 && proc_parse_stat(text, &stat) == 0 && stat.ppid == init;
+	bool fits = fd_read_proc(root, "stat", &arena, &text, NULL) == 0 && proc_parse_stat(text, &stat) == 0 &&
+		    stat.ppid == init;
 
 	arena_done(&arena);
 	return fits;

@@ -123,7 +123,10 @@ static bool clock_is_possible(int64_t then)
 	return then > 0 && then < INT64_MAX / 4;
 }
 
-/* Its clocks are for what is made in the namespace, not for the init. Without them, the program sees that time has passed. */
+/*
+ * Its clocks are for what is made in the namespace, not for the init. Without them,
+ * the program sees that time has passed.
+ */
 static void namespace_set_clocks(const Pb__Machine *clocks)
 {
 	struct arena arena = ARENA_INIT;
@@ -263,7 +266,8 @@ static int namespace_refused(int number, struct err *e)
 	char detail[NAMESPACE_DETAIL_SIZE];
 
 	namespace_why_not(detail);
-	err_set(e, ERR_PERMISSION, 0, "a user namespace cannot be had: %s%s%s", strerror(-number), detail[0] ? "; " : "", detail);
+	err_set(e, ERR_PERMISSION, 0, "a user namespace cannot be had: %s%s%s", strerror(-number), detail[0] ? "; " : "",
+		detail);
 	err_id(e, "E-USERNS-FORBIDDEN");
 	return err_help(e, "permit user namespaces: user.max_user_namespaces, kernel.unprivileged_userns_clone, "
 			   "kernel.apparmor_restrict_unprivileged_userns, or the container's seccomp filter");

@@ -232,7 +232,8 @@ static int restore_check_way(enum pid_way *way, struct err *e)
 		return 0;
 	err_set(e, ERR_PERMISSION, 0, "torpor may not choose PIDs");
 	err_id(e, "E-PID-PERMISSION");
-	return err_help(e, "%s", privilege_why_not() ?: "give it the capability: setcap cap_checkpoint_restore=ep torpor; or --tier userns");
+	return err_help(e, "%s", privilege_why_not() ?:
+			"give it the capability: setcap cap_checkpoint_restore=ep torpor; or --tier userns");
 }
 
 /* Its name, unless another program (it may be another copy of this one) has that. */
@@ -274,7 +275,8 @@ static int restore_choose_best(struct restore *r, enum pid_way *way)
 			why.text);
 		*way = PID_FORK;
 	} else if (inside == 0) {
-		log_say(r->o->log, LOG_NOTE, "tier userns: torpor may not choose PIDs here; the program gets them in a PID namespace of its own");
+		log_say(r->o->log, LOG_NOTE,
+			"tier userns: torpor may not choose PIDs here; the program gets them in a PID namespace of its own");
 	}
 	return inside > 0;
 }
