@@ -88,7 +88,7 @@ def postgresql(t):
     expect(server.ask_anew("select count(*) from kept"), str(harness.ROUNDS + 1))
     with open(t.path("commands"), "w") as f:
         f.write("\\q\n")
-    os.kill(int(harness.read(t.path("data/postmaster.pid")).split()[0]), signal.SIGINT)
+    harness.kill(int(harness.read(t.path("data/postmaster.pid")).split()[0]), signal.SIGINT)
     if t.wait_exit(server.root, 30) != 0 or "database system is shut down" not in harness.read(t.logs + "/stderr"):
         raise Failure(f"the server does not shut down in order: {harness.read(t.logs + '/stderr')[-300:]}")
 

@@ -14,18 +14,18 @@ from network import count_requests, free_port
 
 
 class Client:
-    """Asks a server until it answers: datagrams may be lost, and are while it sleeps."""
+    """Asks a server that may not have begun yet. Whoever has, gets each question once, however late he answers."""
 
     def __init__(self, t, port):
         self.t, self.socket = t, socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.connect(("127.0.0.1", port))
-        self.socket.settimeout(0.2)
+        self.socket.settimeout(20 * harness.SLOWER)
 
     def attempt(self, question):
         try:
             self.socket.send(question)
             return self.socket.recv(2000)
-        except (TimeoutError, ConnectionRefusedError):
+        except ConnectionRefusedError:  # nobody got it
             return None
 
     def ask(self, question):

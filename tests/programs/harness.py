@@ -213,6 +213,11 @@ def kill(pid, signo):
     os.kill(outside(pid), signo)
 
 
+def inside(pid):
+    """The PID that a process has in its own namespace."""
+    return int(re.search(r"^NSpid:.*?(\d+)$", read(f"/proc/{pid}/status", ""), re.M).group(1))
+
+
 def stat_of(pid):
     text = read(proc(f"{pid}/stat"))
     return Stat(text) if text else None
@@ -488,6 +493,12 @@ class Setup:
     def __init__(self, folder, binary, account):
         self.folder, self.binary, self.account = folder, binary, account
         self.dumper = binary  # may be a copy without any capability
+        self.capable = binary  # never is
+        self.tier = None
+
+    def work_with_capability(self):
+        """As a run without any option does."""
+        self.binary = self.dumper = self.capable
         self.tier = None
 
     def give_up_capability(self):
@@ -632,15 +643,20 @@ class Context:
 
     # -- torpor --
 
-    def torpor_start(self, arguments, stdin=subprocess.DEVNULL, stdout=None, stderr=None, **more):
-        self.calls += 1
+    def command(self, *arguments):
+        """The command line of torpor with these arguments, as this run has it."""
         command = arguments[0] if arguments else None
         if View.init and command in ("dump", "check"):
             arguments = [command, outside(arguments[1]), *arguments[2:]]
         binary = self.setup.dumper if command == "dump" else self.setup.binary
-        argv = [*self.launcher, binary, *map(str, arguments)]
-        if command == "restore" and self.setup.tier:
-            argv += ["--tier", self.setup.tier]
+        tier = ["--tier", self.setup.tier] if command == "restore" and self.setup.tier else []
+        return [*self.launcher, binary, *map(str, arguments), *tier]
+
+    def torpor_start(self, arguments, stdin=subprocess.DEVNULL, stdout=None, stderr=None, **more):
+        self.calls += 1
+        argv = self.command(*arguments)
+        if "restore" in arguments[:1]:
+            View.init = None
         if self.launcher:
             more["user"] = False  # it becomes the user itself
         with self.output(f"{self.calls}.out") as out, self.output(f"{self.calls}.err") as err:
@@ -693,7 +709,6 @@ class Context:
 
     def restore(self, root, name="image", expect=0):
         """Wake a tree up, detached. Its PID must be the one it had, in tier userns inside its namespace."""
-        View.init = None
         self.statuses.clear()
         pidfile = os.path.join(self.images, "pid")
         if os.path.exists(pidfile):
@@ -707,11 +722,36 @@ class Context:
             result = self.torpor(*arguments, expect=expect)
         if expect is not None and result.status != expect:
             raise Failure(f"torpor {' '.join(arguments)}: expected status {expect}, got {result}")
-        if result.status == 0 and self.setup.tier == "userns":
-            self.look_inside(root, int(read(pidfile)))
-        elif result.status == 0 and read(pidfile, "").strip() != str(root):
-            raise Failure(f"--pidfile holds {read(pidfile)!r}, not {root}")
+        if result.status == 0:
+            self.look_at(root, read(pidfile, ""), "--pidfile")
         return result
+
+    def look_at(self, root, told, where):
+        """From now on we look at what a restore has made, whose PID is told there."""
+        if self.setup.tier == "userns":
+            self.look_inside(root, int(told))
+        elif told.strip() != str(root):
+            raise Failure(f"{where} tells {told!r}, not {root}")
+
+    def below(self, pid):
+        """The program for which the torpor at or below this process stands in, as it is seen here: the child of its child, the init."""
+        def find():
+            tree = {p: s for p in tree_of(pid) if (s := stat_of(p))}
+            inits = [p for p in tree if tree[p].comm == "torpor-init"]
+            return [p for p in tree if inits and tree[p].ppid == inits[0]]
+        return self.until(find, 20, f"the program below torpor {pid}")[0]
+
+    def expect_restored(self, root, pid):
+        """Wait until a restore in the foreground, at or below this process, has made the tree; from then on we look at that."""
+        View.init = None
+        if self.setup.tier == "userns":
+            self.look_inside(root, self.below(pid))
+        else:
+            self.until(lambda: stat_of(root), 20, "the restored program")
+
+    def only_where_pids_are_taken(self):
+        if self.setup.tier == "userns":
+            raise Skip("a restore in tier userns finds every PID free")
 
     def look_inside(self, root, pid):
         """From now on we look at the namespace of this process, which is `root` there. Without effect once that has ended."""

@@ -105,6 +105,7 @@ def nothing_left(t, root):
 @case("refuse-taken-pid")
 def taken_pid(t):
     """The original still has the PIDs of the copy."""
+    t.only_where_pids_are_taken()
     root, steps, _ = hold(t)
     t.dump(root, keep=True)
     result = t.restore(root, expect=None)
@@ -118,6 +119,7 @@ def taken_pid(t):
 @case("wait-for-zombie")
 def zombie(t):
     """A PID that only a zombie holds becomes free when its parent reaps it: restore waits for that."""
+    t.only_where_pids_are_taken()
     root, steps, _ = hold(t)
     arguments = ["dump", root, "-o", t.image()]
     dump = subprocess.Popen([t.setup.binary, *map(str, arguments)], stdin=subprocess.DEVNULL, cwd=t.work,
@@ -232,6 +234,6 @@ def default_file(t):
     if os.listdir(t.work) != [name]:
         raise Failure(f"the work folder holds {os.listdir(t.work)}, not {name}")
     t.until(lambda: not stat_of(root), 5, "the end of the tree")
-    t.torpor("restore", name, "--detach")
+    t.look_at(root, t.torpor("restore", name, "--detach").out, "standard output")
     if not stat_of(root):
         raise Failure("the program was not restored")

@@ -95,14 +95,14 @@ def nginx(t):
             raise Failure(f"the workers {workers} became {server.workers()}")
         if not reset(connection):
             raise Failure("a connection that was let go still answers")
-    os.kill(server.root, signal.SIGHUP)  # read the configuration again: other workers take over
+    harness.kill(server.root, signal.SIGHUP)  # read the configuration again: other workers take over
     t.until(lambda: not workers & server.workers(), 10, "new workers")
     server.cycle()
     for _ in range(4):
         server.ask(server.connect())
     t.until(lambda: read(t.path("access.log")).count('"GET /page HTTP/1.1" 200') == server.asked, 10,
             f"the log does not tell of {server.asked} requests")
-    os.kill(server.root, signal.SIGQUIT)
+    harness.kill(server.root, signal.SIGQUIT)
     if t.wait_exit(server.root, 20) != 0:
         raise Failure(f"nginx ended with status {t.statuses[server.root]}: {read(t.path('error.log'))[-500:]}")
     if "[alert]" in read(t.path("error.log")) or "[emerg]" in read(t.path("error.log")):

@@ -83,7 +83,8 @@ def ssh_agent(t):
     if "not dumpable" not in result.err:
         raise Failure(f"torpor does not say why not: {result}")
     check()
-    for number in range(harness.ROUNDS if os.geteuid() == 0 else 0):
+    by_root = os.geteuid() == 0 and t.setup.tier != "userns"
+    for number in range(harness.ROUNDS if by_root else 0):
         t.torpor("dump", root, "-o", t.image(), user=False)
         t.until(lambda: not stat_of(root), 10, "the end of ssh-agent")
         t.torpor("restore", t.image(), "--detach", user=False)

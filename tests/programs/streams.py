@@ -6,7 +6,7 @@ import signal
 import time
 
 from dialogues import Terminal, dialogue, expect_status, restore_at_pipes
-from harness import PYTHON, Failure, case, stat_of
+from harness import PYTHON, Failure, case, kill, stat_of
 
 
 @case("foreground-status")
@@ -16,7 +16,7 @@ def status(t):
     time.sleep(0.1)
     t.dump(root)
     pid, _ = t.torpor_start(["restore", t.image()])
-    t.until(lambda: stat_of(root), 20, "the restored program")
+    t.expect_restored(root, pid)
     time.sleep(0.2)
     if pid in t.statuses:
         raise Failure(f"torpor restore did not wait: {t.statuses[pid]}, {t.errors(t.calls)}")
@@ -44,9 +44,9 @@ def signals(t):
     time.sleep(0.1)
     t.dump(root)
     pid, _ = t.torpor_start(["restore", t.image()])
-    t.until(lambda: stat_of(root), 20, "the restored program")
+    t.expect_restored(root, pid)
     time.sleep(0.2)
-    os.kill(root, signal.SIGKILL)
+    kill(root, signal.SIGKILL)
     expect_status(t, pid, 128 + signal.SIGKILL, -signal.SIGKILL)
 
 
@@ -61,6 +61,7 @@ def pipes(t):
         pid, talk = restore_at_pipes(t)
         talk.send(f"word{number}\n")
         talk.expect(f"{number}:word{number}\n")
+        t.expect_restored(root, pid)
         t.dump(root)
         t.wait_exit(pid, 20)
     pid, talk = restore_at_pipes(t)
@@ -85,6 +86,11 @@ def fd_option(t):
     expect_status(t, pid, 3)
 
 
+def restoring(t, name="image"):
+    """The command that is typed to restore an image."""
+    return " ".join(t.command("restore", t.image(name)))
+
+
 def move_to_another_terminal(t, target, typed, answer):
     """Start a program from a shell on one terminal, talk to it, save it, and restore it from a shell on another."""
     first = Terminal(t)
@@ -97,7 +103,7 @@ def move_to_another_terminal(t, target, typed, answer):
     first.expect("it is over\r\n")
     t.until(lambda: not stat_of(root), 5, "the end of the program")
     second = Terminal(t)
-    second.send(f"{t.setup.binary} restore {t.image()}; echo status=$?\n")
+    second.send(f"{restoring(t)}; echo status=$?\n")
     return first, second, root
 
 
@@ -105,7 +111,7 @@ def move_to_another_terminal(t, target, typed, answer):
 def terminal(t):
     """Started from a shell on one terminal, restored from a shell on another: it reads a line typed there."""
     first, second, root = move_to_another_terminal(t, "dialogue.py", "one\n", "1:one\r\n")
-    t.until(lambda: stat_of(root), 20, "the restored program")
+    t.expect_restored(root, second.shell)
     second.send("two\n")
     second.expect("2:two\r\n")
     time.sleep(0.2)  # until it waits in read(2): Python notices a signal just before that only at the next line
@@ -115,8 +121,8 @@ def terminal(t):
     second.expect("3:three\r\n")
     t.torpor("dump", root, "-o", t.image("again"))
     second.expect(r"status=\d+\r\n")
-    second.send(f"{t.setup.binary} restore {t.image('again')}; echo status=$?\n")
-    t.until(lambda: stat_of(root), 20, "the restored program")
+    second.send(f"{restoring(t, 'again')}; echo status=$?\n")
+    t.expect_restored(root, second.shell)
     second.send("four\n")
     second.expect("4:four\r\n")
     second.send("exit 6\n")
@@ -148,8 +154,8 @@ def job_control(t):
     t.torpor("dump", root, "-o", t.image())
     first.expect("shell> ")
     t.until(lambda: not stat_of(root), 5, "the end of the program")
-    first.send(f"{t.setup.binary} restore {t.image()}\n")
-    t.until(lambda: stat_of(root), 20, "the restored program")
+    first.send(f"{restoring(t)}\n")
+    t.expect_restored(root, first.shell)
     first.send("one\n")
     first.expect("1:one\r\n")
     first.send("\x1a")

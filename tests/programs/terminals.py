@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 
-from harness import ENVIRONMENT_PATH, PYTHON, ROUNDS, SLOWER, Failure, case, read, stat_of
+from harness import ENVIRONMENT_PATH, PYTHON, ROUNDS, SLOWER, Failure, View, case, outside, read, stat_of
 
 ENVIRONMENT = {"TERM": "xterm", "INPUTRC": "/dev/null", "SHELL": "/bin/bash"}
 
@@ -157,6 +157,8 @@ def nested(t):
 class Server:
     """What both have in common: commands to the server, and a client on a terminal of ours."""
 
+    entering = ()  # what puts a client where it can see the server's PID, for those that look for it
+
     def __init__(self, t):
         self.t, self.clients = t, 0
 
@@ -198,7 +200,7 @@ class Client:
         self.master, slave = pty.openpty()
         os.set_blocking(self.master, False)
         self.t.setup.own(os.ttyname(slave))
-        self.pid = self.t.popen(["setsid", "-c", *server.program, *server.attaching], slave, slave, slave,
+        self.pid = self.t.popen(["setsid", "-c", *server.entering, *server.program, *server.attaching], slave, slave, slave,
                                 session=False, environment={**ENVIRONMENT, **server.environment})
         os.close(slave)
 
@@ -261,6 +263,14 @@ class Screen(Server):
         self.ask("-dm", "-c", "/dev/null", *shell_of(t))
         self.root = int(t.until(lambda: os.listdir(t.path("sockets")), 10, "the socket")[0].split(".")[0])
 
+    @property
+    def entering(self):
+        """A client signals to the PID in the name of the socket: in tier userns it has to go where that is the server's."""
+        if not View.init:
+            return []
+        return ["nsenter", "--preserve-credentials", "--user", "--mount", "--pid", f"--wd={self.t.work}",
+                f"--target={outside(self.root)}"]
+
     def window(self):
         self.ask("-X", "screen", *shell_of(self.t))
         self.windows += 1
@@ -307,7 +317,7 @@ def multiplexer(t, server):
     server.expect(other, "Stopped")
     t.cycle(server.root)
     server.send(other, "fg\r")
-    server.expect(other, "^line 2$")
+    server.expect(other, f"^line {ROUNDS}$")
     server.send(other, ":wq\r")
     t.until(lambda: os.path.exists(t.path("text")), 10, "the text")
     server.expect(other, "shell>$")

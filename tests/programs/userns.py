@@ -11,7 +11,7 @@ import subprocess
 import time
 
 from dialogues import Terminal, at_pipes, dialogue, expect_status, restore_at_pipes
-from harness import LIVE, PYTHON, Failure, Skip, Steps, case, compile_live, read, stat_of, tree_of
+from harness import LIVE, PYTHON, Failure, Skip, Steps, case, compile_live, inside, read, stat_of, tree_of
 
 KILLS = 8
 
@@ -19,20 +19,6 @@ KILLS = 8
 def begin(t):
     """torpor has no capability from now on, and restores in tier userns."""
     t.setup.work_in("userns")
-
-
-def below(t, pid):
-    """The program for which this torpor stands in, as it is seen here: the child of its child, the init."""
-    def find():
-        tree = tree_of(pid)
-        inits = [p for p in tree if stat_of(p) and stat_of(p).comm == "torpor-init"]
-        return [p for p in tree if inits and stat_of(p) and stat_of(p).ppid == inits[0]]
-    return t.until(find, 20, f"the program below torpor {pid}")[0]
-
-
-def inside(pid):
-    """Its PID in its own namespace."""
-    return int(re.search(r"^NSpid:.*\t(\d+)$", read(f"/proc/{pid}/status", ""), re.M).group(1))
 
 
 def gone(t, *pids):
@@ -56,7 +42,7 @@ def side_by_side(t):
     for number, (pid, talk) in enumerate(copies):
         talk.send(f"copy{number}\n")
         talk.expect(f"1:copy{number}\n")
-    programs = [below(t, pid) for pid, _ in copies]
+    programs = [t.below(pid) for pid, _ in copies]
     if [inside(p) for p in programs] != [root, root] or programs[0] == programs[1]:
         raise Failure(f"the copies have the PIDs {[inside(p) for p in programs]} inside, not {root}")
     for pid, talk in copies:
@@ -85,7 +71,7 @@ def foreground(t):
         pid, talk = restore_at_pipes(t)
         talk.send("hello\n")
         talk.expect("1:hello\n")
-        program = below(t, pid)
+        program = t.below(pid)
         init = stat_of(program).ppid
         t.until(lambda: os.readlink(f"/proc/{init}/fd/0") == "/dev/null", 10, "the restore's end: its init lets go of all it had")
         os.kill(program if whose == "program" else init, signal.SIGKILL)
@@ -161,7 +147,7 @@ def dump_killed(t):
     begin(t)
     pid, talk = run_at_pipes(t, PYTHON, t.target("dialogue.py"))
     talk.expect("ready\n")
-    program = below(t, pid)
+    program = t.below(pid)
     arguments = ["dump", program, "-o", t.image(), "--keep-running"]
     whole = t.torpor(*arguments).seconds
     for number in range(1, KILLS + 1):
@@ -200,7 +186,7 @@ def job_control(t):
         first.send("\x03")
         first.expect("interrupted\r\n")
         if start.startswith("run"):
-            t.torpor("dump", below(t, first.shell), "-o", t.image())
+            t.torpor("dump", t.below(first.shell), "-o", t.image())
             first.expect("shell> ")
     first.send("exit 4\n")
     first.expect("shell> ")
@@ -233,7 +219,7 @@ def shell(t):
         first.send("echo $((40+$SHLVL-$SHLVL+2))\n")
         first.expect("42\r\n")
         if start.startswith("run"):
-            t.torpor("dump", below(t, first.shell), "-o", t.image())
+            t.torpor("dump", t.below(first.shell), "-o", t.image())
             first.expect("shell> ")
     first.send("exit 7\n")
     first.expect("shell> ")
@@ -308,7 +294,7 @@ def run_name(t):
     t.setup.own(runtime)
     more = {"environment": {"XDG_RUNTIME_DIR": runtime}}
     pid, _ = t.torpor_start(["run", "-n", "sleeper", "sleep", "1000"], **more)
-    program = below(t, pid)
+    program = t.below(pid)
     listed = [line for line in t.torpor("ps").out.splitlines() if line.split()[:1] == [str(program)]]
     if len(listed) != 1 or "E-TASK" in listed[0]:
         raise Failure(f"torpor ps does not say that it can be saved: {listed}")
@@ -360,12 +346,11 @@ def dump_inside(t):
 @case("run-restored-outside")
 def run_restored_outside(t):
     """What torpor run started is restored without a namespace, by a torpor that may choose PIDs, and back again."""
-    capable = t.setup.binary
     begin(t)
-    plain = t.setup.binary
+    capable, plain = t.setup.capable, t.setup.binary
     pid, talk = run_at_pipes(t, PYTHON, t.target("dialogue.py"))
     talk.expect("ready\n")
-    program = below(t, pid)
+    program = t.below(pid)
     root = inside(program)
     t.torpor("dump", program, "-o", t.image())
     expect_status(t, pid, -signal.SIGKILL)
@@ -374,7 +359,7 @@ def run_restored_outside(t):
         pid, talk = restore_at_pipes(t)
         talk.send("word\n")
         talk.expect(f"{number}:word\n")
-        t.torpor("dump", root if tier == "cap" else below(t, pid), "-o", t.image())
+        t.torpor("dump", root if tier == "cap" else t.below(pid), "-o", t.image())
         expect_status(t, pid, -signal.SIGKILL)
 
 
@@ -386,7 +371,7 @@ def run_jvm(t):
     steps = Steps(t, LIVE)
     pid, _ = t.torpor_start(["run", *argv])
     steps.advance()
-    program = below(t, pid)
+    program = t.below(pid)
     root = inside(program)
     t.torpor("dump", program, "-o", t.image())
     expect_status(t, pid, -signal.SIGKILL)
@@ -416,6 +401,7 @@ def refuse_namespace(t):
 @case("userns-pid-taken")
 def pid_taken(t):
     """With the capability, PIDs that are taken are named with their holders, and the tier that works is offered."""
+    t.setup.work_with_capability()
     root, talk = dialogue(t)
     t.dump(root, keep=True)
     result = t.torpor("restore", t.image(), "--detach", "--fd", "0=null", expect=1)
@@ -434,7 +420,7 @@ def locks(t):
     """A lock (flock) whose taker has ended: it is seen inside, and kept."""
     begin(t)
     pid, _ = t.torpor_start(["run", "sh", "-c", "exec 9>file; flock 9; exec sleep 1000"])
-    program = below(t, pid)
+    program = t.below(pid)
     t.until(lambda: stat_of(program).comm == "sleep", 10, "the lock")
     root = inside(program)
     t.torpor("dump", program, "-o", t.image())
