@@ -3,44 +3,21 @@
 
 #include <errno.h>
 #include <linux/inet_diag.h>
-#include <linux/netlink.h>
 #include <linux/rtnetlink.h>
-#include <linux/sock_diag.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "kinds/sock_diag.h"
 #include "util/arena.h"
 #include "util/err.h"
-#include "util/fd.h"
 
-enum { INET_VIEW_BUFFER = 64 * 1024, INET_VIEW_UDPLITE = 136 };
+enum { INET_VIEW_UDPLITE = 136 };
 
 const int inet_view_tcp[] = { IPPROTO_TCP, 0 };
 const int inet_view_udp[] = { IPPROTO_UDP, INET_VIEW_UDPLITE, 0 };
-
-static int inet_view_request(int fd, int family, int protocol, struct err *e)
-{
-	struct {
-		struct nlmsghdr header;
-		struct inet_diag_req_v2 request;
-	} message = {
-		.header = {
-			.nlmsg_len = sizeof(message),
-			.nlmsg_type = SOCK_DIAG_BY_FAMILY,
-			.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
-		},
-		.request = {
-			.sdiag_family = (uint8_t)family,
-			.sdiag_protocol = (uint8_t)protocol,
-			.idiag_states = UINT32_MAX,
-		},
-	};
-
-	return send(fd, &message, sizeof(message), 0) < 0 ? err_sys(e, errno, "asking sock_diag for sockets") : 0;
-}
 
 static struct sockaddr_storage inet_view_address(int family, const uint32_t address[4], in_port_t port, uint32_t scope)
 {
@@ -61,78 +38,53 @@ static struct sockaddr_storage inet_view_address(int family, const uint32_t addr
 	return a;
 }
 
-static struct inet_view inet_view_parse(const struct nlmsghdr *header, int protocol)
-{
-	const struct inet_diag_msg *message = NLMSG_DATA(header);
-	const struct inet_diag_sockid *id = &message->id;
-	size_t left = NLMSG_PAYLOAD(header, sizeof(*message));
-	struct inet_view view = {
-		.ino = message->idiag_inode,
-		.protocol = (uint8_t)protocol,
-		.state = message->idiag_state,
-		.unread = message->idiag_rqueue,
-		.unsent = message->idiag_wqueue,
-		.local = inet_view_address(message->idiag_family, id->idiag_src, id->idiag_sport, id->idiag_if),
-		.remote = inet_view_address(message->idiag_family, id->idiag_dst, id->idiag_dport, id->idiag_if),
-	};
+struct inet_view_dump {
+	struct arena *arena;
+	struct inet_view_table *table;
+	int protocol;
+};
 
-	for (const struct rtattr *a = (const void *)(message + 1); RTA_OK(a, left); a = RTA_NEXT(a, left))
-		if (a->rta_type == INET_DIAG_SHUTDOWN && RTA_PAYLOAD(a) >= 1)
-			view.shutdown = *(const uint8_t *)RTA_DATA(a);
-	return view;
-}
-
-static int inet_view_add(struct arena *arena, struct inet_view_table *table, struct inet_view view)
+static int inet_view_take(void *data, const void *message, const struct rtattr *a, size_t left, struct err *e)
 {
-	struct inet_view *v = arena_grow(arena, table->v, table->n, sizeof(view));
+	const struct inet_diag_msg *m = message;
+	const struct inet_diag_sockid *id = &m->id;
+	struct inet_view_dump *d = data;
+	struct inet_view *v = arena_grow(d->arena, d->table->v, d->table->n, sizeof(*v));
 
 	if (!v)
-		return -ENOMEM;
-	v[table->n++] = view;
-	table->v = v;
-	return 0;
-}
-
-/* One datagram of the answer. Returns 1 after the last, 0 when more will come. */
-static int inet_view_take(struct arena *arena, struct inet_view_table *table, int protocol, const void *data, size_t size,
-			  struct err *e)
-{
-	for (const struct nlmsghdr *h = data; NLMSG_OK(h, size); h = NLMSG_NEXT(h, size)) {
-		if (h->nlmsg_type == NLMSG_DONE)
-			return 1;
-		if (h->nlmsg_type == NLMSG_ERROR && protocol != IPPROTO_TCP &&
-		    ((const struct nlmsgerr *)NLMSG_DATA(h))->error == -ENOENT)
-			return 1; /* this kernel cannot tell */
-		if (h->nlmsg_type == NLMSG_ERROR)
-			return err_sys(e, ((const struct nlmsgerr *)NLMSG_DATA(h))->error, "sock_diag of sockets");
-		if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY || h->nlmsg_len < NLMSG_LENGTH(sizeof(struct inet_diag_msg)))
-			continue;
-		if (inet_view_add(arena, table, inet_view_parse(h, protocol)) < 0)
-			return err_nomem(e);
-	}
+		return err_nomem(e);
+	d->table->v = v;
+	v += d->table->n++;
+	*v = (struct inet_view){
+		.ino = m->idiag_inode,
+		.protocol = (uint8_t)d->protocol,
+		.state = m->idiag_state,
+		.unread = m->idiag_rqueue,
+		.unsent = m->idiag_wqueue,
+		.local = inet_view_address(m->idiag_family, id->idiag_src, id->idiag_sport, id->idiag_if),
+		.remote = inet_view_address(m->idiag_family, id->idiag_dst, id->idiag_dport, id->idiag_if),
+	};
+	for (; RTA_OK(a, left); a = RTA_NEXT(a, left))
+		if (a->rta_type == INET_DIAG_SHUTDOWN && RTA_PAYLOAD(a) >= 1)
+			v->shutdown = *(const uint8_t *)RTA_DATA(a);
 	return 0;
 }
 
 static int inet_view_ask(struct arena *arena, struct inet_view_table *table, int family, int protocol, struct err *e)
 {
-	cleanup_close int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	void *buffer = arena_alloc(arena, INET_VIEW_BUFFER);
-	int r;
+	const struct inet_diag_req_v2 request = {
+		.sdiag_family = (uint8_t)family,
+		.sdiag_protocol = (uint8_t)protocol,
+		.idiag_states = UINT32_MAX,
+	};
+	struct inet_view_dump dump = { arena, table, protocol };
+	int r = sock_diag_dump(&request, sizeof(request), sizeof(struct inet_diag_msg), inet_view_take, &dump, "sockets", e);
 
-	if (fd < 0)
-		return err_sys(e, errno, "opening sock_diag");
-	if (!buffer)
-		return err_nomem(e);
-	r = inet_view_request(fd, family, protocol, e);
-	while (r == 0) {
-		ssize_t n = recv(fd, buffer, INET_VIEW_BUFFER, 0);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		r = n < 0 ? err_sys(e, errno, "reading from sock_diag")
-			  : inet_view_take(arena, table, protocol, buffer, (size_t)n, e);
+	if (r == -ENOENT && protocol != IPPROTO_TCP) { /* this kernel cannot tell */
+		*e = ERR_INIT;
+		return 0;
 	}
-	return r < 0 ? r : 0;
+	return r;
 }
 
 /* ---- one socket ---- */

@@ -13,10 +13,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_packet.h>
-#include <linux/netlink.h>
 #include <linux/packet_diag.h>
 #include <linux/rtnetlink.h>
-#include <linux/sock_diag.h>
 #include <net/if.h>
 #include <poll.h>
 #include <stdio.h>
@@ -24,11 +22,10 @@
 #include <sys/socket.h>
 
 #include "kinds/kind.h"
+#include "kinds/sock_diag.h"
 #include "kinds/socket_options.h"
 #include "util/fd.h"
 #include "util/privilege.h"
-
-enum { PACKET_BUFFER = 64 * 1024 };
 
 static const char help_close[] = "let the program close it, then try again";
 
@@ -44,26 +41,6 @@ static uint64_t packet_privilege(void)
 }
 
 /* ---- dump: what sock_diag tells ---- */
-
-static int packet_diag_request(int fd, struct err *e)
-{
-	struct {
-		struct nlmsghdr header;
-		struct packet_diag_req request;
-	} message = {
-		.header = {
-			.nlmsg_len = sizeof(message),
-			.nlmsg_type = SOCK_DIAG_BY_FAMILY,
-			.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
-		},
-		.request = {
-			.sdiag_family = AF_PACKET,
-			.pdiag_show = PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG | PACKET_SHOW_FANOUT,
-		},
-	};
-
-	return send(fd, &message, sizeof(message), 0) < 0 ? err_sys(e, errno, "asking sock_diag for packet sockets") : 0;
-}
 
 static int packet_add_membership(struct collect *c, const struct packet_diag_mclist *one, Pb__PacketSocket *pb,
 				 struct err *e)
@@ -82,72 +59,64 @@ static int packet_add_membership(struct collect *c, const struct packet_diag_mcl
 	return m->interface && pb_set_bytes(c->arena, m, address, one->pdmc_addr, size) ? 0 : err_nomem(e);
 }
 
-/* Returns 1, or 0 when it was refused. */
-static int packet_take_attribute(struct collect *c, const struct fd_view *v, const struct rtattr *a, Pb__PacketSocket *pb,
-				 struct err *e)
-{
-	const struct packet_diag_mclist *list = RTA_DATA(a);
-	int r = 0;
+struct packet_dump {
+	struct collect *collect;
+	const struct fd_view *view;
+	Pb__PacketSocket *pb;
+};
 
-	switch (a->rta_type) {
+static const char *packet_obstacle(unsigned short attribute)
+{
+	switch (attribute) {
 	case PACKET_DIAG_RX_RING:
 	case PACKET_DIAG_TX_RING:
-		r = kind_refuse(c, v, "E-FD-PACKET", help_close, "is a packet socket that shares a ring with the kernel");
-		break;
+		return "is a packet socket that shares a ring with the kernel";
 	case PACKET_DIAG_FANOUT:
-		r = kind_refuse(c, v, "E-FD-PACKET", help_close, "is a packet socket of a group (PACKET_FANOUT)");
-		break;
-	case PACKET_DIAG_MCLIST:
-		for (size_t i = 0; r == 0 && i < RTA_PAYLOAD(a) / sizeof(*list); i++)
-			r = packet_add_membership(c, &list[i], pb, e);
-		return r < 0 ? r : 1;
+		return "is a packet socket of a group (PACKET_FANOUT)";
 	default:
-		return 1;
+		return NULL;
 	}
+}
+
+/* Returns 1 when it was refused. */
+static int packet_take_attribute(struct packet_dump *d, const struct rtattr *a, struct err *e)
+{
+	const struct packet_diag_mclist *list = RTA_DATA(a);
+	const char *obstacle = packet_obstacle(a->rta_type);
+	int r = 0;
+
+	if (obstacle) {
+		r = kind_refuse(d->collect, d->view, "E-FD-PACKET", help_close, "%s", obstacle);
+		return r < 0 ? r : 1;
+	}
+	if (a->rta_type == PACKET_DIAG_MCLIST)
+		for (size_t i = 0; r == 0 && i < RTA_PAYLOAD(a) / sizeof(*list); i++)
+			r = packet_add_membership(d->collect, &list[i], d->pb, e);
 	return r;
 }
 
-/* Returns 2 after the last message of the answer, else 1; 0 when it was refused. */
-static int packet_take_message(struct collect *c, const struct fd_view *v, const struct nlmsghdr *h, Pb__PacketSocket *pb,
-			       struct err *e)
+static int packet_take(void *data, const void *message, const struct rtattr *a, size_t left, struct err *e)
 {
-	const struct packet_diag_msg *message = NLMSG_DATA(h);
-	size_t left = NLMSG_PAYLOAD(h, sizeof(*message));
-	int r = 1;
+	struct packet_dump *d = data;
+	int r = 0;
 
-	if (h->nlmsg_type == NLMSG_DONE)
-		return 2;
-	if (h->nlmsg_type == NLMSG_ERROR)
-		return err_sys(e, ((const struct nlmsgerr *)NLMSG_DATA(h))->error, "sock_diag of packet sockets");
-	if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY || message->pdiag_ino != v->st.st_ino)
-		return 1;
-	for (const struct rtattr *a = (const void *)(message + 1); r == 1 && RTA_OK(a, left); a = RTA_NEXT(a, left))
-		r = packet_take_attribute(c, v, a, pb, e);
+	if (((const struct packet_diag_msg *)message)->pdiag_ino != d->view->st.st_ino)
+		return 0;
+	for (; r == 0 && RTA_OK(a, left); a = RTA_NEXT(a, left))
+		r = packet_take_attribute(d, a, e);
 	return r;
 }
 
 static int packet_diag(struct collect *c, const struct fd_view *v, Pb__PacketSocket *pb, struct err *e)
 {
-	cleanup_close int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	void *buffer = arena_alloc(c->arena, PACKET_BUFFER);
-	int r = 1;
+	const struct packet_diag_req request = {
+		.sdiag_family = AF_PACKET,
+		.pdiag_show = PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG | PACKET_SHOW_FANOUT,
+	};
+	struct packet_dump dump = { c, v, pb };
 
-	if (fd < 0)
-		return err_sys(e, errno, "opening sock_diag");
-	if (!buffer)
-		return err_nomem(e);
-	if (packet_diag_request(fd, e) < 0)
-		return -1;
-	while (r == 1) {
-		ssize_t n = recv(fd, buffer, PACKET_BUFFER, 0);
-		size_t size = n > 0 ? (size_t)n : 0;
-
-		if (n < 0 && errno != EINTR)
-			return err_sys(e, errno, "reading from sock_diag");
-		for (const struct nlmsghdr *h = buffer; r == 1 && NLMSG_OK(h, size); h = NLMSG_NEXT(h, size))
-			r = packet_take_message(c, v, h, pb, e);
-	}
-	return r < 0 ? r : 0;
+	return sock_diag_dump(&request, sizeof(request), sizeof(struct packet_diag_msg), packet_take, &dump, "packet sockets",
+			      e);
 }
 
 /* ---- dump ---- */
