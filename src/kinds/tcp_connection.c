@@ -133,7 +133,7 @@ static int tcp_collect_pair(struct collect *c, const struct fd_view *v, int fd, 
 	if (left < 0)
 		return -1;
 	if (left)
-		return tcp_refuse(c, v, "let the program receive first, or raise /proc/sys/net/core/rmem_max",
+		return tcp_refuse(c, v, "let the program receive first, or try again in a while; or raise /proc/sys/net/core/rmem_max",
 				  "with more on its way than its other end has room for");
 	pb->way = PB__TCP_WAY__TCP_PAIR;
 	pb_set(pb, peer, peer->ino);
@@ -162,7 +162,7 @@ static bool tcp_orphan_is_done(const void *v)
 static int tcp_collect_orphan(struct collect *c, const struct fd_view *v, int fd, Pb__TcpConnection *pb, struct err *e)
 {
 	if (tcp_queue_settle_orphan(fd, tcp_orphan_is_done, v) < 0)
-		return tcp_refuse(c, v, "let the program receive first, or raise /proc/sys/net/core/rmem_max",
+		return tcp_refuse(c, v, "let the program receive first, or try again in a while; or raise /proc/sys/net/core/rmem_max",
 				  "whose other end was closed with more on its way than there is room for");
 	pb->way = PB__TCP_WAY__TCP_ORPHAN;
 	return tcp_keep_for_reset(c, fd, e);

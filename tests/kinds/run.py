@@ -351,7 +351,8 @@ def kill_dumps(t, program):
     if killed < KILLS / 4:
         raise Failure(f"only {killed} of {KILLS} dumps were killed")
     t.log(f"{killed} of {KILLS} dumps were killed")
-    t.torpor(*arguments, user=False)
+    # A sender that has waited for long asks its receiver but now and then for room, and until then the dump is refused.
+    t.until(lambda: t.torpor(*arguments, user=False, expect=None).status == 0, 20, "a dump that is not killed", pause=1)
 
 
 def tcp_kept_killed(t):
