@@ -47,7 +47,7 @@ struct fd_view {
 	bool first_end;    /* pipe: no earlier view is an end of it */
 	bool terminal;     /* a terminal, but not the master of one */
 	bool message_queue; /* a POSIX message queue: a regular file in a file system of its own */
-	bool peer_outside; /* pipe, socket, terminal: something outside the tree holds the other side */
+	bool peer_outside; /* pipe, socket, terminal: something outside the tree holds the other side; a file out of reach */
 	const struct pty_view *pty; /* pseudo-terminal of the tree: which; NULL: none, or its master is outside */
 	int stream;        /* peer_outside: the standard stream (0, 1, 2) it can be joined to; -1: none */
 	const struct unix_view *socket; /* unix socket: itself */

@@ -633,6 +633,28 @@ static int views_sockets(struct collect *c, struct err *e)
 
 /* ---- standard streams ---- */
 
+/* A file in a folder that we may not enter, as where root has redirected the output of a user's program. */
+static bool view_is_hidden(const struct fd_view *v)
+{
+	struct stat st;
+
+	return S_ISREG(v->st.st_mode) && v->link[0] == '/' && stat(v->link, &st) < 0 && errno == EACCES;
+}
+
+/* It cannot be opened again, but it can be joined, as a terminal is. */
+static void views_hidden_streams(struct collect *c)
+{
+	for (size_t i = 0; i < c->views.n; i++) {
+		const struct fd_view *s = &c->views.v[i];
+
+		if (s->fd > 2 || s->peer_outside || !view_is_hidden(s))
+			continue;
+		for (size_t k = 0; k < c->views.n; k++)
+			if (c->views.v[k].st.st_ino == s->st.st_ino && c->views.v[k].st.st_dev == s->st.st_dev)
+				c->views.v[k].peer_outside = true;
+	}
+}
+
 /* The views on 0, 1 and 2 that lead outside, one of each description and number. */
 static size_t *views_streams(const struct collect *c, size_t *ret_n)
 {
@@ -722,6 +744,7 @@ int views_collect(struct collect *c, struct err *e)
 		return -1;
 	if (views_group(&w, e) < 0 || views_pipes(c, e) < 0 || views_sockets(c, e) < 0 || terminal_views(c, e) < 0)
 		return -1;
+	views_hidden_streams(c);
 	return views_join(c, e);
 }
 

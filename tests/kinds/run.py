@@ -602,6 +602,26 @@ def outside_pipes(t):
             raise Failure(f"std{name} got {harness.read(t.path(name))!r}")
 
 
+def outside_hidden(t):
+    """Standard streams on files in a folder of root's: the program may use them, but nobody may open them again for it."""
+    if t.setup.account is None:
+        raise Skip("only root has such a folder")
+    folder = t.path("hidden")
+    os.mkdir(folder, 0o700)
+    for name in ("in", "out", "err"):
+        t.write(name, "a line\n" if name == "in" else "")
+        t.write(f"hidden/{name}", "")
+    with open(f"{folder}/in") as i, open(f"{folder}/out", "a") as o, open(f"{folder}/err", "a") as e:
+        program = Program(t, "outside", stdin=i, stdout=o, stderr=e)
+    t.dump(program.root)
+    with open(t.path("in")) as i, open(t.path("out"), "a") as o, open(t.path("err"), "a") as e:
+        restore_joined(t, program.root, i, o, e)
+    program.verify("after the restore")
+    program.end()
+    if harness.read(t.path("out")) != "out\nnine\nsecond\n":
+        raise Failure(f"stdout got {harness.read(t.path('out'))!r}")
+
+
 def pipe_external(t):
     """A pipe that leads outside at another fd than the standard streams: refused, or let go."""
     (left, writer), (reader, written) = os.pipe(), os.pipe()
@@ -825,6 +845,7 @@ def declare():
     queues.declare()
     case("outside-pipes")(outside_pipes)
     case("outside-terminal")(outside_terminal)
+    case("outside-hidden")(outside_hidden)
     case("pipe-external")(pipe_external)
     case("tcp-outside")(tcp_outside)
     case("tcp-taken")(tcp_taken)
