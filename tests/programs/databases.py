@@ -2,7 +2,6 @@
 """Databases in the middle of a transaction: PostgreSQL with its processes and shared memory, SQLite with its locks."""
 
 import glob
-import os
 import signal
 import sqlite3
 import subprocess

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pipelines: three stages of a shell, xz with two threads, openssl. Results must be exact to the byte."""
 
-import os
-
 from harness import PYTHON, Failure, case, counting, job, read
 
 
