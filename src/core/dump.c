@@ -64,6 +64,7 @@ static int dump_collect_machine(struct dump *d, struct err *e)
 	if (memory_vdso_hash(&hash, e) < 0)
 		return -1;
 	pb_set(m, vdso_hash, hash);
+	pb_set(m, xfeatures, arch_xfeatures());
 	pb_set(m, page_size, MEMORY_PAGE);
 	pb_set(m, realtime_ns, (int64_t)clock_now_ns(CLOCK_REALTIME));
 	pb_set(m, monotonic_ns, (int64_t)clock_now_ns(CLOCK_MONOTONIC));

@@ -275,7 +275,7 @@ int plan_make(struct plan *plan, const Pb__Image *meta, const struct image *img,
 		return plan_bad(e, "the image holds no living task");
 	for (size_t i = 0; i < meta->n_tasks; i++)
 		plan->tasks[i].pb = meta->tasks[i];
-	if (plan_check_machine(meta, e) < 0 || plan_check_inodes(meta, e) < 0 || plan_check_objects(meta, e) < 0)
+	if (plan_check_here(meta, e) < 0 || plan_check_inodes(meta, e) < 0 || plan_check_objects(meta, e) < 0)
 		return -1;
 	for (size_t i = 0; i < meta->n_spaces; i++)
 		if (plan_check_space(meta, meta->spaces[i], e) < 0)
@@ -290,4 +290,19 @@ int plan_make(struct plan *plan, const Pb__Image *meta, const struct image *img,
 			return plan_bad(e, "the image holds pages of nobody");
 	}
 	return plan_tree(plan, e);
+}
+
+int plan_check_here(const Pb__Machine *machine, uint64_t vdso_hash, uint64_t xfeatures, struct err *e)
+{
+	if (machine->has_vdso_hash && machine->vdso_hash != vdso_hash) {
+		err_state(e, "E-KERNEL-VDSO", 0, "the image was taken on kernel %s, whose vdso differs from this one's",
+			  machine->kernel_release ?: "?");
+		return err_help(e, "restore it on that kernel");
+	}
+	if (machine->has_xfeatures && machine->xfeatures != xfeatures) {
+		err_state(e, "E-CPU", 0, "the image was taken on a processor with other registers (XCR0 %#lx, here %#lx)",
+			  machine->xfeatures, xfeatures);
+		return err_help(e, "restore it on a machine with the same sort of processor");
+	}
+	return 0;
 }

@@ -43,5 +43,8 @@ struct plan {
 /* `img` gives the bounds of page runs. The plan lives in the arena. */
 int plan_make(struct plan *plan, const Pb__Image *meta, const struct image *img, struct arena *arena, struct err *e);
 
+/* Can it be restored on a machine with this vdso (memory_vdso_hash()) and these state components (arch_xfeatures())? */
+int plan_check_here(const Pb__Machine *machine, uint64_t vdso_hash, uint64_t xfeatures, struct err *e);
+
 /* A stand-in for a dead session leader is made once for all of its session; is this task the first that needs it? */
 bool plan_first_of_session(const struct plan *plan, size_t task);

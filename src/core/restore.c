@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "arch/x86_64/regs.h"
 #include "core/build.h"
 #include "core/core.h"
 #include "core/init.h"
@@ -109,18 +110,11 @@ static int restore_check_owner(const struct restore *r, struct err *e)
 	return err_help(e, "if you trust whoever could write it as much as a program you run: --allow-foreign-image");
 }
 
-static int restore_check_kernel(struct restore *r, struct err *e)
+static int restore_check_machine(struct restore *r, struct err *e)
 {
 	uint64_t hash;
 
-	if (memory_vdso_hash(&hash, e) < 0)
-		return -1;
-	if (r->meta->machine->has_vdso_hash && r->meta->machine->vdso_hash != hash) {
-		err_state(e, "E-KERNEL-VDSO", 0, "the image was taken on kernel %s, whose vdso differs from this one's",
-			  r->meta->machine->kernel_release);
-		return err_help(e, "restore it on that kernel");
-	}
-	return 0;
+	return memory_vdso_hash(&hash, e) < 0 ? -1 : plan_check_here(r->meta->machine, hash, arch_xfeatures(), e);
 }
 
 /* Killed, and not yet a zombie: its PID will be free in a moment. */
@@ -334,7 +328,7 @@ static int restore_choose_tier(struct restore *r, struct err *e)
 
 static int restore_plan(struct restore *r, struct err *e)
 {
-	if (plan_make(&r->plan, r->meta, r->image, &r->arena, e) < 0 || restore_check_kernel(r, e) < 0)
+	if (plan_make(&r->plan, r->meta, r->image, &r->arena, e) < 0 || restore_check_machine(r, e) < 0)
 		return -1;
 	for (size_t i = 0; i < r->plan.n_tasks; i++)
 		if (r->plan.tasks[i].pb->state != PB__TASK_STATE__ZOMBIE && creds_check(r->plan.tasks[i].pb, e) < 0)

@@ -180,4 +180,20 @@ static void test_hostile(void)
 	UNIT_CHECK(true);
 }
 
-UNIT_MAIN(UNIT_CASE(test_decides), UNIT_CASE(test_refuses), UNIT_CASE(test_other_machine), UNIT_CASE(test_hostile))
+static void test_machine_fits(void)
+{
+	Pb__Machine m = PB__MACHINE__INIT;
+	struct err e = ERR_INIT;
+
+	UNIT_CHECK_EQ(plan_check_here(&m, 1, 2, &e), 0); /* an image that does not say */
+	pb_set(&m, vdso_hash, 1);
+	pb_set(&m, xfeatures, arch_xfeatures());
+	UNIT_CHECK_EQ(plan_check_here(&m, 1, arch_xfeatures(), &e), 0);
+	UNIT_CHECK(plan_check_here(&m, 2, arch_xfeatures(), &e) < 0);
+	UNIT_CHECK_STR(e.id, "E-KERNEL-VDSO");
+	UNIT_CHECK(plan_check_here(&m, 1, arch_xfeatures() ^ 4, &e) < 0);
+	UNIT_CHECK_STR(e.id, "E-CPU");
+}
+
+UNIT_MAIN(UNIT_CASE(test_decides), UNIT_CASE(test_refuses), UNIT_CASE(test_other_machine), UNIT_CASE(test_machine_fits),
+	  UNIT_CASE(test_hostile))

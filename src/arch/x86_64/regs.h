@@ -21,6 +21,15 @@ enum {
 	ARCH_ERESTART_RESTARTBLOCK = 516,
 };
 
+/* The state components that this machine saves (XCR0: Intel SDM volume 1, chapter 13). Their layout follows from them. */
+static inline uint64_t arch_xfeatures(void)
+{
+	uint32_t low, high;
+
+	__asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	return low | (uint64_t)high << 32;
+}
+
 static inline bool arch_is_64bit(const struct user_regs_struct *r)
 {
 	return r->cs == ARCH_CODE64_SELECTOR;
