@@ -275,7 +275,7 @@ int plan_make(struct plan *plan, const Pb__Image *meta, const struct image *img,
 		return plan_bad(e, "the image holds no living task");
 	for (size_t i = 0; i < meta->n_tasks; i++)
 		plan->tasks[i].pb = meta->tasks[i];
-	if (plan_check_here(meta, e) < 0 || plan_check_inodes(meta, e) < 0 || plan_check_objects(meta, e) < 0)
+	if (plan_check_machine(meta, e) < 0 || plan_check_inodes(meta, e) < 0 || plan_check_objects(meta, e) < 0)
 		return -1;
 	for (size_t i = 0; i < meta->n_spaces; i++)
 		if (plan_check_space(meta, meta->spaces[i], e) < 0)
