@@ -73,6 +73,7 @@ static int foreground_end(struct foreground *f, int status)
 {
 	int signo = WTERMSIG(status);
 
+	witness_end(&f->witness);
 	foreground_take_terminal(f);
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
@@ -83,12 +84,15 @@ static int foreground_end(struct foreground *f, int status)
 	return 128 + signo;
 }
 
-/* A signal from the terminal reaches the program's group by itself, when that is ours. */
-static bool foreground_passes(const struct foreground *f, const struct signalfd_siginfo *si)
+/* A signal from the terminal, or another one to our whole group, reaches the program by itself when that is in it. */
+static bool foreground_passes(struct foreground *f, const struct program *p, const struct signalfd_siginfo *si)
 {
 	bool from_terminal = si->ssi_code == SI_KERNEL;
+	bool to_group = si->ssi_signo != SIGCHLD && witness_saw(&f->witness, (int)si->ssi_signo);
 
 	if (si->ssi_signo == SIGCHLD || si->ssi_signo == SIGCONT)
+		return false;
+	if (to_group && getpgid(p->root) == getpgrp())
 		return false;
 	return !from_terminal || f->group;
 }
@@ -124,6 +128,7 @@ int foreground_wait(struct foreground *f, const struct program *p)
 	struct signalfd_siginfo si;
 	int status;
 
+	witness_begin(&f->witness);
 	for (;;) {
 		int known = foreground_ask(p, &status);
 
@@ -134,7 +139,7 @@ int foreground_wait(struct foreground *f, const struct program *p)
 		else if (known)
 			return foreground_end(f, status);
 		else if (poll(fds, 2, -1) > 0 && fds[0].revents && read(f->signals, &si, sizeof(si)) == sizeof(si) &&
-			 foreground_passes(f, &si))
+			 foreground_passes(f, p, &si))
 			kill(p->root, (int)si.ssi_signo);
 	}
 }

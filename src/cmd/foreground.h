@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/types.h>
 
+#include "cmd/witness.h"
 #include "core/core.h"
 
 struct foreground {
@@ -17,9 +18,10 @@ struct foreground {
 	sigset_t mask; /* as it was before we blocked what is passed on */
 	struct sigaction ttou; /* likewise: we ignore it */
 	int signals;   /* signalfd of what is passed on, and of SIGCHLD */
+	struct witness witness; /* of signals to our whole group */
 };
 
-#define FOREGROUND_INIT ((struct foreground){ .tty = -1, .signals = -1 })
+#define FOREGROUND_INIT ((struct foreground){ .tty = -1, .signals = -1, .witness = WITNESS_INIT })
 
 /* Before there is a program: from now on, what comes for it is kept. */
 void foreground_begin(struct foreground *f);

@@ -64,13 +64,6 @@ static bool init_reap(struct init *in)
 	return pid == 0 || errno == EINTR;
 }
 
-/* From outside only; and the terminal has sent its own to the program as well. */
-static void init_pass(const struct init *in, const siginfo_t *si)
-{
-	if (in->root && si->si_pid == 0 && si->si_code != SI_KERNEL && si->si_signo != SIGCONT)
-		kill(in->root, si->si_signo);
-}
-
 /* A torpor that dumps, and has ended the program, is nobody's child here; it would be killed with us. */
 static bool init_has_visitors(void)
 {
@@ -88,17 +81,15 @@ static bool init_has_visitors(void)
 _Noreturn void init_serve(pid_t root, int reports, int keep)
 {
 	struct init in = { root, STDERR_FILENO + 1, 0 };
-	siginfo_t si;
 	sigset_t all;
 
 	init_let_go(reports, keep);
 	privilege_end();
 	malloc_trim(0);
 	sigfillset(&all);
-	while (init_reap(&in)) {
-		if (sigwaitinfo(&all, &si) > 0 && si.si_signo != SIGCHLD)
-			init_pass(&in, &si);
-	}
+	/* What comes besides SIGCHLD is meant for the program: it went to its whole group, or torpor outside passes it on. */
+	while (init_reap(&in))
+		sigwaitinfo(&all, NULL);
 	while (init_has_visitors())
 		usleep(VISITOR_POLL_US);
 	_exit(in.status);

@@ -3,6 +3,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -360,6 +361,35 @@ def run_restored_outside(t):
         talk.expect(f"{number}:word\n")
         t.torpor("dump", root if tier == "cap" else t.below(pid), "-o", t.image())
         expect_status(t, pid, -signal.SIGKILL)
+
+
+@case("run-signals")
+def run_signals(t):
+    """A signal to torpor, or to the process group in which it and the program are (`kill %1`), reaches the program once."""
+    begin(t)
+    pid, talk = run_at_pipes(t, PYTHON, t.target("signals.py"))
+    talk.expect("ready\n")
+    root = inside(t.below(pid))
+    signals = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGWINCH]
+    for tier in ("userns", "cap", None):
+        t.until(lambda: "torpor-witness" in [stat_of(p).comm for p in tree_of(pid)], 20, "torpor in the foreground")
+        for send in (os.killpg, os.kill, os.killpg, os.kill):
+            for signo in signals:
+                send(pid, signo)
+                talk.expect(rf"{signo.name} \d+\n")
+                # Two of a kind that wait are one.
+                t.until(lambda: re.search(r"^ShdPnd:\s*0+$", read(f"/proc/{pid}/status"), re.M), 10, "torpor has not read it")
+        time.sleep(0.1)  # those that came twice would be there by now
+        talk.send("\n")
+        counts = set(talk.expect(r"in all (.*)\n").group(1).split())
+        expected = {"userns": 4, "cap": 8, None: 12}[tier]
+        if counts != {str(expected)}:
+            raise Failure(f"{expected} signals of each kind were sent, {counts} came")
+        t.torpor("dump", root if tier is None else t.below(pid), "-o", t.image())
+        expect_status(t, pid, -signal.SIGKILL)
+        if tier:
+            t.setup.binary, t.setup.tier = (t.setup.capable if tier == "cap" else t.setup.binary), tier
+            pid, talk = restore_at_pipes(t)
 
 
 @case("run-jvm", needs=["java", "javac"], limit=120)
