@@ -85,7 +85,7 @@ def outlives(t):
     begin(t)
     pid, _ = t.torpor_start(["run", "sh", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >child; exit 3"])
     expect_status(t, pid, 3)
-    (sleep,) = [p for p in tree_of(os.getpid()) if stat_of(p).comm == "sleep"]
+    (sleep,) = t.until(lambda: [p for p in tree_of(os.getpid()) if stat_of(p).comm == "sleep"], 10, "the orphan")
     init = stat_of(sleep).ppid
     if stat_of(init).comm != "torpor-init" or inside(sleep) != int(read(t.path("child"))):
         raise Failure(f"the orphan's parent is {stat_of(init).comm}, it is {inside(sleep)} inside, not {read(t.path('child'))}")
