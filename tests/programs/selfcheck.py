@@ -65,6 +65,20 @@ class Program:
         self.t.until(lambda: not any(map(harness.stat_of, tree)), 10, f"the end of {tree} after SIGKILL")
 
 
+# ---- a restore that is to fail ----
+
+def restore_refused(t, root, words):
+    """A restore that fails, says why, and leaves nothing."""
+    before = set(os.listdir(t.work))
+    result = t.restore(root, expect=1)
+    if words not in result.err:
+        raise Failure(f"torpor does not say {words!r}: {result}")
+    t.until(lambda: not harness.stat_of(root), 10, "the end of the failed restore's tasks")
+    if set(os.listdir(t.work)) != before:
+        raise Failure(f"the failed restore left {set(os.listdir(t.work)) - before}")
+    return result
+
+
 # ---- the ways to save and restore ----
 
 def alone(t, kind):
