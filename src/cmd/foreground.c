@@ -51,7 +51,7 @@ void foreground_signal(const struct foreground *f, const struct program *p, int 
 /* The program has stopped: so do we, until the shell continues us. */
 static void foreground_stop(struct foreground *f, const struct program *p)
 {
-	if (f->group)
+	if (f->group && tcgetpgrp(f->tty) == f->group) /* not from the background, where the terminal is somebody else's */
 		tcsetpgrp(f->tty, getpgrp());
 	raise(SIGSTOP);
 	if (f->group && tcgetpgrp(f->tty) == getpgrp())

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Restores in the foreground, standard streams at pipes, terminals."""
 
+import fcntl
 import os
 import signal
+import struct
+import termios
 import time
 
 from dialogues import Terminal, dialogue, expect_status, restore_at_pipes
@@ -167,4 +170,57 @@ def job_control(t):
     first.expect("2:two\r\n")
     first.send("exit 0\n")
     first.expect("shell> ")
+    first.close(t)
+
+
+def job_of(shell):
+    """What the shell says of its job."""
+    shell.send("jobs\n")
+    state = shell.expect(r"\[1\]\S* +(\w+)").group(1)
+    shell.expect("shell> ")
+    return state
+
+
+def resize(terminal, columns):
+    fcntl.ioctl(terminal.write_fd, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+
+
+@case("terminal-signals")
+def terminal_signals(t):
+    """What the keys and the shell send arrives, and once; in the background it may not read; it ends with its terminal."""
+    first, second, root = move_to_another_terminal(t, "signals.py", "\n", "in all .*\r\n")
+    t.expect_restored(root, second.shell)
+    second.send("\n")
+    begun = int(second.expect(r"in all 0 0 0 0 0 (\d+)\r\n").group(1))  # the restore itself sends SIGWINCH
+    for number in 1, 2:
+        second.send("\x03")
+        second.expect(f"SIGINT {number}\r\n")
+        second.send("\x1c")
+        second.expect(f"SIGQUIT {number}\r\n")
+        resize(second, 80 + number)
+        second.expect(f"SIGWINCH {begun + number}\r\n")
+        second.send("\x1a")
+        second.expect("Stopped")
+        second.expect("shell> ")
+        second.send("bg\n")
+        second.expect("shell> ")
+        t.until(lambda: job_of(second) == "Stopped", 10, "the stop of a program that reads from the background", pause=0.05)
+        if os.tcgetpgrp(second.read_fd) != second.shell:
+            raise Failure("it took the terminal from the shell")
+        second.send("kill -USR1 %1; fg\n")
+        second.expect(f"SIGUSR1 {number}\r\n")
+    time.sleep(0.1)  # what came twice would be there by now
+    second.send("\n")
+    second.expect(rf"in all 0 2 2 0 2 {begun + 2}\r\n")
+    kill(root, signal.SIGKILL)
+    second.expect("shell> ")
+    second.send("echo status=$?\n")
+    second.expect("status=137\r\n")
+    second.send(f"{restoring(t)}\n")
+    t.expect_restored(root, second.shell)
+    second.send("\n")
+    second.expect("in all")
+    os.close(second.read_fd)
+    t.until(lambda: not stat_of(root), 10, "the end of the program with its terminal")
+    t.wait_exit(second.shell)
     first.close(t)
