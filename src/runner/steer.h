@@ -72,7 +72,7 @@ static inline void steer_lock(struct steer *s, int32_t wanted)
 
 static inline void steer_unlock(struct steer *s, int32_t last)
 {
-	s->last = last;
+	__atomic_store_n(&s->last, last, __ATOMIC_RELAXED); /* those who wait look at it */
 	__atomic_store_n(&s->locked, 0, __ATOMIC_RELEASE);
 	__atomic_add_fetch(&s->turns, 1, __ATOMIC_RELEASE);
 	steer_call(STEER_NR_FUTEX, (uint64_t)&s->turns, 1 /* FUTEX_WAKE */, INT32_MAX, 0);
