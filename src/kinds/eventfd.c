@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* eventfd(2): a counter. fdinfo tells all of it. */
+/* eventfd(2): a counter. fdinfo tells all of it, but on older kernels not whether it is a semaphore. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,14 +16,46 @@ static bool eventfd_match(const struct fd_view *v)
 	return strcmp(v->link, "anon_inode:[eventfd]") == 0;
 }
 
+/* Bring the counter, which is `now`, to `wanted`; of a semaphore at most one is taken away. */
+static bool eventfd_set(int fd, uint64_t now, uint64_t wanted)
+{
+	uint64_t value = wanted - now;
+
+	if (now == wanted)
+		return true;
+	return (now < wanted ? write(fd, &value, sizeof(value)) : read(fd, &value, sizeof(value))) == sizeof(value);
+}
+
+/*
+ * Of two or more, a semaphore gives one and any other gives all. Nobody of the tree
+ * runs meanwhile, and the counter is as it was afterwards; it is never waited for.
+ */
+static int eventfd_try_semaphore(const struct fd_view *v, bool *ret, struct err *e)
+{
+	uint64_t count = v->info.eventfd_count, more = count < 2 ? 2 : count, got;
+	cleanup_close int fd = kind_steal(v, e);
+
+	if (fd < 0)
+		return -1;
+	if (!eventfd_set(fd, count, more) || read(fd, &got, sizeof(got)) != sizeof(got))
+		return err_sys(e, errno, "trying whether fd %u is a semaphore", v->fd);
+	*ret = got == 1;
+	if (!eventfd_set(fd, more - got, count))
+		return err_sys(e, errno, "setting an eventfd to %lu again", count);
+	return 0;
+}
+
 static int eventfd_collect(struct collect *c, const struct fd_view *v, ProtobufCMessage *m, struct err *e)
 {
 	Pb__Eventfd *pb = (Pb__Eventfd *)m;
 
-	(void)c, (void)e;
+	bool semaphore = v->info.eventfd_semaphore;
+
+	if (!v->info.has_eventfd_semaphore && !c->look_only && eventfd_try_semaphore(v, &semaphore, e) < 0)
+		return -1;
 	pb->flags = v->info.flags & ~O_CLOEXEC;
 	pb->count = v->info.eventfd_count;
-	pb_set(pb, semaphore, v->info.eventfd_semaphore);
+	pb_set(pb, semaphore, semaphore);
 	return 0;
 }
 

@@ -237,6 +237,7 @@ static int fdinfo_add_fanotify(const char *s, struct arena *arena, struct fdinfo
 
 static int fdinfo_scan_semaphore(const char *s, struct fdinfo *info)
 {
+	info->has_eventfd_semaphore = true;
 	info->eventfd_semaphore = *s == '1';
 	return (scan_char(&s, '0') || scan_char(&s, '1')) && scan_end(s) ? 0 : -EINVAL;
 }

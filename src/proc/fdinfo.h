@@ -58,6 +58,7 @@ struct fdinfo {
 	bool has_eventfd;
 	uint64_t eventfd_count;
 	bool eventfd_semaphore;
+	bool has_eventfd_semaphore; /* the kernel tells it: 6.1 does not */
 	struct fdinfo_epoll *epoll;
 	size_t n_epoll;
 	struct fdinfo_lock *locks;

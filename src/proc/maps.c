@@ -43,6 +43,7 @@ static unsigned maps_flag(unsigned char a, unsigned char b)
 	case MAPS_FLAG('m', 's'): return VM_FLAG_MAYSHARE;
 	case MAPS_FLAG('m', 'w'): return VM_FLAG_MAYWRITE;
 	case MAPS_FLAG('a', 'c'): return VM_FLAG_ACCOUNT;
+	case MAPS_FLAG('?', '?'): return VM_FLAG_UNNAMED;
 	default: return 0;
 	}
 }
@@ -58,6 +59,10 @@ static bool maps_scan_flags(const char *s, struct vm_area *area)
 		if (*s != ' ' && !scan_end(s))
 			return false;
 	}
+	/* Linux 6.1 has no letters for it, and no other flag without letters goes with locked memory. */
+	if ((area->flags & VM_FLAG_LOCKED) && (area->flags & VM_FLAG_UNNAMED))
+		area->flags |= VM_FLAG_LOCKONFAULT;
+	area->flags &= ~(unsigned)VM_FLAG_UNNAMED;
 	return true;
 }
 

@@ -13,7 +13,7 @@ struct arena;
 enum vm_flag {
 	VM_FLAG_GROWSDOWN = 1 << 0,     /* gd */
 	VM_FLAG_LOCKED = 1 << 1,        /* lo */
-	VM_FLAG_LOCKONFAULT = 1 << 2,   /* lf */
+	VM_FLAG_LOCKONFAULT = 1 << 2,   /* lf; ?? of locked memory where the kernel has no letters for it */
 	VM_FLAG_DONTFORK = 1 << 3,      /* dc */
 	VM_FLAG_DONTDUMP = 1 << 4,      /* dd */
 	VM_FLAG_WIPEONFORK = 1 << 5,    /* wf */
@@ -33,6 +33,7 @@ enum vm_flag {
 	VM_FLAG_MAYSHARE = 1 << 19,     /* ms */
 	VM_FLAG_MAYWRITE = 1 << 20,     /* mw */
 	VM_FLAG_ACCOUNT = 1 << 21,      /* ac: it is or was writable, and counts as committed memory */
+	VM_FLAG_UNNAMED = 1 << 22,      /* ??: one that the kernel has no letters for; only while a line is read */
 };
 
 struct vm_area {
