@@ -9,6 +9,7 @@ The other rooms: cases.py, machine.py, procfs.py, portrait.py, files.py and
 lives.py. What the cases use of them they import from here.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -169,7 +170,8 @@ class Context:
             # Its init tells how it ended when nobody lives there any more.
             self.until(lambda: pid in self.statuses or stat_of(pid) is None, seconds, f"the end of {pid}")
             for other in set(all_stats()) - {1}:
-                kill(other, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it ends by itself, too
+                    kill(other, signal.SIGKILL)
         self.until(lambda: pid in self.statuses, seconds, f"the end of {pid}")
         return self.statuses[pid]
 
