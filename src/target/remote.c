@@ -325,7 +325,8 @@ int remote_close(struct remote *r, struct err *e)
 static bool remote_find_stage(const struct target *t, const struct user_regs_struct *regs, uint64_t *ret_stage,
 			      struct stage_data *ret_data)
 {
-	const uint64_t stage = regs->rip / STAGE_ROOM * STAGE_ROOM;
+	const uint64_t end = regs->rip / PAGE * PAGE + PAGE; /* the rooms are counted from there */
+	const uint64_t stage = end - ((end - 1 - regs->rip) / STAGE_ROOM + 1) * STAGE_ROOM;
 	unsigned char code[STAGE_ROOM];
 
 	if (regs->rip % PAGE < PAGE - STAGE_SLOTS * STAGE_ROOM ||

@@ -103,4 +103,5 @@ stage_masked:
 .Lrip:		.quad 0
 .Lstopped:	.quad 0, 0, 0		/* for torpor alone: rip, rax, orig_rax of the plain stop */
 stage_end:
+	.org stage_begin + 384		/* STAGE_ROOM: an error if it is larger */
 	.section .note.GNU-stack,"",@progbits
