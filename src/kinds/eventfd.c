@@ -7,6 +7,7 @@
 #include <string.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 #include "kinds/kind.h"
 #include "util/fd.h"
