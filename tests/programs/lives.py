@@ -201,8 +201,17 @@ def job(t, argv, prepare, verify, still=False, compare=True, **arguments):
         root = begin()
     ended(root)
 
-    root = begin()
-    time.sleep(pause * 2)
+    def begin_to_work():
+        root = begin()
+        time.sleep(pause * 2)
+        t.reap()
+        return root
+
+    root = begin_to_work()
+    while root in t.statuses:
+        verify(t, t.statuses[root])
+        pause /= 2
+        root = begin_to_work()
     stopped = t.stop_tree(root) if still else []
     files = Snapshot(t, [t.work])
     try:
