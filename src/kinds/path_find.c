@@ -4,17 +4,19 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "kinds/kind.h"
 #include "kinds/place.h"
 #include "util/fd.h"
 
 enum {
-	BUDGET = 10000,       /* entries of folders that are looked at, */
+	BUDGET = 20000,       /* entries of folders that are looked at, */
 	BUDGET_PER_FILE = 16, /* and so many more for each file */
 	SEEN_SLOTS = 1 << 16, /* of the set of folders in the queue; a power of two */
 	SEEN_MAX = SEEN_SLOTS / 2,
@@ -36,7 +38,8 @@ struct finder {
 	struct paths *queue;    /* one of the two */
 	uint64_t *seen;     /* hash set of those in the queue */
 	size_t n_seen, budget;
-	bool failed; /* out of memory */
+	bool trusts_numbers; /* of the folder that is being walked */
+	bool failed;         /* out of memory */
 };
 
 static void paths_add(struct finder *f, struct paths *p, const char *path)
@@ -86,21 +89,32 @@ bool path_leads_to(const char *path, const struct stat *st, const struct fdinfo_
 								 file_handle_is(file, path, flags | AT_HANDLE_FID)));
 }
 
-static void finder_match(struct finder *f, const char *path, const struct stat *st)
+/* The first in `order` with this inode number or a larger one. */
+static size_t finder_first(const struct finder *f, uint64_t ino)
 {
 	size_t low = 0, high = f->n_files;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (f->files[f->order[middle]]->ino < st->st_ino)
+		if (f->files[f->order[middle]]->ino < ino)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	for (; low < f->n_files && f->files[f->order[low]]->ino == st->st_ino; low++) {
-		const struct fdinfo_file *file = f->files[f->order[low]];
-		char **found = &f->found[f->order[low]];
+	return low;
+}
+
+static bool finder_is_at(const struct finder *f, size_t at, uint64_t ino)
+{
+	return at < f->n_files && f->files[f->order[at]]->ino == ino;
+}
+
+static void finder_match(struct finder *f, const char *path, const struct stat *st)
+{
+	for (size_t at = finder_first(f, st->st_ino); finder_is_at(f, at, st->st_ino); at++) {
+		const struct fdinfo_file *file = f->files[f->order[at]];
+		char **found = &f->found[f->order[at]];
 
 		if (*found || !path_leads_to(path, st, file, 0))
 			continue;
@@ -240,19 +254,39 @@ static void finder_try_near(struct finder *f)
 		finder_try_all(f, &level);
 		level = finder_parents(f, &level);
 	}
+	if (f->missing)
+		finder_try(f, "/");
 }
 
 /* ---- what lies below ---- */
+
+/* In overlayfs, the numbers that readdir(3) gives may be others than those of stat(2). */
+static bool folder_tells_numbers(DIR *dir)
+{
+	struct statfs fs;
+
+	return dir && fstatfs(dirfd(dir), &fs) == 0 && fs.f_type != OVERLAYFS_SUPER_MAGIC;
+}
+
+/* Only folders, and what has the number of one of the files, are worth a look. */
+static bool finder_skips(const struct finder *f, const struct dirent *entry)
+{
+	if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+		return true;
+	return f->trusts_numbers && entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN &&
+	       !finder_is_at(f, finder_first(f, entry->d_ino), entry->d_ino);
+}
 
 static void finder_walk(struct finder *f, const char *folder)
 {
 	struct dirent *entry;
 	DIR *dir = opendir(folder);
 
+	f->trusts_numbers = folder_tells_numbers(dir);
 	while (dir && f->missing && f->budget && !f->failed && (entry = readdir(dir))) {
 		char *path;
 
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+		if (finder_skips(f, entry))
 			continue;
 		path = arena_printf(f->c->arena, "%s/%s", strcmp(folder, "/") == 0 ? "" : folder, entry->d_name);
 		if (path)

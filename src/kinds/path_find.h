@@ -6,7 +6,7 @@
  * inode it is on, and of a file which name it has lost, but not which others it has;
  * opening inodes by handle is a privilege. So paths are tried: those that the tree
  * has open, mapped or is in, the folders they are in, and then what lies below
- * those, as far as a budget reaches.
+ * those and at last below "/", as far as a budget reaches.
  */
 
 #include <stdbool.h>

@@ -58,6 +58,8 @@ void setup(const char *argument)
 	same = (int)check_call(dup(watching));
 	blocking = (int)check_call(inotify_init1(0));
 	wd_once = (int)check_call(inotify_add_watch(blocking, "deep", IN_CREATE | IN_ONESHOT));
+	/* Far from all that the program has to do with. Nobody changes it while tests run. */
+	check_call(inotify_add_watch(blocking, "/etc/default", IN_DELETE_SELF));
 	empty = (int)check_call(inotify_init1(IN_NONBLOCK));
 	second_task_start();
 }
