@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -65,6 +66,20 @@ void check_same_description(int a, int b, bool expected)
 	long r = check_call(syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, a, b));
 
 	check((r == 0) == expected);
+}
+
+void set_option(int fd, int level, int name, int value)
+{
+	check_call(setsockopt(fd, level, name, &value, sizeof(value)));
+}
+
+int get_option(int fd, int level, int name)
+{
+	int value = -1;
+	socklen_t size = sizeof(value);
+
+	check_call(getsockopt(fd, level, name, &value, &size));
+	return value;
 }
 
 /* ---- the second task ---- */

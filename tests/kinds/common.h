@@ -48,6 +48,10 @@ void check_cloexec(int fd, bool expected);
 /* Two fds of this process refer to one open file description, or not. */
 void check_same_description(int a, int b, bool expected);
 
+/* Socket options that are an int. */
+void set_option(int fd, int level, int name, int value);
+int get_option(int fd, int level, int name);
+
 /*
  * A second task: a child that was forked here and that calls a function on
  * demand. A check that fails there, fails here.

@@ -17,20 +17,6 @@ enum { PORT = 0x7a000000, HIGH_GROUP = RTNLGRP_TUNNEL };
 
 static int new, usual, second, chosen, listener, uevents, user, from_user, shared;
 
-static void set(int fd, int level, int name, int value)
-{
-	check_call(setsockopt(fd, level, name, &value, sizeof(value)));
-}
-
-static int option(int fd, int level, int name)
-{
-	int value = -1;
-	socklen_t size = sizeof(value);
-
-	check_call(getsockopt(fd, level, name, &value, &size));
-	return value;
-}
-
 static struct sockaddr_nl name_of(int fd)
 {
 	struct sockaddr_nl a = { 0 };
@@ -87,22 +73,22 @@ void setup(const char *argument)
 
 	(void)argument;
 	new = (int)check_call(socket(AF_NETLINK, SOCK_DGRAM | SOCK_NONBLOCK, NETLINK_SOCK_DIAG));
-	set(new, SOL_NETLINK, NETLINK_EXT_ACK, 1);
+	set_option(new, SOL_NETLINK, NETLINK_EXT_ACK, 1);
 	usual = make(SOCK_RAW, NETLINK_ROUTE, 0, 0);
 	shared = (int)check_call(fcntl(usual, F_DUPFD, 80));
 	second = make(SOCK_RAW, NETLINK_ROUTE, 0, 0);
 	chosen = make(SOCK_DGRAM, NETLINK_ROUTE, PORT, 0);
-	set(chosen, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1);
-	set(chosen, SOL_NETLINK, NETLINK_CAP_ACK, 1);
-	set(chosen, SOL_NETLINK, NETLINK_NO_ENOBUFS, 1);
-	set(chosen, SOL_SOCKET, SO_RCVBUF, 60000);
+	set_option(chosen, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1);
+	set_option(chosen, SOL_NETLINK, NETLINK_CAP_ACK, 1);
+	set_option(chosen, SOL_NETLINK, NETLINK_NO_ENOBUFS, 1);
+	set_option(chosen, SOL_SOCKET, SO_RCVBUF, 60000);
 	/* Of changes that nothing here makes. */
 	listener = make(SOCK_RAW, NETLINK_ROUTE, 0, 1 << (RTNLGRP_DECnet_IFADDR - 1));
-	set(listener, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, HIGH_GROUP);
-	set(listener, SOL_NETLINK, NETLINK_PKTINFO, 1);
+	set_option(listener, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, HIGH_GROUP);
+	set_option(listener, SOL_NETLINK, NETLINK_PKTINFO, 1);
 	uevents = make(SOCK_RAW, NETLINK_KOBJECT_UEVENT, 0, 1);
 	check_call(setsockopt(uevents, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)));
-	set(uevents, SOL_SOCKET, SO_PASSCRED, 1);
+	set_option(uevents, SOL_SOCKET, SO_PASSCRED, 1);
 	user = make(SOCK_DGRAM, NETLINK_USERSOCK, PORT, 0);
 	from_user = make(SOCK_DGRAM, NETLINK_USERSOCK, PORT + 1, 0);
 	check_call(connect(from_user, &(const struct sockaddr){ AF_NETLINK, { 0 } }, sizeof(struct sockaddr_nl)));
@@ -123,24 +109,24 @@ void verify(void)
 
 	check(name_of(new).nl_pid == 0);
 	check_flags(new, O_NONBLOCK, O_NONBLOCK);
-	check(option(new, SOL_NETLINK, NETLINK_EXT_ACK) == 1);
+	check(get_option(new, SOL_NETLINK, NETLINK_EXT_ACK) == 1);
 	check(name_of(usual).nl_pid == (uint32_t)getpid());
 	check(name_of(second).nl_pid != (uint32_t)getpid() && name_of(second).nl_pid != 0);
 	check(name_of(chosen).nl_pid == PORT);
 	check_cloexec(usual, true);
 	check_same_description(usual, shared, true);
-	check(option(usual, SOL_NETLINK, NETLINK_EXT_ACK) == 0);
-	check(option(chosen, SOL_NETLINK, NETLINK_GET_STRICT_CHK) == 1);
-	check(option(chosen, SOL_NETLINK, NETLINK_CAP_ACK) == 1);
-	check(option(chosen, SOL_NETLINK, NETLINK_NO_ENOBUFS) == 1);
-	check(option(chosen, SOL_SOCKET, SO_RCVBUF) == 120000);
-	check(option(chosen, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM);
+	check(get_option(usual, SOL_NETLINK, NETLINK_EXT_ACK) == 0);
+	check(get_option(chosen, SOL_NETLINK, NETLINK_GET_STRICT_CHK) == 1);
+	check(get_option(chosen, SOL_NETLINK, NETLINK_CAP_ACK) == 1);
+	check(get_option(chosen, SOL_NETLINK, NETLINK_NO_ENOBUFS) == 1);
+	check(get_option(chosen, SOL_SOCKET, SO_RCVBUF) == 120000);
+	check(get_option(chosen, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM);
 	check(name_of(listener).nl_groups == 1u << (RTNLGRP_DECnet_IFADDR - 1));
 	check(is_member(listener, HIGH_GROUP) && !is_member(listener, RTNLGRP_LINK));
-	check(option(listener, SOL_NETLINK, NETLINK_PKTINFO) == 1);
-	check(name_of(uevents).nl_groups == 1 && option(uevents, SOL_SOCKET, SO_PROTOCOL) == NETLINK_KOBJECT_UEVENT);
+	check(get_option(listener, SOL_NETLINK, NETLINK_PKTINFO) == 1);
+	check(name_of(uevents).nl_groups == 1 && get_option(uevents, SOL_SOCKET, SO_PROTOCOL) == NETLINK_KOBJECT_UEVENT);
 	check_call(getsockopt(uevents, SOL_SOCKET, SO_GET_FILTER, NULL, &n_filter));
-	check(n_filter == 1 && option(uevents, SOL_SOCKET, SO_PASSCRED) == 1);
+	check(n_filter == 1 && get_option(uevents, SOL_SOCKET, SO_PASSCRED) == 1);
 	ask(usual, 1);
 	ask(second, 2);
 	ask(chosen, 3);

@@ -28,20 +28,6 @@ static int listener, ping, ping_connected, ping_six, raw, raw_connected, raw_six
 static const struct sockaddr_in loopback = { .sin_family = AF_INET, .sin_addr.s_addr = 0x0100007f };
 static const struct sockaddr_in6 loopback_six = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
 
-static void set(int fd, int level, int name, int value)
-{
-	check_call(setsockopt(fd, level, name, &value, sizeof(value)));
-}
-
-static int option(int fd, int level, int name)
-{
-	int value = -1;
-	socklen_t size = sizeof(value);
-
-	check_call(getsockopt(fd, level, name, &value, &size));
-	return value;
-}
-
 static uint16_t port_of(int fd)
 {
 	struct sockaddr_in a = { 0 };
@@ -56,8 +42,8 @@ static void make_pings(void)
 	ping = (int)check_call(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_ICMP));
 	check_call(bind(ping, (const struct sockaddr *)&(struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(777) },
 			sizeof(loopback)));
-	set(ping, IPPROTO_IP, IP_RECVERR, 1);
-	set(ping, IPPROTO_IP, IP_TTL, 8);
+	set_option(ping, IPPROTO_IP, IP_RECVERR, 1);
+	set_option(ping, IPPROTO_IP, IP_TTL, 8);
 	ping_connected = (int)check_call(socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP));
 	check_call(connect(ping_connected, (const struct sockaddr *)&loopback, sizeof(loopback)));
 	ping_six = (int)check_call(socket(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6));
@@ -74,7 +60,7 @@ static void make_raw(void)
 	check_call(setsockopt(raw, SOL_RAW, 1 /* ICMP_FILTER */, &only_replies, sizeof(only_replies)));
 	raw_connected = (int)check_call(socket(AF_INET, SOCK_RAW, 253));
 	check_call(connect(raw_connected, (const struct sockaddr *)&loopback, sizeof(loopback)));
-	set(raw_connected, IPPROTO_IP, IP_HDRINCL, 1);
+	set_option(raw_connected, IPPROTO_IP, IP_HDRINCL, 1);
 	raw_six = (int)check_call(socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6));
 	ICMP6_FILTER_SETBLOCKALL(&filter);
 	ICMP6_FILTER_SETPASS(ICMP6_ECHO_REPLY, &filter);
@@ -97,7 +83,7 @@ static void make_packets(void)
 
 	packets = (int)check_call(socket(AF_PACKET, SOCK_DGRAM | SOCK_NONBLOCK, 0));
 	check_call(setsockopt(packets, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)));
-	set(packets, SOL_PACKET, PACKET_AUXDATA, 1);
+	set_option(packets, SOL_PACKET, PACKET_AUXDATA, 1);
 	check_call(setsockopt(packets, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof(all)));
 	check_call(bind(packets, (const struct sockaddr *)&a, sizeof(a)));
 	packets_new = (int)check_call(socket(AF_PACKET, SOCK_RAW, 0));
@@ -147,7 +133,7 @@ static void verify_pings(void)
 {
 	verify_ping(ping, ICMP_ECHO, ICMP_ECHOREPLY, &loopback);
 	check(port_of(ping) == 777);
-	check(option(ping, IPPROTO_IP, IP_TTL) == 8 && option(ping, IPPROTO_IP, IP_RECVERR) == 1);
+	check(get_option(ping, IPPROTO_IP, IP_TTL) == 8 && get_option(ping, IPPROTO_IP, IP_RECVERR) == 1);
 	check_cloexec(ping, true);
 	verify_ping(ping_connected, ICMP_ECHO, ICMP_ECHOREPLY, NULL);
 	verify_ping(ping_six, ICMP6_ECHO_REQUEST, ICMP6_ECHO_REPLY, NULL);
@@ -168,8 +154,8 @@ static void verify_raw(void)
 	await(raw_six);
 	while ((n = recv(raw_six, packet, sizeof(packet), MSG_DONTWAIT)) > 0)
 		check(packet[0] == (char)ICMP6_ECHO_REPLY);
-	check(option(raw_connected, IPPROTO_IP, IP_HDRINCL) == 1);
-	check(option(raw_connected, SOL_SOCKET, SO_PROTOCOL) == 253);
+	check(get_option(raw_connected, IPPROTO_IP, IP_HDRINCL) == 1);
+	check(get_option(raw_connected, SOL_SOCKET, SO_PROTOCOL) == 253);
 }
 
 /* How many have asked for all packets of an interface. */
@@ -211,7 +197,7 @@ static void verify_packets(void)
 	check(check_call(recv(packets, got, sizeof(got), 0)) == sizeof(packet) && !memcmp(got + 20, "data", 4));
 	await(raw_connected);
 	check(check_call(recv(raw_connected, got, sizeof(got), 0)) == sizeof(packet));
-	check(option(packets, SOL_PACKET, PACKET_AUXDATA) == 1);
+	check(get_option(packets, SOL_PACKET, PACKET_AUXDATA) == 1);
 	check_call(getsockname(packets, (struct sockaddr *)&a, &size));
 	check(a.sll_protocol == htons(ETH_P_IP) && a.sll_ifindex == (int)if_nametoindex("lo"));
 	check(promiscuity(a.sll_ifindex) == 1);

@@ -27,9 +27,7 @@ import queues  # noqa: E402
 import selfcheck  # noqa: E402
 import sockets  # noqa: E402
 from harness import Failure, Skip, case  # noqa: E402
-from selfcheck import Program, restore_refused  # noqa: E402
-
-KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "30"))
+from selfcheck import KILLS, Program, restore_refused  # noqa: E402
 
 # Of those that stand for themselves, the name is that of the kind. lock and owner are what any kind may have.
 KINDS = """device directory epoll eventfd fanotify gone inotify lock netlink_socket owner path_handle pidfd pipe proc_file

@@ -16,9 +16,8 @@ import time
 
 import harness
 from harness import Failure, Skip, case
-from selfcheck import Program, restore_refused
+from selfcheck import KILLS, Program, restore_refused
 
-KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "30"))
 NETLINK_NETFILTER, NFT_MSG_GETTABLE, NLM_F_REQUEST, NLM_F_DUMP = 12, 10 << 8 | 1, 1, 0x300
 
 

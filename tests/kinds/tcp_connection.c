@@ -185,15 +185,6 @@ static void setup_options(void)
 	check_call(setsockopt(options[1], IPPROTO_TCP, TCP_USER_TIMEOUT, &(int){ 5000 }, sizeof(int)));
 }
 
-static int option(int fd, int level, int name)
-{
-	int value = -1;
-	socklen_t size = sizeof(value);
-
-	check_call(getsockopt(fd, level, name, &value, &size));
-	return value;
-}
-
 static void verify_options(void)
 {
 	struct linger l = { 0 };
@@ -208,19 +199,19 @@ static void verify_options(void)
 	size = sizeof(time);
 	check_call(getsockopt(options[1], SOL_SOCKET, SO_RCVTIMEO, &time, &size));
 	check(time.tv_sec == 2 && time.tv_usec == 500000);
-	check(option(options[0], SOL_SOCKET, SO_RCVBUF) == 60000);
-	check(option(options[1], SOL_SOCKET, SO_RCVBUF) != 60000);
-	check(option(options[0], SOL_SOCKET, SO_SNDBUF) == 40000);
-	check(option(options[0], SOL_SOCKET, SO_KEEPALIVE) == 1);
-	check(option(options[1], SOL_SOCKET, SO_KEEPALIVE) == 0);
-	check(option(options[0], IPPROTO_TCP, TCP_KEEPIDLE) == 77);
-	check(option(options[0], IPPROTO_TCP, TCP_NODELAY) == 1);
-	check(option(options[1], IPPROTO_TCP, TCP_NODELAY) == 0);
-	check(option(options[1], SOL_SOCKET, SO_OOBINLINE) == 1);
-	check(option(options[1], IPPROTO_IP, IP_TOS) == 16);
-	check(option(options[1], IPPROTO_TCP, TCP_USER_TIMEOUT) == 5000);
-	check(option(plain[0], SOL_SOCKET, SO_REUSEADDR) == 0);
-	check(option(plain[1], SOL_SOCKET, SO_REUSEADDR) == 1);
+	check(get_option(options[0], SOL_SOCKET, SO_RCVBUF) == 60000);
+	check(get_option(options[1], SOL_SOCKET, SO_RCVBUF) != 60000);
+	check(get_option(options[0], SOL_SOCKET, SO_SNDBUF) == 40000);
+	check(get_option(options[0], SOL_SOCKET, SO_KEEPALIVE) == 1);
+	check(get_option(options[1], SOL_SOCKET, SO_KEEPALIVE) == 0);
+	check(get_option(options[0], IPPROTO_TCP, TCP_KEEPIDLE) == 77);
+	check(get_option(options[0], IPPROTO_TCP, TCP_NODELAY) == 1);
+	check(get_option(options[1], IPPROTO_TCP, TCP_NODELAY) == 0);
+	check(get_option(options[1], SOL_SOCKET, SO_OOBINLINE) == 1);
+	check(get_option(options[1], IPPROTO_IP, IP_TOS) == 16);
+	check(get_option(options[1], IPPROTO_TCP, TCP_USER_TIMEOUT) == 5000);
+	check(get_option(plain[0], SOL_SOCKET, SO_REUSEADDR) == 0);
+	check(get_option(plain[1], SOL_SOCKET, SO_REUSEADDR) == 1);
 }
 
 static int orphaned(const char *unread)
@@ -297,9 +288,9 @@ static void verify_plain(void)
 
 static void verify_mixed(void)
 {
-	check(option(mixed[0], SOL_SOCKET, SO_DOMAIN) == AF_INET);
-	check(option(mixed[1], SOL_SOCKET, SO_DOMAIN) == AF_INET6);
-	check(option(six[0], SOL_SOCKET, SO_DOMAIN) == AF_INET6);
+	check(get_option(mixed[0], SOL_SOCKET, SO_DOMAIN) == AF_INET);
+	check(get_option(mixed[1], SOL_SOCKET, SO_DOMAIN) == AF_INET6);
+	check(get_option(six[0], SOL_SOCKET, SO_DOMAIN) == AF_INET6);
 	get(mixed[1], "from four");
 	get(mixed[0], "from six");
 	put(mixed[0], "from four");

@@ -133,22 +133,13 @@ static void verify_poured(void)
 	}
 }
 
-static int option(int fd, int level, int name)
-{
-	int value = -1;
-	socklen_t size = sizeof(value);
-
-	check_call(getsockopt(fd, level, name, &value, &size));
-	return value;
-}
-
 /* A socket in repair is useless. */
 static void verify_repair(void)
 {
 	const int all[] = { idle, unread, ended, finished, poured, held, held_end, closing };
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
-		check(option(all[i], IPPROTO_TCP, TCP_REPAIR) == 0);
+		check(get_option(all[i], IPPROTO_TCP, TCP_REPAIR) == 0);
 }
 
 void verify(void)
@@ -156,9 +147,9 @@ void verify(void)
 	static bool before;
 
 	verify_repair();
-	check(option(idle, SOL_SOCKET, SO_REUSEADDR) == 1);
-	check(option(unread, SOL_SOCKET, SO_REUSEADDR) == 0);
-	check(option(idle, IPPROTO_TCP, TCP_NODELAY) == 1);
+	check(get_option(idle, SOL_SOCKET, SO_REUSEADDR) == 1);
+	check(get_option(unread, SOL_SOCKET, SO_REUSEADDR) == 0);
+	check(get_option(idle, IPPROTO_TCP, TCP_NODELAY) == 1);
 	check_write(idle, "are you there?");
 	get(idle, "are you there?");
 	if (access("all", F_OK) < 0) /* the rest is read when it is over */

@@ -20,27 +20,13 @@ static int client, server, own_client, own_server;
 static const struct sockaddr_in loopback = { .sin_family = AF_INET, .sin_addr.s_addr = 0x0100007f };
 static const struct sockaddr_in6 any_six = { .sin6_family = AF_INET6 };
 
-static void set(int fd, int level, int name, int value)
-{
-	check_call(setsockopt(fd, level, name, &value, sizeof(value)));
-}
-
-static int option(int fd, int level, int name)
-{
-	int value = -1;
-	socklen_t size = sizeof(value);
-
-	check_call(getsockopt(fd, level, name, &value, &size));
-	return value;
-}
-
 static int make(int family, int reuse, int only_six)
 {
 	int fd = (int)check_call(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
 
-	set(fd, SOL_SOCKET, SO_REUSEADDR, reuse);
+	set_option(fd, SOL_SOCKET, SO_REUSEADDR, reuse);
 	if (family == AF_INET6)
-		set(fd, IPPROTO_IPV6, IPV6_V6ONLY, only_six);
+		set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, only_six);
 	if (family == AF_INET)
 		check_call(bind(fd, (const struct sockaddr *)&loopback, sizeof(loopback)));
 	else
@@ -89,7 +75,7 @@ static void make_group(void)
 
 	for (int i = 0; i < 2; i++) {
 		group[i] = (int)check_call(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
-		set(group[i], SOL_SOCKET, SO_REUSEPORT, 1);
+		set_option(group[i], SOL_SOCKET, SO_REUSEPORT, 1);
 		check_call(bind(group[i], (struct sockaddr *)&a, sizeof(a)));
 		check_call(getsockname(group[i], (struct sockaddr *)&a, &size));
 		check_call(listen(group[i], 5));
@@ -113,7 +99,7 @@ static void verify_group(void)
 		check_call(close(mine));
 	}
 	check(got[0] && got[1]);
-	check(option(group[0], SOL_SOCKET, SO_REUSEPORT) == 1 && option(group[1], SOL_SOCKET, SO_REUSEPORT) == 1);
+	check(get_option(group[0], SOL_SOCKET, SO_REUSEPORT) == 1 && get_option(group[1], SOL_SOCKET, SO_REUSEPORT) == 1);
 }
 
 /* With something unread, at the one end of a connection that has ended. */
@@ -140,8 +126,8 @@ void setup(const char *argument)
 	(void)argument;
 	signal(SIGPIPE, SIG_IGN);
 	four = make(AF_INET, 1, 0);
-	set(four, IPPROTO_TCP, TCP_DEFER_ACCEPT, 0);
-	set(four, IPPROTO_TCP, TCP_NODELAY, 1);
+	set_option(four, IPPROTO_TCP, TCP_DEFER_ACCEPT, 0);
+	set_option(four, IPPROTO_TCP, TCP_NODELAY, 1);
 	check_call(listen(four, 7));
 	check_call(fcntl(four, F_SETFL, O_NONBLOCK));
 	shared = (int)check_call(fcntl(four, F_DUPFD, 80));
@@ -154,13 +140,13 @@ void setup(const char *argument)
 	bound = make(AF_INET, 0, 0);
 	make_group();
 	choosy = make(AF_INET, 1, 0);
-	set(choosy, IPPROTO_TCP, TCP_DEFER_ACCEPT, 7);
-	set(choosy, IPPROTO_TCP, TCP_FASTOPEN, 16);
-	set(choosy, IPPROTO_TCP, TCP_USER_TIMEOUT, 4000);
+	set_option(choosy, IPPROTO_TCP, TCP_DEFER_ACCEPT, 7);
+	set_option(choosy, IPPROTO_TCP, TCP_FASTOPEN, 16);
+	set_option(choosy, IPPROTO_TCP, TCP_USER_TIMEOUT, 4000);
 	check_call(listen(choosy, 3));
 	new_four = (int)check_call(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
 	new_six = (int)check_call(socket(AF_INET6, SOCK_STREAM, 0));
-	set(new_six, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set_option(new_six, SOL_SOCKET, SO_KEEPALIVE, 1);
 	make_pair(four, &client, &server);
 	make_pair(plain, &own_client, &own_server);
 	reset_at_end(own_client);
@@ -179,10 +165,10 @@ static void verify_listener(int fd, bool only_six)
 	char text[4] = "";
 	int mine, accepted;
 
-	check(option(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1);
+	check(get_option(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1);
 	check_call(getsockname(fd, (struct sockaddr *)&a, &size));
 	if (a.ss_family == AF_INET6)
-		check(option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == only_six);
+		check(get_option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == only_six);
 	mine = connect_to(fd);
 	await(fd, POLLIN);
 	accepted = (int)check_call(accept(fd, NULL, NULL));
@@ -249,14 +235,14 @@ void verify(void)
 	check_same_description(four, shared, true);
 	check_cloexec(four, true);
 	check_cloexec(shared, false);
-	check(option(four, SOL_SOCKET, SO_REUSEADDR) == 1);
-	check(option(plain, SOL_SOCKET, SO_REUSEADDR) == 0);
-	check(option(bound, SOL_SOCKET, SO_REUSEADDR) == 0);
-	check(option(four, IPPROTO_TCP, TCP_NODELAY) == 1);
-	check(option(choosy, IPPROTO_TCP, TCP_DEFER_ACCEPT) == 7);
-	check(option(choosy, IPPROTO_TCP, TCP_FASTOPEN) == 16);
-	check(option(choosy, IPPROTO_TCP, TCP_USER_TIMEOUT) == 4000);
-	check(option(choosy, SOL_SOCKET, SO_ACCEPTCONN) == 1);
+	check(get_option(four, SOL_SOCKET, SO_REUSEADDR) == 1);
+	check(get_option(plain, SOL_SOCKET, SO_REUSEADDR) == 0);
+	check(get_option(bound, SOL_SOCKET, SO_REUSEADDR) == 0);
+	check(get_option(four, IPPROTO_TCP, TCP_NODELAY) == 1);
+	check(get_option(choosy, IPPROTO_TCP, TCP_DEFER_ACCEPT) == 7);
+	check(get_option(choosy, IPPROTO_TCP, TCP_FASTOPEN) == 16);
+	check(get_option(choosy, IPPROTO_TCP, TCP_USER_TIMEOUT) == 4000);
+	check(get_option(choosy, SOL_SOCKET, SO_ACCEPTCONN) == 1);
 	verify_group();
 	verify_listener(four, false);
 	verify_listener(six, true);
@@ -264,12 +250,12 @@ void verify(void)
 	verify_second();
 	verify_pair(client, server);
 	verify_pair(own_client, own_server);
-	check(option(bound, SOL_SOCKET, SO_ACCEPTCONN) == 0);
+	check(get_option(bound, SOL_SOCKET, SO_ACCEPTCONN) == 0);
 	check_call(listen(bound, 1));
 	check_call(shutdown(bound, SHUT_RD)); /* bound, and no more */
 	check_flags(new_four, O_NONBLOCK, O_NONBLOCK);
-	check(option(new_six, SOL_SOCKET, SO_KEEPALIVE) == 1);
-	check(option(new_six, SOL_SOCKET, SO_DOMAIN) == AF_INET6);
+	check(get_option(new_six, SOL_SOCKET, SO_KEEPALIVE) == 1);
+	check(get_option(new_six, SOL_SOCKET, SO_DOMAIN) == AF_INET6);
 	verify_ended(finished, false, before);
 	verify_ended(ended, true, before);
 	before = true;

@@ -24,20 +24,6 @@ static int left, right, moved, plain, options, options_six, groups, groups_six, 
 static int lite[2] = { -1, -1 }, shut, corked;
 static unsigned gone_port; /* of a sender that was closed */
 
-static void set(int fd, int level, int name, int value)
-{
-	check_call(setsockopt(fd, level, name, &value, sizeof(value)));
-}
-
-static int option(int fd, int level, int name)
-{
-	int value = -1;
-	socklen_t size = sizeof(value);
-
-	check_call(getsockopt(fd, level, name, &value, &size));
-	return value;
-}
-
 static socklen_t size_of(const struct sockaddr_storage *a)
 {
 	return a->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
@@ -243,7 +229,7 @@ static void fill_joined(void)
 {
 	int fd = make("127.0.0.1", 0, 0);
 
-	set(fd, IPPROTO_UDP, UDP_SEGMENT, 10);
+	set_option(fd, IPPROTO_UDP, UDP_SEGMENT, 10);
 	send_to(fd, "127.0.0.1", port_of(joined), "0123456789abcdefghijABC", 23);
 	check_call(close(fd));
 }
@@ -271,8 +257,8 @@ static void take_lite(void)
 	if (lite[0] < 0)
 		return;
 	receive(lite[1], "light", "127.0.0.1", port_of(lite[0]));
-	check(option(lite[0], LITE, 10) == 12);
-	check(option(lite[1], SOL_SOCKET, SO_PROTOCOL) == LITE);
+	check(get_option(lite[0], LITE, 10) == 12);
+	check(get_option(lite[1], SOL_SOCKET, SO_PROTOCOL) == LITE);
 }
 
 static void fill(void)
@@ -297,28 +283,28 @@ static void make_options(void)
 	const struct in_addr loopback = { htonl(INADDR_LOOPBACK) };
 
 	options = (int)check_call(socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0));
-	set(options, SOL_SOCKET, SO_BROADCAST, 1);
-	set(options, SOL_SOCKET, SO_RCVBUF, 50000);
-	set(options, SOL_SOCKET, SO_TIMESTAMPNS, 1);
-	set(options, IPPROTO_IP, IP_TOS, 0x10);
-	set(options, SOL_SOCKET, SO_PRIORITY, 3);
-	set(options, IPPROTO_IP, IP_TTL, 9);
-	set(options, IPPROTO_IP, IP_RECVERR, 1);
-	set(options, IPPROTO_IP, IP_RECVTTL, 1);
-	set(options, IPPROTO_IP, IP_MULTICAST_TTL, 5);
-	set(options, IPPROTO_IP, IP_MULTICAST_LOOP, 0);
-	set(options, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+	set_option(options, SOL_SOCKET, SO_BROADCAST, 1);
+	set_option(options, SOL_SOCKET, SO_RCVBUF, 50000);
+	set_option(options, SOL_SOCKET, SO_TIMESTAMPNS, 1);
+	set_option(options, IPPROTO_IP, IP_TOS, 0x10);
+	set_option(options, SOL_SOCKET, SO_PRIORITY, 3);
+	set_option(options, IPPROTO_IP, IP_TTL, 9);
+	set_option(options, IPPROTO_IP, IP_RECVERR, 1);
+	set_option(options, IPPROTO_IP, IP_RECVTTL, 1);
+	set_option(options, IPPROTO_IP, IP_MULTICAST_TTL, 5);
+	set_option(options, IPPROTO_IP, IP_MULTICAST_LOOP, 0);
+	set_option(options, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
 	check_call(setsockopt(options, IPPROTO_IP, IP_MULTICAST_IF, &loopback, sizeof(loopback)));
 	check_call(setsockopt(options, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)));
 	check_call(setsockopt(options, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3));
 	options_six = (int)check_call(socket(AF_INET6, SOCK_DGRAM, 0));
-	set(options_six, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-	set(options_six, IPPROTO_IPV6, IPV6_UNICAST_HOPS, 3);
-	set(options_six, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, 4);
-	set(options_six, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0);
-	set(options_six, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
-	set(options_six, IPPROTO_IPV6, IPV6_RECVERR, 1);
-	set(options_six, IPPROTO_IPV6, IPV6_TCLASS, 0x20);
+	set_option(options_six, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+	set_option(options_six, IPPROTO_IPV6, IPV6_UNICAST_HOPS, 3);
+	set_option(options_six, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, 4);
+	set_option(options_six, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0);
+	set_option(options_six, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+	set_option(options_six, IPPROTO_IPV6, IPV6_RECVERR, 1);
+	set_option(options_six, IPPROTO_IPV6, IPV6_TCLASS, 0x20);
 }
 
 static void check_device(int fd, const char *expected)
@@ -337,18 +323,18 @@ static void verify_options(void)
 	socklen_t size = sizeof(t), n_interface = sizeof(interface);
 
 	check_flags(options, O_NONBLOCK, O_NONBLOCK);
-	check(option(options, SOL_SOCKET, SO_BROADCAST) == 1);
-	check(option(options, SOL_SOCKET, SO_RCVBUF) == 100000);
-	check(option(options, SOL_SOCKET, SO_TIMESTAMPNS) == 1);
-	check(option(options, SOL_SOCKET, SO_TIMESTAMP) == 0);
-	check(option(options, SOL_SOCKET, SO_PRIORITY) == 3);
-	check(option(options, IPPROTO_IP, IP_TOS) == 0x10);
-	check(option(options, IPPROTO_IP, IP_TTL) == 9);
-	check(option(options, IPPROTO_IP, IP_RECVERR) == 1);
-	check(option(options, IPPROTO_IP, IP_RECVTTL) == 1);
-	check(option(options, IPPROTO_IP, IP_MULTICAST_TTL) == 5);
-	check(option(options, IPPROTO_IP, IP_MULTICAST_LOOP) == 0);
-	check(option(options, IPPROTO_IP, IP_MTU_DISCOVER) == IP_PMTUDISC_DO);
+	check(get_option(options, SOL_SOCKET, SO_BROADCAST) == 1);
+	check(get_option(options, SOL_SOCKET, SO_RCVBUF) == 100000);
+	check(get_option(options, SOL_SOCKET, SO_TIMESTAMPNS) == 1);
+	check(get_option(options, SOL_SOCKET, SO_TIMESTAMP) == 0);
+	check(get_option(options, SOL_SOCKET, SO_PRIORITY) == 3);
+	check(get_option(options, IPPROTO_IP, IP_TOS) == 0x10);
+	check(get_option(options, IPPROTO_IP, IP_TTL) == 9);
+	check(get_option(options, IPPROTO_IP, IP_RECVERR) == 1);
+	check(get_option(options, IPPROTO_IP, IP_RECVTTL) == 1);
+	check(get_option(options, IPPROTO_IP, IP_MULTICAST_TTL) == 5);
+	check(get_option(options, IPPROTO_IP, IP_MULTICAST_LOOP) == 0);
+	check(get_option(options, IPPROTO_IP, IP_MTU_DISCOVER) == IP_PMTUDISC_DO);
 	check_call(getsockopt(options, IPPROTO_IP, IP_MULTICAST_IF, &interface, &n_interface));
 	check(interface.s_addr == htonl(INADDR_LOOPBACK));
 	check_call(getsockopt(options, SOL_SOCKET, SO_RCVTIMEO, &t, &size));
@@ -357,13 +343,13 @@ static void verify_options(void)
 	check_device(told, "lo");
 	check_device(four, "");
 	check(port_of(options) == 0);
-	check(option(options_six, IPPROTO_IPV6, IPV6_V6ONLY) == 1);
-	check(option(options_six, IPPROTO_IPV6, IPV6_UNICAST_HOPS) == 3);
-	check(option(options_six, IPPROTO_IPV6, IPV6_MULTICAST_HOPS) == 4);
-	check(option(options_six, IPPROTO_IPV6, IPV6_MULTICAST_LOOP) == 0);
-	check(option(options_six, IPPROTO_IPV6, IPV6_RECVPKTINFO) == 1);
-	check(option(options_six, IPPROTO_IPV6, IPV6_RECVERR) == 1);
-	check(option(options_six, IPPROTO_IPV6, IPV6_TCLASS) == 0x20);
+	check(get_option(options_six, IPPROTO_IPV6, IPV6_V6ONLY) == 1);
+	check(get_option(options_six, IPPROTO_IPV6, IPV6_UNICAST_HOPS) == 3);
+	check(get_option(options_six, IPPROTO_IPV6, IPV6_MULTICAST_HOPS) == 4);
+	check(get_option(options_six, IPPROTO_IPV6, IPV6_MULTICAST_LOOP) == 0);
+	check(get_option(options_six, IPPROTO_IPV6, IPV6_RECVPKTINFO) == 1);
+	check(get_option(options_six, IPPROTO_IPV6, IPV6_RECVERR) == 1);
+	check(get_option(options_six, IPPROTO_IPV6, IPV6_TCLASS) == 0x20);
 }
 
 /* ---- multicast groups ---- */
@@ -426,10 +412,10 @@ static void make_shared_ports(void)
 {
 	for (int i = 0; i < 2; i++) {
 		group[i] = (int)check_call(socket(AF_INET, SOCK_DGRAM, 0));
-		set(group[i], SOL_SOCKET, SO_REUSEPORT, 1);
+		set_option(group[i], SOL_SOCKET, SO_REUSEPORT, 1);
 		bind_at(group[i], "127.0.0.1", i ? port_of(group[0]) : 0);
 		reusing[i] = (int)check_call(socket(AF_INET, SOCK_DGRAM, 0));
-		set(reusing[i], SOL_SOCKET, SO_REUSEADDR, 1);
+		set_option(reusing[i], SOL_SOCKET, SO_REUSEADDR, 1);
 		bind_at(reusing[i], "0.0.0.0", i ? port_of(reusing[0]) : 0);
 	}
 }
@@ -447,7 +433,7 @@ static void make_filtered(void)
 
 	filtered = make("127.0.0.1", 0, 0);
 	check_call(setsockopt(filtered, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)));
-	set(filtered, SOL_SOCKET, SO_LOCK_FILTER, 1);
+	set_option(filtered, SOL_SOCKET, SO_LOCK_FILTER, 1);
 }
 
 static void make_lite(void)
@@ -457,7 +443,7 @@ static void make_lite(void)
 		return;
 	bind_at(lite[1], "127.0.0.1", 0);
 	lite[0] = make("127.0.0.1", 0, LITE);
-	set(lite[0], LITE, 10 /* UDPLITE_SEND_CSCOV */, 12);
+	set_option(lite[0], LITE, 10 /* UDPLITE_SEND_CSCOV */, 12);
 	connect_to(lite[0], lite[1]);
 }
 
@@ -485,12 +471,12 @@ void setup(const char *argument)
 	plain = (int)check_call(socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 	make_shared_ports();
 	told = make("0.0.0.0", 0, 0);
-	set(told, IPPROTO_IP, IP_PKTINFO, 1);
+	set_option(told, IPPROTO_IP, IP_PKTINFO, 1);
 	check_call(setsockopt(told, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3));
 	joined = make("127.0.0.1", 0, 0);
-	set(joined, IPPROTO_UDP, UDP_GRO, 1);
+	set_option(joined, IPPROTO_UDP, UDP_GRO, 1);
 	corked = make("127.0.0.1", 0, 0);
-	set(corked, IPPROTO_UDP, UDP_CORK, 1);
+	set_option(corked, IPPROTO_UDP, UDP_CORK, 1);
 	shut = make("127.0.0.1", 0, 0);
 	connect_to(shut, left);
 	check_call(shutdown(shut, SHUT_WR));
@@ -526,17 +512,17 @@ static void verify_flags(void)
 	check_cloexec(shared, false);
 	check_cloexec(plain, true);
 	check(port_of(plain) == 0);
-	check(option(plain, SOL_SOCKET, SO_DOMAIN) == AF_INET6);
-	check(option(four, SOL_SOCKET, SO_REUSEADDR) == 0);
-	check(option(group[1], SOL_SOCKET, SO_REUSEPORT) == 1);
-	check(option(reusing[1], SOL_SOCKET, SO_REUSEADDR) == 1);
-	check(option(corked, IPPROTO_UDP, UDP_CORK) == 1);
-	check(option(joined, IPPROTO_UDP, UDP_GRO) == 1);
-	check(option(four, SOL_SOCKET, SO_RCVBUF) == option(plain, SOL_SOCKET, SO_RCVBUF));
-	check(option(filtered, SOL_SOCKET, SO_LOCK_FILTER) == 1);
+	check(get_option(plain, SOL_SOCKET, SO_DOMAIN) == AF_INET6);
+	check(get_option(four, SOL_SOCKET, SO_REUSEADDR) == 0);
+	check(get_option(group[1], SOL_SOCKET, SO_REUSEPORT) == 1);
+	check(get_option(reusing[1], SOL_SOCKET, SO_REUSEADDR) == 1);
+	check(get_option(corked, IPPROTO_UDP, UDP_CORK) == 1);
+	check(get_option(joined, IPPROTO_UDP, UDP_GRO) == 1);
+	check(get_option(four, SOL_SOCKET, SO_RCVBUF) == get_option(plain, SOL_SOCKET, SO_RCVBUF));
+	check(get_option(filtered, SOL_SOCKET, SO_LOCK_FILTER) == 1);
 	check(send(shut, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
-	check(option(left, SOL_SOCKET, SO_PEEK_OFF) == -1 && option(six, SOL_SOCKET, SO_PEEK_OFF) == -1);
-	check(option(four, SOL_SOCKET, SO_PEEK_OFF) == -1 && option(dual, SOL_SOCKET, SO_PEEK_OFF) == -1);
+	check(get_option(left, SOL_SOCKET, SO_PEEK_OFF) == -1 && get_option(six, SOL_SOCKET, SO_PEEK_OFF) == -1);
+	check(get_option(four, SOL_SOCKET, SO_PEEK_OFF) == -1 && get_option(dual, SOL_SOCKET, SO_PEEK_OFF) == -1);
 }
 
 void verify(void)

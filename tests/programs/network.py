@@ -30,6 +30,16 @@ def check_keys(client, number, generations):
             raise Failure(f"key{i} is {client('get', f'key{i}')!r}")
 
 
+def check_file(t, root, port):
+    """End redis. Another one finds all keys in the file that it has written."""
+    connected(t, port)("shutdown")
+    t.wait_exit(root, 30)
+    t.start(["redis-server", "--port", str(port), "--appendonly", "yes", "--dir", t.work, "--save", ""])
+    client = connected(t, port)
+    t.until(lambda: client("ping") == "PONG", 30, "redis has not read its file")
+    check_keys(client, 1, harness.ROUNDS)
+
+
 @case("redis", needs=["redis-server"], limit=300)
 def redis(t):
     """100,000 keys, and a client that is let go and connects again, round after round."""
@@ -44,13 +54,7 @@ def redis(t):
         check_keys(client, number * 997, number + 1)
     if client("config", "get", "appendonly") != "2":
         raise Failure("redis does not answer about its configuration")
-    client = connected(t, port)
-    client("shutdown")
-    t.wait_exit(root, 30)
-    root = t.start(["redis-server", "--port", str(port), "--appendonly", "yes", "--dir", t.work, "--save", ""])
-    client = connected(t, port)
-    t.until(lambda: client("ping") == "PONG", 30, "redis has not read its file")
-    check_keys(client, 1, harness.ROUNDS)
+    check_file(t, root, port)
 
 
 @case("redis-client-kept", needs=["redis-server"], limit=300)

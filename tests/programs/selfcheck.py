@@ -17,6 +17,7 @@ import harness
 from harness import Failure, Skip, case
 
 COMMON = os.path.join(harness.HERE, "..", "kinds", "common.c")  # has the main function of all the programs
+KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "30"))
 BINARIES = None  # where the compiled programs are
 
 

@@ -7,7 +7,7 @@ import signal
 
 import harness
 from harness import Failure, case, read, stat_of
-from network import check_keys, connected, free_port, start_redis
+from network import check_file, check_keys, connected, free_port, start_redis
 
 NGINX = """
 worker_processes 2;
@@ -140,9 +140,4 @@ def redis_rewriting(t):
     if info(client, "aof_last_bgrewrite_status") != "ok" or info(client, "aof_last_write_status") != "ok":
         raise Failure(f"the file was not written anew: {client('info', 'persistence')}")
     check_keys(client, 777, harness.ROUNDS)
-    client("shutdown")
-    t.wait_exit(root, 30)
-    root = t.start(["redis-server", "--port", str(port), "--appendonly", "yes", "--dir", t.work, "--save", ""])
-    client = connected(t, port)
-    t.until(lambda: client("ping") == "PONG", 30, "redis has not read its file")
-    check_keys(client, 1, harness.ROUNDS)
+    check_file(t, root, port)
