@@ -33,7 +33,7 @@ _torpor()
 		check) COMPREPLY=($(compgen -W '--help --json --log --progress --quiet --verbose' -- "$cur")) ;;
 		inspect) COMPREPLY=($(compgen -W '--fds --help --html --json --log --maps --progress --quiet --task --threads --verbose' -- "$cur")) ;;
 		verify) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose' -- "$cur")) ;;
-		diff) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose' -- "$cur")) ;;
+		diff) COMPREPLY=($(compgen -W '--exit-code --help --log --progress --quiet --verbose' -- "$cur")) ;;
 		core) COMPREPLY=($(compgen -W '--help --log --output --progress --quiet --task --verbose' -- "$cur")) ;;
 		ps) COMPREPLY=($(compgen -W '--all --help --json --log --progress --quiet --verbose' -- "$cur")) ;;
 		help) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose' -- "$cur")) ;;

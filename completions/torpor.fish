@@ -42,6 +42,7 @@ complete -c torpor -n __fish_use_subcommand -a verify -d 'check an image'
 complete -c torpor -n '__fish_seen_subcommand_from verify' -F
 complete -c torpor -n __fish_use_subcommand -a diff -d 'show what changed between two images of a program'
 complete -c torpor -n '__fish_seen_subcommand_from diff' -F
+complete -c torpor -n '__fish_seen_subcommand_from diff' -l exit-code -d 'exit with 1 where there are changes, not with 0'
 complete -c torpor -n __fish_use_subcommand -a core -d 'write a saved process as a core file'
 complete -c torpor -n '__fish_seen_subcommand_from core' -F
 complete -c torpor -n '__fish_seen_subcommand_from core' -l task -s t -x -a '(__fish_complete_pids)' -d 'which process of the image'

@@ -92,6 +92,8 @@ def schema():
     add_extras(messages)
     numbers = {"bytes": "Size of the file.", "metadata_bytes": None, "extents": "Stretches of pages in the file.",
                "runs": "Entries of its memory index."}
+    phases = {"read_ns": "Reading and checking the image.", "files_ns": "Making files, pipes and sockets.",
+              "tasks_ns": "Making the processes, and loading their memory.", "finish_ns": "The last touch, until all run."}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "torpor inspect --json",
@@ -107,6 +109,11 @@ def schema():
                        "type": "string"},
             "file": {"type": "object", "required": ["path", *numbers], "properties": {
                 "path": {"type": "string"}, **{name: field(None, "uint64", about) for name, about in numbers.items()}}},
+            "last_restore": {
+                "description": "How long each phase of the last restore took, where that is known: it is an attribute of the file.",
+                "type": "object", "required": ["realtime_ns", *phases],
+                "properties": {name: field(None, "uint64", about) for name, about in phases.items()} |
+                              {"realtime_ns": field(None, "uint64", "When the processes ran again.")}},
             "image": {"$ref": "#/$defs/Image"},
         },
         "$defs": messages,

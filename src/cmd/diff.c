@@ -398,9 +398,12 @@ static int diff_run(const struct cmd_globals *g, int argc, char **argv)
 {
 	struct diff d = { .changes = 0 };
 	struct err e = ERR_INIT;
+	bool tells = argc > 1 && strcmp(argv[1], "--exit-code") == 0;
 	int r;
 
 	(void)g;
+	argc -= tells;
+	argv += tells;
 	if (argc != 3 || argv[1][0] == '-' || argv[2][0] == '-')
 		return cmd_usage(&cmd_diff, "two images, and nothing else");
 	d.a.path = argv[1];
@@ -416,14 +419,15 @@ static int diff_run(const struct cmd_globals *g, int argc, char **argv)
 	fflush(stdout);
 	view_close(&d.a);
 	view_close(&d.b);
-	return r < 0 ? cmd_fail(&e) : 0;
+	return r < 0 ? cmd_fail(&e) : tells && d.changes;
 }
 
 const struct cmd cmd_diff = {
 	.name = "diff",
-	.usage = "diff FILE FILE",
+	.usage = "diff [--exit-code] FILE FILE",
 	.help = "Show what changed between two images of one program, by process: threads, file\n"
 		"descriptors, mappings, and how many pages of each. The pages are compared.\n\n"
-		"  +  only in the second    -  only in the first    ~  in both, and changed\n",
+		"  +  only in the second    -  only in the first    ~  in both, and changed\n\n"
+		"      --exit-code  exit with 1 where there are changes, not with 0\n",
 	.run = diff_run,
 };

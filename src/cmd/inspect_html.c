@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "cmd/json.h"
+#include "image/timing.h"
 #include "proc/maps.h"
 
 enum { NS_PER_MS = 1000000 };
@@ -50,6 +51,30 @@ static void html_head(struct view *v, struct json *j)
 	json_put_u64(j, "collect_us", s ? s->collect_ns / 1000 : 0);
 	json_put_u64(j, "memory_us", s ? s->memory_ns / 1000 : 0);
 	json_put_u64(j, "zero_bytes", s ? s->pages_zero * IMAGE_PAGE : 0);
+	json_close(j, '}');
+}
+
+/* When, and [name, microseconds] of each phase; null: it was never restored, or that is not known. */
+static void html_last_restore(const struct view *v, struct json *j)
+{
+	struct image_timing t;
+
+	if (!image_timing_read(v->image->fd, &t)) {
+		json_put_string(j, "restore", NULL);
+		return;
+	}
+	json_key(j, "restore");
+	json_open(j, '{');
+	html_put_ms(j, "realtime_ms", t.realtime_ns);
+	json_key(j, "phases");
+	json_open(j, '[');
+	for (int i = 0; i < IMAGE_PHASES; i++) {
+		json_open(j, '[');
+		json_string(j, image_phase_name((enum image_phase)i));
+		json_u64(j, t.phase_ns[i] / 1000);
+		json_close(j, ']');
+	}
+	json_close(j, ']');
 	json_close(j, '}');
 }
 
@@ -184,6 +209,7 @@ static void html_data(struct view *v, FILE *out)
 	j.flat = j.markup = true;
 	json_open(&j, '{');
 	html_head(v, &j);
+	html_last_restore(v, &j);
 	json_key(&j, "tasks");
 	json_open(&j, '[');
 	for (size_t i = 0; i < v->meta->n_tasks; i++)

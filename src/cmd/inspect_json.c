@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cmd/json.h"
+#include "image/timing.h"
 
 enum { FORMAT = 1 }; /* of the JSON; see doc/inspect.schema.json */
 
@@ -64,6 +65,26 @@ static void inspect_write_extra(void *data, struct json *j, const ProtobufCMessa
 	}
 }
 
+static void inspect_write_last_restore(const struct view *v, struct json *j)
+{
+	static const char *const keys[] = {
+		[IMAGE_PHASE_READ] = "read_ns",
+		[IMAGE_PHASE_FILES] = "files_ns",
+		[IMAGE_PHASE_TASKS] = "tasks_ns",
+		[IMAGE_PHASE_FINISH] = "finish_ns",
+	};
+	struct image_timing t;
+
+	if (!image_timing_read(v->image->fd, &t))
+		return;
+	json_key(j, "last_restore");
+	json_open(j, '{');
+	json_put_u64(j, "realtime_ns", t.realtime_ns);
+	for (int i = 0; i < IMAGE_PHASES; i++)
+		json_put_u64(j, keys[i], t.phase_ns[i]);
+	json_close(j, '}');
+}
+
 void inspect_write_json(struct view *v)
 {
 	struct inspect_json w = { .v = v };
@@ -82,6 +103,7 @@ void inspect_write_json(struct view *v)
 	json_put_u64(&j, "extents", v->image->n_extents);
 	json_put_u64(&j, "runs", v->image->n_runs);
 	json_close(&j, '}');
+	inspect_write_last_restore(v, &j);
 	json_key(&j, "image");
 	json_message(&j, &v->meta->base, &hooks);
 	json_close(&j, '}');

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "cmd/text.h"
+#include "image/timing.h"
 
 enum {
 	LINE_MAX_SHOWN = 100, /* characters of a command line */
@@ -235,6 +236,20 @@ static void inspect_print_step(const char *what, uint64_t ns, uint64_t total)
 	putchar('\n');
 }
 
+static void inspect_print_last_restore(const struct view *v)
+{
+	struct image_timing t;
+	uint64_t all = 0;
+
+	if (!image_timing_read(v->image->fd, &t))
+		return;
+	for (int i = 0; i < IMAGE_PHASES; i++)
+		all += t.phase_ns[i];
+	printf("\ntime of the last restore (%.1f ms)\n", (double)all / 1e6);
+	for (int i = 0; i < IMAGE_PHASES; i++)
+		inspect_print_step(image_phase_name((enum image_phase)i), t.phase_ns[i], all);
+}
+
 static void inspect_print_stats(const Pb__DumpStats *s)
 {
 	uint64_t known;
@@ -268,7 +283,9 @@ int inspect_print(struct inspect *s)
 		r = inspect_print_memory(s);
 	if (r == 0 && s->parts & INSPECT_MAPS)
 		r = inspect_print_maps(s);
-	if (s->parts & INSPECT_TIME && s->task == SIZE_MAX)
+	if (s->parts & INSPECT_TIME && s->task == SIZE_MAX) {
 		inspect_print_stats(v->meta->stats);
+		inspect_print_last_restore(v);
+	}
 	return r;
 }

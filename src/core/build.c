@@ -119,7 +119,7 @@ static void build_birth(struct build *b, size_t index, uint64_t flags)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 	int exit_signal = pb->has_exit_signal && pb->exit_signal <= 64 ? (int)pb->exit_signal : SIGCHLD;
-	pid_t pid = pids_clone(b->pids, b->progress, pb->pid, flags, exit_signal);
+	pid_t pid = pids_clone(b->pids, NULL, pb->pid, flags, exit_signal);
 
 	if (pid == 0)
 		build_task(b, index);
@@ -142,7 +142,7 @@ static void build_reap(pid_t pid)
 static void build_session_standin(struct build *b, size_t first)
 {
 	const struct plan *p = b->plan;
-	pid_t pid = pids_clone(b->pids, b->progress, p->tasks[first].pb->sid, 0, SIGCHLD);
+	pid_t pid = pids_clone(b->pids, NULL, p->tasks[first].pb->sid, 0, SIGCHLD);
 
 	if (pid < 0) {
 		struct err e = ERR_INIT;
@@ -204,7 +204,7 @@ static pid_t build_group_standin(struct build *b, const struct plan_task *t)
 
 	if (!t->makes_group || getpgrp() == t->pb->pgid)
 		return 0;
-	pid = pids_clone(b->pids, b->progress, t->pb->pgid, 0, SIGCHLD);
+	pid = pids_clone(b->pids, NULL, t->pb->pgid, 0, SIGCHLD);
 	if (pid < 0) {
 		struct err e = ERR_INIT;
 
@@ -468,7 +468,7 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 	struct arena arena = ARENA_INIT;
 	struct err e = ERR_INIT;
-	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .progress = b->progress,
+	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .loaded = &b->meeting->loaded,
 				 .keeps_exe = !b->sets_exe, .one_thread = b->pids->steer.way == PID_FORK };
 	struct restore_task rt = {
 		.arena = &arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds

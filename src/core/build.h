@@ -20,6 +20,7 @@ struct meeting {
 	_Atomic uint32_t arrived; /* at the barriers; each task counts once per barrier */
 	_Atomic uint32_t failed;  /* 1: `err` is being or has been filled */
 	_Atomic uint32_t told;    /* 1: `err` is complete */
+	_Atomic uint64_t loaded;  /* bytes of memory, by all of them */
 	struct err err;
 };
 
@@ -33,7 +34,7 @@ struct build {
 	bool sets_exe;         /* may /proc/PID/exe be set? */
 	bool keeps_groups;     /* in a user namespace: supplementary groups stay as they are, under whatever numbers */
 	pid_t coordinator;
-	const struct progress *progress;
+	const struct progress *progress; /* the coordinator's: the tasks only count */
 	struct build_region {
 		uint64_t start, size;
 		uint64_t script; /* the leader's */

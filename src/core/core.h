@@ -96,7 +96,7 @@ struct restore_options {
 	int (*ready)(void *data, pid_t root, const Pb__Image *image, struct err *e);
 	void *ready_data;
 	const struct log *log;
-	const struct progress *progress; /* also called in the tasks while they load their memory */
+	const struct progress *progress;
 };
 
 /*

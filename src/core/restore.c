@@ -28,10 +28,12 @@
 #include "core/objects.h"
 #include "core/plan.h"
 #include "core/trace.h"
+#include "image/timing.h"
 #include "ipc/ipc.h"
 #include "kinds/place.h"
 #include "memory/memory.h"
 #include "task/task.h"
+#include "util/clock.h"
 #include "util/cpu.h"
 #include "util/fd.h"
 #include "util/privilege.h"
@@ -57,7 +59,42 @@ struct restore {
 	struct pids *pids;
 	void *shared;
 	size_t shared_size;
+	struct image_timing *timing; /* shared with the init of the namespace; NULL: there is no memory for it */
+	uint64_t phase_began;
 };
+
+/* ---- how long it takes ---- */
+
+static void restore_begin_timing(struct restore *r)
+{
+	void *p = mmap(NULL, sizeof(*r->timing), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	r->timing = p == MAP_FAILED ? NULL : p;
+	r->phase_began = clock_now_ns(CLOCK_REALTIME);
+}
+
+/* The clock is one that time namespaces leave alone: a step of it may make a phase nonsense, and no more. */
+static void restore_end_phase(struct restore *r, enum image_phase phase)
+{
+	uint64_t now = clock_now_ns(CLOCK_REALTIME);
+
+	if (r->timing) {
+		r->timing->phase_ns[phase] = now > r->phase_began ? now - r->phase_began : 0;
+		r->timing->realtime_ns = now;
+	}
+	r->phase_began = now;
+}
+
+static void restore_done_timing(struct restore *r, bool failed)
+{
+	cleanup_privilege struct privilege none = privilege_none();
+
+	if (!r->timing)
+		return;
+	if (!failed)
+		image_timing_write(r->image->fd, r->timing);
+	munmap(r->timing, sizeof(*r->timing));
+}
 
 /* ---- open ---- */
 
@@ -462,14 +499,17 @@ static pid_t restore_make_tasks(struct restore *r, struct err *e)
 	if (trace_begin(root, e) < 0)
 		goto abandon;
 	build_go(&r->build);
-	if (trace_until_parked(&r->build, e) < 0 || trace_finish(&r->build, &r->notes, e) < 0 ||
-	    restore_complete(r, e) < 0)
+	if (trace_until_parked(&r->build, e) < 0)
+		goto abandon;
+	restore_end_phase(r, IMAGE_PHASE_TASKS);
+	if (trace_finish(&r->build, &r->notes, e) < 0 || restore_complete(r, e) < 0)
 		goto abandon;
 	if (restore_ready(r, root, e) < 0)
 		goto abandon;
 	objects_release(&r->objects);
 	if (trace_release(&r->build, e) < 0)
 		goto abandon;
+	restore_end_phase(r, IMAGE_PHASE_FINISH);
 	if (!r->build.sets_exe && obstacle_add(&r->notes, "N-EXE", root, r->meta->tasks[0]->comm, "restore with the capability",
 					       "its link /proc/%d/exe, and those of its descendants, lead to torpor", root) < 0)
 		log_say(r->o->log, LOG_NOTE, "the links /proc/PID/exe lead to torpor");
@@ -490,8 +530,10 @@ static pid_t restore_make(struct restore *r, struct err *e)
 
 	log_say(r->o->log, LOG_INFO, "the image is whole; making %zu task(s), %zu thread(s), %zu object(s)", r->plan.n_tasks,
 		r->plan.n_threads, r->meta->n_objects);
+	restore_end_phase(r, IMAGE_PHASE_READ);
 	if (restore_make_objects(r, e) < 0 || restore_prepare_build(r, e) < 0)
 		return -1;
+	restore_end_phase(r, IMAGE_PHASE_FILES);
 	/* The tasks inherit the closed mask: nothing is delivered to them before they are complete. */
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
@@ -564,10 +606,12 @@ int core_restore(const struct restore_options *o, struct program *ret, struct er
 
 	getrlimit(RLIMIT_NOFILE, &files);
 	r.notes.arena = &r.arena;
+	restore_begin_timing(&r);
 	result = core_open(o->path, VERIFY_OTHERS, &r.arena, &r.image, &r.meta, e);
 	p = privilege_raise(privilege_extra());
 	if (result == 0)
 		result = restore_check_owner(&r, e) < 0 ? -1 : restore_run(&r, ret, e);
+	restore_done_timing(&r, result < 0);
 	restore_done(&r, result < 0);
 	fd_closep(&r.name); /* its init has it */
 	setrlimit(RLIMIT_NOFILE, &files);

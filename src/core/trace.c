@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "arch/x86_64/regs.h"
@@ -21,6 +22,7 @@ enum {
 	ABANDON_ROUNDS = 10, /* without a sign of life, before nobody is left */
 	TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK |
 			PTRACE_O_TRACEVFORK,
+	TELL_EVERY_NS = 100000000, /* of the progress */
 };
 
 int trace_begin(pid_t root, struct err *e)
@@ -91,6 +93,11 @@ static int trace_check_script(pid_t pid, uint64_t addr, struct err *e)
 }
 
 /* ---- until all have parked ---- */
+
+/* What was told of the progress last, and of how many bytes in all. */
+struct trace_told {
+	uint64_t made, loaded, to_load;
+};
 
 static const struct plan_task *trace_task(const struct build *b, pid_t pid)
 {
@@ -174,13 +181,61 @@ static int trace_event(struct build *b, pid_t tid, int status, struct err *e)
 	return 0;
 }
 
+/* How far the tasks have come: forking until PIDs come up, or loading. */
+static void trace_tell(const struct build *b, struct trace_told *told)
+{
+	uint64_t made = __atomic_load_n(&b->pids->steer.made, __ATOMIC_RELAXED), loaded = atomic_load(&b->meeting->loaded);
+
+	if (made != told->made)
+		progress_count(b->progress, "forking until its PID comes up", made, b->pids->steer.limit);
+	if (loaded != told->loaded)
+		progress_step(b->progress, "loading memory", loaded, told->to_load);
+	told->made = made;
+	told->loaded = loaded;
+}
+
+/* As waitpid(2); meanwhile, the progress of all tasks is told. SIGCHLD is blocked. */
+static pid_t trace_wait_any(const struct build *b, struct trace_told *told, int *ret_status)
+{
+	const struct timespec tick = { .tv_nsec = TELL_EVERY_NS };
+	sigset_t child;
+	pid_t tid;
+
+	if (!b->progress || !b->progress->step)
+		return waitpid(-1, ret_status, __WALL);
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	while ((tid = waitpid(-1, ret_status, __WALL | WNOHANG)) == 0) {
+		trace_tell(b, told);
+		sigtimedwait(&child, NULL, &tick);
+	}
+	return tid;
+}
+
+static uint64_t trace_to_load(const struct build *b)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < b->plan->n_tasks; i++) {
+		const Pb__Task *pb = b->plan->tasks[i].pb;
+		size_t n = 0;
+		const struct image_run *runs = pb->has_space ? image_runs_of(b->image, IMAGE_OWNER_SPACE(pb->space), &n) : NULL;
+
+		for (size_t k = 0; k < n; k++)
+			pages += runs[k].pages;
+	}
+	return pages * IMAGE_PAGE;
+}
+
 int trace_until_parked(struct build *b, struct err *e)
 {
+	struct trace_told told = { .to_load = trace_to_load(b) };
 	size_t parked = 0;
 
+	progress_step(b->progress, "loading memory", 0, told.to_load);
 	while (parked < b->plan->n_threads) {
 		int status, r;
-		pid_t tid = waitpid(-1, &status, __WALL);
+		pid_t tid = trace_wait_any(b, &told, &status);
 
 		if (tid < 0 && errno == EINTR)
 			continue;
@@ -191,6 +246,7 @@ int trace_until_parked(struct build *b, struct err *e)
 			return r;
 		parked += (size_t)r;
 	}
+	trace_tell(b, &told);
 	return 0;
 }
 

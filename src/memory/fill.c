@@ -60,7 +60,6 @@ struct fill {
 	uint64_t total;
 
 	_Atomic size_t next; /* unit */
-	_Atomic uint64_t done;
 	_Atomic uint32_t failed;
 	struct err err; /* of the thread that failed first */
 };
@@ -69,7 +68,6 @@ struct fill_worker {
 	struct fill *fill;
 	pthread_t thread;
 	_Atomic pid_t tid;
-	bool reports; /* tells the progress: one of them */
 	char *buf;    /* HUGE_PAGE_SIZE bytes, aligned */
 	bool moves;   /* huge pages are worth trying */
 	uint64_t moved, moved_ns; /* bytes moved so far, and how long that took */
@@ -278,14 +276,11 @@ static void fill_fail(struct fill *f, const struct err *e)
 
 static void fill_count(struct fill_worker *w, const struct fill_unit *u)
 {
-	struct fill *f = w->fill;
 	uint64_t done = 0;
 
 	for (size_t i = 0; i < u->n; i++)
 		done += (uint64_t)u->pieces[i].pages * MEMORY_PAGE;
-	done += atomic_fetch_add(&f->done, done);
-	if (w->reports)
-		progress_step(f->m->progress, "loading memory", done, f->total);
+	atomic_fetch_add(w->fill->m->loaded, done);
 }
 
 static void fill_run(struct fill_worker *w)
@@ -368,7 +363,7 @@ static unsigned fill_threads(const struct fill *f)
 /* The calling thread works as well. Where no more threads can be had, those that are there do it all. */
 static int fill_in_parallel(struct fill *f, struct err *e)
 {
-	struct fill_worker workers[THREADS_MAX] = { { .fill = f, .reports = true } };
+	struct fill_worker workers[THREADS_MAX] = { { .fill = f } };
 	unsigned n = 1, wanted = fill_threads(f);
 
 	for (; n < wanted; n++) {
@@ -398,8 +393,6 @@ int memory_fill(struct memory_load *m, struct err *e)
 		r = fill_make_units(&f, e);
 	if (r == 0)
 		r = fill_in_parallel(&f, e);
-	if (r == 0)
-		progress_step(m->progress, "loading memory", f.total, f.total);
 	fresh_close(&f.fresh);
 	return r;
 }

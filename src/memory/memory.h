@@ -83,7 +83,7 @@ struct memory_load {
 	const struct inode_restore *inodes;
 	const Pb__AddressSpace *space;
 	uint32_t owner;
-	const struct progress *progress;
+	_Atomic uint64_t *loaded; /* how many bytes all that load at the same time have loaded */
 	bool keeps_exe; /* /proc/PID/exe cannot be set: it stays as it is */
 	bool one_thread; /* make no others: each would use up a PID */
 	struct region region;

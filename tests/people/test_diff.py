@@ -34,5 +34,7 @@ def diff(t):
     total = int(re.search(r"^\d+ changes; pages: (\d+) changed", text, re.M)[1])
     if total < 4:
         raise Failure(f"only {total} pages in all")
+    t.torpor("diff", "--exit-code", t.image("first"), t.image("again"))
+    t.torpor("diff", "--exit-code", t.image("first"), t.image("second"), expect=1)
     t.torpor("diff", t.image("first"), expect=2)
     expect(t.torpor("diff", t.image("first"), "/etc/passwd", expect=4).err, "E-IMAGE-NONE")

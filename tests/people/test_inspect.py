@@ -89,6 +89,36 @@ def parts(t):
     expect(t.torpor("inspect", t.image(), "--task", 2, expect=2).err, "no task 2")
 
 
+@case("inspect-last-restore")
+def last_restore(t):
+    """How long a restore took is known of the image afterwards, in each of the ways to look at it."""
+    root, *_ = family(t)
+    t.dump(root)
+    if "last_restore" in json.loads(t.torpor("inspect", t.image(), "--json").out):
+        raise Failure("it was never restored")
+    before = read_bytes(t.image())
+    t.restore(root)
+    if read_bytes(t.image()) != before:
+        raise Failure("the restore has changed the image")
+    if "user.torpor.restore" not in os.listxattr(t.image()):
+        raise Skip("files have no attributes here")
+    expect(t.torpor("inspect", t.image()).out, r"^time of the last restore \(\d+\.\d ms\)$", r"^  processes and memory +\d+\.\d ms")
+    text = t.torpor("inspect", t.image(), "--json").out
+    validate(text)
+    spent = json.loads(text)["last_restore"]
+    if not all(0 < spent[phase] < 60e9 for phase in ("read_ns", "files_ns", "tasks_ns", "finish_ns")):
+        raise Failure(f"the phases took {spent}")
+    for wrong in b"1 2 3", b"2 1 1 1 1 1", b"1 1 1 1 1 99999999999999999", b"\xff" * 200:
+        os.setxattr(t.image(), "user.torpor.restore", wrong)
+        if "last_restore" in json.loads(t.torpor("inspect", t.image(), "--json").out):
+            raise Failure(f"{wrong!r} is shown")
+
+
+def read_bytes(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
 @case("inspect-json")
 def as_json(t):
     root, *_ = family(t)

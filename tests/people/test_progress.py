@@ -30,3 +30,29 @@ def progress(t):
     if "no process" not in t.torpor("--quiet", "check", 4194303, expect=1).err:
         raise Failure("--quiet hides an error")
 
+
+
+TREE = """
+import os, time
+for _ in range(3):
+    if os.fork() == 0:
+        break
+block = os.urandom(8 << 20)
+os.write(1, b'ready\\n')
+time.sleep(1000)
+"""
+
+
+@case("progress-tree")
+def of_a_tree(t):
+    """Several tasks load at the same time: one account of all of them, which never goes back."""
+    root = t.start([PYTHON, "-c", TREE])
+    t.until(lambda: read(f"{t.logs}/stdout", "").count("ready") == 4, 10, "the memory of all")
+    t.dump(root)
+    result = t.torpor("restore", t.image(), "--detach", "--progress=json")
+    steps = [json.loads(line) for line in result.err.splitlines()]
+    loading = [s for s in steps if s["step"] == "loading memory"]
+    if len({s["total"] for s in loading}) != 1 or loading[0]["total"] < 32 << 20:
+        raise Failure(f"the sum of all tasks is not told: {result.err!r}")
+    if any(a["done"] > b["done"] for a, b in zip(loading, loading[1:])) or loading[-1]["done"] != loading[-1]["total"]:
+        raise Failure(f"the tasks' progress is mixed: {result.err!r}")
