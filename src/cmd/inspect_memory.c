@@ -74,6 +74,20 @@ static void inspect_print_skipped(struct inspect *s)
 		       view_bytes(s->v, stats->pages_stored * IMAGE_PAGE), view_bytes(s->v, stats->pages_zero * IMAGE_PAGE));
 }
 
+/* What several processes hold since they forked counts for each of them, but stands in the file once. */
+static void inspect_print_shared(struct inspect *s)
+{
+	const Pb__DumpStats *stats = s->v->meta->stats;
+	const struct image *img = s->v->image;
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < img->n_runs; i++)
+		pages += img->runs[i].pages;
+	if (stats && s->task == SIZE_MAX && pages > stats->pages_stored)
+		printf("  %s above are counted again: processes share them since they forked, and they are stored once\n",
+		       view_bytes(s->v, (pages - stats->pages_stored) * IMAGE_PAGE));
+}
+
 /* ---- what stores most ---- */
 
 /* Something that stores bytes: a mapping, or the content of an inode (`mapping` NULL). */
@@ -165,6 +179,7 @@ int inspect_print_memory(struct inspect *s)
 	puts("\nmemory");
 	inspect_print_classes(s);
 	inspect_print_skipped(s);
+	inspect_print_shared(s);
 	if (n)
 		puts("\nlargest, as stored");
 	for (size_t i = 0; i < n; i++) {

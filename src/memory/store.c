@@ -2,8 +2,8 @@
 
 /*
  * Copying pages into the image: one worker per CPU takes the next megabyte of
- * ranges, reads it, drops the zero pages, and hands the rest to the writer as one
- * extent. Memory use does not depend on the target.
+ * ranges, reads it, drops the zero pages and those that are stored already (once.h),
+ * and hands the rest to the writer as one extent. Memory use is bounded.
  */
 
 #include <errno.h>
@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 
 #include "memory/memory.h"
+#include "memory/once.h"
 #include "util/cpu.h"
 #include "util/fd.h"
 #include "util/interrupt.h"
@@ -37,6 +38,7 @@ struct store_job {
 	size_t source, range; /* the next piece to take */
 	uint64_t page;
 	struct image_writer *writer;
+	struct once *once; /* what is stored already; NULL: nothing can be shared */
 	const struct progress *progress;
 	uint64_t pages_taken, pages_total;
 	struct memory_stats stats;
@@ -163,56 +165,92 @@ static bool page_is_zero(const char *page)
 	return memcmp(page, page + 8, MEMORY_PAGE - 8) == 0;
 }
 
-/* A page of the chunk that is kept, at `page` of the extent; runs grow as long as both sides are contiguous. */
-static void store_extend_runs(struct image_run *runs, size_t *n_runs, uint32_t owner, uint64_t addr, uint32_t page)
+/* Those of the chunk that are not zero, where zero means nothing. Returns how many there are. */
+static size_t store_pages_of(const struct store_chunk *c, const char *buf, struct once_page *pages)
 {
-	struct image_run *last = *n_runs ? &runs[*n_runs - 1] : NULL;
+	size_t n = 0;
 
-	if (last && last->addr + (uint64_t)last->pages * MEMORY_PAGE == addr)
-		last->pages++;
-	else
-		runs[(*n_runs)++] = (struct image_run){ .addr = addr, .owner = owner, .pages = 1, .page = page };
+	for (size_t i = 0; i < c->n; i++)
+		for (uint64_t k = 0; k < c->pieces[i].pages; k++, buf += MEMORY_PAGE)
+			if (c->pieces[i].keep_zero || !page_is_zero(buf))
+				pages[n++] = (struct once_page){ .data = buf, .addr = c->pieces[i].addr + k * MEMORY_PAGE };
+	return n;
 }
 
-/* Move the pages worth keeping to the front. Returns how many there are. */
-static uint32_t store_compact(const struct store_chunk *c, char *buf, struct image_run *runs, size_t *n_runs)
+static bool store_is_new(const struct once_page *p)
 {
-	const char *page = buf;
+	return p->state == ONCE_ALONE || p->state == ONCE_FIRST;
+}
+
+/* Move the pages that are stored here and now to the front of the buffer. Returns how many there are. */
+static uint32_t store_compact(struct once_page *pages, size_t n, char *buf)
+{
 	uint32_t kept = 0;
 
-	for (size_t i = 0; i < c->n; i++) {
-		for (uint64_t k = 0; k < c->pieces[i].pages; k++, page += MEMORY_PAGE) {
-			if (!c->pieces[i].keep_zero && page_is_zero(page))
-				continue;
-			if (page != buf + (size_t)kept * MEMORY_PAGE)
-				memcpy(buf + (size_t)kept * MEMORY_PAGE, page, MEMORY_PAGE);
-			store_extend_runs(runs, n_runs, c->source->owner, c->pieces[i].addr + k * MEMORY_PAGE, kept++);
-		}
+	for (size_t i = 0; i < n; i++) {
+		char *to = buf + (size_t)kept * MEMORY_PAGE;
+
+		if (!store_is_new(&pages[i]))
+			continue;
+		if (pages[i].data != to)
+			memcpy(to, pages[i].data, MEMORY_PAGE);
+		pages[i].page = kept++;
 	}
 	return kept;
+}
+
+/* A run grows as long as the next page follows on it both in memory and in the extent. */
+static int store_runs(struct store_job *job, const struct once_page *pages, size_t n, uint32_t owner, struct err *e)
+{
+	struct image_run run = { 0 };
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		const struct once_page *p = &pages[i];
+
+		if (run.pages && run.addr + (uint64_t)run.pages * MEMORY_PAGE == p->addr && run.extent == p->extent &&
+		    run.page + run.pages == p->page) {
+			run.pages++;
+			continue;
+		}
+		if (run.pages)
+			r = image_writer_run(job->writer, &run, e);
+		run = (struct image_run){ .addr = p->addr, .owner = owner, .pages = 1, .extent = p->extent, .page = p->page };
+	}
+	return r == 0 && run.pages ? image_writer_run(job->writer, &run, e) : r;
+}
+
+/* Store what nobody has stored before, and find out where the rest is. */
+static int store_put(struct store_job *job, struct once_page *pages, size_t n, char *buf, struct memory_stats *stats,
+		     struct err *e)
+{
+	uint32_t kept = store_compact(pages, n, buf), extent = 0;
+	int r = kept ? image_writer_extent(job->writer, buf, (size_t)kept * MEMORY_PAGE, &extent, e) : 0;
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n; i++)
+		if (store_is_new(&pages[i]))
+			pages[i].extent = extent;
+	stats->pages_stored += kept;
+	once_tell(job->once, pages, n);
+	return once_await(job->once, pages, n) ? 0 : err_set(e, ERR_SYSTEM, ECANCELED, "another thread has failed");
 }
 
 static int store_chunk(struct store_job *job, const struct store_chunk *c, char *buf, struct memory_stats *stats,
 		       struct err *e)
 {
-	struct image_run runs[CHUNK_PAGES];
-	size_t n_runs = 0;
-	uint32_t kept, extent;
+	struct once_page pages[CHUNK_PAGES];
+	size_t n;
 	int r = store_read(c, buf, e);
 
 	if (r < 0)
 		return r;
-	kept = store_compact(c, buf, runs, &n_runs);
-	stats->pages_stored += kept;
-	stats->pages_zero += c->pages - kept;
-	if (!kept)
-		return 0;
-	r = image_writer_extent(job->writer, buf, (size_t)kept * MEMORY_PAGE, &extent, e);
-	for (size_t i = 0; r == 0 && i < n_runs; i++) {
-		runs[i].extent = extent;
-		r = image_writer_run(job->writer, &runs[i], e);
-	}
-	return r;
+	n = store_pages_of(c, buf, pages);
+	stats->pages_zero += c->pages - n;
+	once_look(c->source->owner & IMAGE_OWNER_INODE(0) ? NULL : job->once, pages, n);
+	r = store_put(job, pages, n, buf, stats, e);
+	return r < 0 ? r : store_runs(job, pages, n, c->source->owner, e);
 }
 
 /* ---- the workers ---- */
@@ -237,6 +275,8 @@ static void *store_worker(void *arg)
 	pthread_mutex_lock(&job->lock);
 	if (r < 0 && !job->err.reason)
 		job->err = err;
+	if (r < 0)
+		once_give_up(job->once);
 	job->stats.pages_stored += stats.pages_stored;
 	job->stats.pages_zero += stats.pages_zero;
 	pthread_mutex_unlock(&job->lock);
@@ -276,11 +316,14 @@ int memory_store(const struct page_source *sources, size_t n, struct image_write
 	unsigned workers = store_workers(job.pages_total), started = 0;
 	pthread_t threads[WORKERS_MAX];
 
+	if (once_new(sources, n, &job.once, e) < 0)
+		return -1;
 	while (started + 1 < workers && pthread_create(&threads[started], NULL, store_worker, &job) == 0)
 		started++;
 	store_worker(&job);
 	while (started)
 		pthread_join(threads[--started], NULL);
+	once_free(job.once);
 	if (job.err.reason) {
 		*e = job.err;
 		return e->number ? -e->number : -ECANCELED;

@@ -27,6 +27,14 @@ _Noreturn void check_failed(const char *file, int line, const char *what, long r
 	longjmp(failed, 1);
 }
 
+void check_here(char *ret, size_t size, void (*function)(unsigned), unsigned argument)
+{
+	failure[0] = '\0';
+	if (setjmp(failed) == 0)
+		function(argument);
+	snprintf(ret, size, "%s", failure);
+}
+
 void check_read(int fd, const char *expected)
 {
 	char text[256] = "";

@@ -34,6 +34,9 @@ void verify(void);
 	})
 _Noreturn void check_failed(const char *file, int line, const char *what, long result);
 
+/* In a process of its own: call a function, and leave "" or what failed. */
+void check_here(char *ret, size_t size, void (*function)(unsigned), unsigned argument);
+
 /* The bytes that come next are these, and no others when `all`. */
 void check_read(int fd, const char *expected);
 void check_write(int fd, const char *text);

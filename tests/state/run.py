@@ -114,21 +114,34 @@ def unseen_running(t):
     program.end()
 
 
-def own_memory(pid):
-    """KiB of memory that no other process shares."""
-    fields = dict(line.split(":", 1) for line in harness.read(f"/proc/{pid}/smaps_rollup").splitlines()[1:])
-    return int(fields["Private_Dirty"].split()[0])
-
-
 def large_running(t):
     """What a child shares with its parent since fork(2), they share after a dump."""
     program = Program(t, "large")
     tree = harness.tree_of(program.root)
-    before = [own_memory(pid) for pid in tree]
+    before = [kib(pid, "Private_Dirty") for pid in tree]
     t.dump(program.root, keep=True)
-    after = [own_memory(pid) for pid in tree]
+    after = [kib(pid, "Private_Dirty") for pid in tree]
     if any(now > then + 1024 for then, now in zip(before, after)):
         raise Failure(f"the dump gave the processes memory of their own: {before} KiB became {after} KiB")
+    program.end()
+
+
+def kib(pid, field):
+    """One of the sums over all mappings of a process."""
+    fields = dict(line.split(":", 1) for line in harness.read(harness.proc(f"{pid}/smaps_rollup")).splitlines()[1:])
+    return int(fields[field].split()[0])
+
+
+def prefork_once(t, argument=None):
+    """What a tree shares since fork(2) is in the image once."""
+    program = Program(t, "prefork", argument)
+    tree = harness.tree_of(program.root)
+    before = sum(kib(pid, "Pss_Anon") for pid in tree) * 1024
+    size = os.path.getsize(t.dump(program.root))
+    if size > 1.1 * before:
+        raise Failure(f"the image has {size} bytes, the tree had {before} of its own")
+    t.restore(program.root)
+    program.verify("after the restore")
     program.end()
 
 
@@ -219,6 +232,9 @@ def declare():
     case("hugetlb_shared-giant", way=giant_page, program="hugetlb_shared", size=1 << 20, pages=1)(huge_pages)
     case("memory-image-size")(image_size)
     case("large-running")(large_running)
+    for way in (selfcheck.alone, selfcheck.compared):
+        case(f"prefork-{way.__name__}", kind="prefork")(way)
+    case("prefork-once")(prefork_once)
     case("large-damaged")(large_damaged)
     case("unseen-running")(unseen_running)
     case("unseen-killed")(unseen_killed)
