@@ -1,15 +1,24 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""torpor beside CRIU: the same program is put to sleep and woken up by both in turn, some rounds long.
+"""torpor beside CRIU: the same programs are put to sleep and woken up by both in turn, some rounds long.
 
 torpor runs as the ordinary user who owns the program, with CAP_CHECKPOINT_RESTORE as a file capability; CRIU runs
 as root. Where root lacks CAP_SYS_RESOURCE (in some containers and virtual machines), CRIU cannot save another user's
 program, and all three run as root. Times are wall time from the start of the command to its end; the image is what
-`stat` says of its files. Both write to the same file system. A dump waits for the disk, CRIU's does not; so there are
-also figures with --no-sync. Printed are medians, the range in brackets, and torpor's share of CRIU's figure."""
+`stat` says of its files; memory is the largest resident set of the command; CPU time is that of the whole machine,
+the kernel's own work included. Both write to the same file system. A dump waits for the disk, CRIU's does not; so there
+are also figures with --no-sync. A restore is measured with the image in the page cache, and with the page cache
+emptied of it. Printed are medians with the range in brackets.
+
+    bench.py [--only WORD]... [--quick] [--rounds N] [--json FILE]      measure, and print the tables
+    bench.py --check [...]                                              and say which targets are reached
+    bench.py --check FILE...                                            say it of runs that --json wrote
+
+programs.py has the programs, tools.py the commands, table.py the tables and the targets."""
 
 import argparse
-import mmap
+import datetime
+import json
 import os
 import platform
 import shutil
@@ -18,264 +27,158 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.dont_write_bytecode = True
-sys.path.insert(0, os.path.join(HERE, "..", "tests", "programs"))
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "tests", "programs")]
 import harness  # noqa: E402
+import programs  # noqa: E402
 import run as runner  # noqa: E402
+import table  # noqa: E402
+import tools  # noqa: E402
+
+QUICK = ["1mib", "tree", "1gib"]
 
 
-class Refused(Exception):
-    pass
+class Bench:
+    """Where it is measured, and with what."""
+
+    def __init__(self, torpor, criu):
+        self.setup = runner.make_setup(os.path.abspath(torpor))
+        self.base, self.criu = self.setup.folder, criu
+        self.alike = not root_may_all()
+        if self.alike:
+            self.setup.account = None
+        self.programs = programs.all_programs(self.base)
+        for helper in ("measure", "floor"):
+            programs.compile_c(helper, self.base)
+        harness.become_subreaper()
+        # Whoever ends is reaped by the kernel at once, as by a shell that waits for it. So no exit status is to be had of
+        # what is started here: `measure` tells it.
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+    def close(self):
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def folder(self):
+        folder = tempfile.mkdtemp(dir=self.base)
+        os.chmod(folder, 0o755)
+        for helper in ("measure", "floor"):
+            os.link(os.path.join(self.base, helper), os.path.join(folder, helper))
+        return folder
+
+    def start(self, program, folder):
+        work = os.path.join(folder, "work")
+        shutil.rmtree(work, ignore_errors=True)
+        os.makedirs(work)
+        self.setup.own(work)
+        return program.start(work, env=self.setup.environment(), **self.setup.user_arguments())
+
+    def machine(self, rounds):
+        version = subprocess.run([self.criu, "--version"], capture_output=True, text=True, check=False).stdout.split("\n")[0]
+        own = subprocess.run([self.setup.binary, "--version"], capture_output=True, text=True, check=False).stdout.split("\n")[0]
+        who = ("All ran as root, because root lacks CAP_SYS_RESOURCE here and CRIU needs it for another user's program."
+               if self.alike else "The programs and torpor ran as an ordinary user, CRIU as root.")
+        return (f"{datetime.date.today():%-d %B %Y}, {cpu_model()}, {os.cpu_count()} CPUs, {memory_gib():.0f} GiB, "
+                f"{file_system(self.base)}, Linux {platform.release()}; {own}, CRIU {version.replace('Version: ', '')}; "
+                f"{rounds} rounds. To start the command alone takes "
+                f"{bare_start([self.setup.binary, '--version']) * 1000:.1f} ms (torpor) and "
+                f"{bare_start([self.criu, '--version']) * 1000:.1f} ms (CRIU); it is part of the times. {who}")
 
 
-def settle(pid, alive):
-    """Wait until the PID is free, or in use by a task that runs."""
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        if not alive:
-            reap()
-        if bool(harness.stat_of(pid)) == alive:
-            return
-        time.sleep(0.001)
-    raise Refused(f"task {pid} {'did not come back' if alive else 'is still there'}")
+# ---- the machine, in words ----
+
+def cpu_model():
+    names = [line.split(":")[1].strip() for line in harness.read("/proc/cpuinfo").splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
-def reap():
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
+def memory_gib():
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
 
 
-class Tool:
-    """A way to dump and to restore."""
-
-    def __init__(self, folder):
-        self.images = os.path.join(folder, self.name)
-        self.figures = {"dump": [], "restore": [], "image": []}
-
-    def timed(self, argv, what, **more):
-        log = os.path.join(self.images, what + ".err")
-        with open(log, "w") as err:
-            began = time.perf_counter()
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=err, stderr=err, **more)
-            # Not process.wait(120), which polls every 50 ms. The alarm only ends a hang.
-            signal.signal(signal.SIGALRM, lambda *_: process.kill())
-            signal.alarm(120)
-            status = process.wait()
-            took = time.perf_counter() - began
-            signal.alarm(0)
-        if status:
-            raise Refused(f"{what}: {self.trouble(what)}")
-        return took
-
-    def trouble(self, what):
-        lines = (harness.read(os.path.join(self.images, what + ".err"), "") or "").strip().splitlines()
-        return lines[-1] if lines else "failed without a word"
-
-    def size(self):
-        return sum(os.stat(os.path.join(self.images, n)).st_size for n in os.listdir(self.images)
-                   if not n.endswith((".err", ".log")))
-
-    def cycle(self, pid):
-        shutil.rmtree(self.images, ignore_errors=True)
-        os.makedirs(self.images)
-        self.own()
-        dump = self.dump(pid)
-        settle(pid, False)
-        size = self.size()
-        restore = self.restore()
-        settle(pid, True)
-        for key, value in (("dump", dump), ("restore", restore), ("image", size)):
-            self.figures[key].append(value)
-
-    def own(self):
-        pass
-
-
-class Torpor(Tool):
-    name = "torpor"
-
-    options = []
-
-    def __init__(self, folder, setup):
-        super().__init__(folder)
-        self.setup, self.image = setup, os.path.join(self.images, "image.torpor")
-
-    def own(self):
-        self.setup.own(self.images)
-
-    def call(self, what, *arguments):
-        return self.timed([self.setup.binary, *arguments], what, env=self.setup.environment(),
-                          cwd=self.images, **self.setup.user_arguments())
-
-    def dump(self, pid):
-        return self.call("dump", "dump", str(pid), "-o", self.image, *self.options)
-
-    def restore(self):
-        return self.call("restore", "restore", self.image, "--detach")
-
-
-class TorporNoSync(Torpor):
-    name = "torpor --no-sync"
-    options = ["--no-sync"]
-
-
-class Criu(Tool):
-    name = "criu"
-
-    def __init__(self, folder, binary):
-        super().__init__(folder)
-        self.binary = binary
-
-    def dump(self, pid):
-        return self.timed([self.binary, "dump", "-t", str(pid), "-D", self.images, "-o", "dump.log"], "dump")
-
-    def restore(self):
-        return self.timed([self.binary, "restore", "-d", "-D", self.images, "-o", "restore.log"], "restore")
-
-    def trouble(self, what):
-        lines = (harness.read(os.path.join(self.images, what + ".log"), "") or "").splitlines()
-        errors = [l for l in lines if "Error" in l]
-        return errors[-1].split(") ", 1)[-1] if errors else super().trouble(what)
-
-
-def start(setup, folder, argv):
-    work = os.path.join(folder, "work")
-    os.makedirs(work)
-    setup.own(work)
-    with open(os.path.join(work, "out"), "w") as out:
-        setup.own(out.name)
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=work,
-                                   env=setup.environment(), start_new_session=True, **setup.user_arguments())
-    process.returncode = 0  # reap() waits for it
-    if argv[0] == "sleep":
-        time.sleep(0.2)
-        return process.pid
-    end = time.monotonic() + 60
-    while not os.path.exists(os.path.join(work, "ready")):
-        if time.monotonic() > end:
-            raise Refused(f"{argv} did not become ready")
-        time.sleep(0.05)
-    time.sleep(0.5)
-    return process.pid
-
-
-def end(pid):
-    if harness.stat_of(pid):
-        os.kill(pid, signal.SIGKILL)
-        settle(pid, False)
-
-
-def measure(setup, base, criu, argv, rounds):
-    """Figures of all tools, and why one has none."""
-    folder = tempfile.mkdtemp(dir=base)
-    os.chmod(folder, 0o755)
-    tools = [Torpor(folder, setup), TorporNoSync(folder, setup), Criu(folder, criu)]
-    troubles = {}
-    pid = None
-    try:
-        for _ in range(rounds):
-            for tool in tools:
-                if tool.name in troubles:
-                    continue
-                # A fresh program for each: CRIU brings its back in a time namespace, which torpor refuses.
-                shutil.rmtree(os.path.join(folder, "work"), ignore_errors=True)
-                pid = start(setup, folder, argv)
-                try:
-                    tool.cycle(pid)
-                except (Refused, subprocess.TimeoutExpired) as e:
-                    troubles[tool.name] = str(e)
-                end(pid)
-    finally:
-        if pid:
-            end(pid)
-        shutil.rmtree(folder, ignore_errors=True)
-    return tools, troubles
-
-
-def median(tool, key):
-    return statistics.median(tool.figures[key]) if tool.figures[key] else None
-
-
-def cell(tool, key):
-    values = tool.figures[key]
-    if not values:
-        return "–"
-    if key == "image":
-        return f"{median(tool, key) / 2**20:.1f} MiB"
-    return f"{median(tool, key) * 1000:.1f} ms ({min(values) * 1000:.0f}–{max(values) * 1000:.0f})"
-
-
-def rows(title, tools):
-    """One line of the table for each way to dump; CRIU's figures are in each."""
-    *ours, criu = tools
-    for tool in ours:
-        cells = [title, tool.name]
-        for key in ("dump", "restore", "image"):
-            a, b = median(tool, key), median(criu, key)
-            cells += [cell(tool, key), cell(criu, key), f"{a / b:.2f}" if a and b else "–"]
-        yield "| " + " | ".join(cells) + " |"
-
-
-def per_gib(what, size, repeat=5):
-    """Seconds per GiB of something that is done to `size` bytes: the best of some attempts."""
-    times = []
-    for _ in range(repeat):
-        began = time.perf_counter()
-        what()
-        times.append(time.perf_counter() - began)
-    return min(times) * 2**30 / size
-
-
-def limits(base, size=256 << 20):
-    """What one thread of this machine can do at best, in words."""
-    name, data = os.path.join(base, "limits"), bytearray(os.urandom(1 << 20)) * (size >> 20)
-    fd = os.open(name, os.O_RDWR | os.O_CREAT)
-
-    def write(sync):
-        os.ftruncate(fd, 0)
-        for at in range(0, size, 1 << 20):
-            os.pwrite(fd, memoryview(data)[at:at + (1 << 20)], at)
-        if sync:
-            os.fsync(fd)
-
-    def load():
-        with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as fresh:
-            os.preadv(fd, [fresh], 0)
-
-    figures = [per_gib(lambda: write(False), size), per_gib(lambda: write(True), size), per_gib(load, size)]
-    os.close(fd)
-    os.unlink(name)
-    return ("Of this machine, one thread takes per GiB: {:.2f} s to write a file into the page cache, {:.2f} s to write it to "
-            "the disk (fsync), {:.2f} s to read it from the page cache into fresh memory.".format(*figures))
-
-
-def bare_start(argv, **more):
-    """What it costs to start the command at all."""
-    times = []
-    for _ in range(11):
-        began = time.perf_counter()
-        subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **more)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+def file_system(path):
+    return subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def root_may_all():
     """Whether root has CAP_SYS_RESOURCE, which CRIU needs for the programs of others."""
-    effective = [l for l in harness.read("/proc/self/status").splitlines() if l.startswith("CapEff:")][0]
+    effective = [line for line in harness.read("/proc/self/status").splitlines() if line.startswith("CapEff:")][0]
     return bool(int(effective.split()[1], 16) >> 24 & 1)
 
 
-def compile_java(base):
-    if not shutil.which("javac"):
-        return None
-    subprocess.run(["javac", "-d", base, os.path.join(HERE, "Hold.java")], check=True)
-    return ["java", "-Xms700m", "-Xmx700m", "-XX:+UseG1GC", "-XX:-UsePerfData", "-cp", base, "Hold", "512"]
+def bare_start(argv):
+    """What it costs to start the command at all."""
+    with tempfile.TemporaryDirectory() as folder:
+        measure, took, times = programs.compile_c("measure", folder), os.path.join(folder, "took"), []
+        for _ in range(11):
+            subprocess.run([measure, took, "0", *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+            times.append(int(harness.read(took).split()[1]) / 1e9)
+    return statistics.median(times)
+
+
+# ---- measuring ----
+
+def measure_floor(folder, pid, tool):
+    """How fast this machine copies the program's memory into a file, and nothing else. The program stands still."""
+    image = os.path.join(folder, "floor.image")
+    os.kill(pid, signal.SIGSTOP)
+    for promise in ("cache", "disk"):
+        tool.run([os.path.join(folder, "floor"), str(pid), image, promise], promise)
+        os.unlink(image)
+    os.kill(pid, signal.SIGCONT)
+
+
+def measure_program(bench, program, rounds):
+    """All tools in turn. A fresh program for each: CRIU brings its back in a time namespace, which torpor refuses."""
+    folder = bench.folder()
+    contest = [tools.Torpor(folder, program.mib, bench.setup), tools.TorporNoSync(folder, program.mib, bench.setup),
+               tools.Criu(folder, program.mib, bench.criu)]
+    floor = tools.Tool(folder, program.mib)
+    troubles, pid = {}, None
+    try:
+        for _ in range(rounds):
+            for tool in contest:
+                if tool.word in troubles:
+                    continue
+                pid = bench.start(program, folder)
+                if program.mib >= 512 and tool is contest[0]:
+                    measure_floor(folder, pid, floor)
+                try:
+                    tool.cycle(pid)
+                except tools.Refused as e:
+                    troubles[tool.word] = f"{program.title}: {tool.word} gave up: {e}"
+                tools.end(pid)
+    finally:
+        if pid:
+            tools.end(pid)
+        shutil.rmtree(folder, ignore_errors=True)
+    return {"title": program.title, "tools": {t.word: t.figures for t in contest}, "floor": floor.figures,
+            "rounds": rounds}, list(troubles.values())
+
+
+def measure_all(bench, options):
+    result = {"machine": bench.machine(options.rounds), "programs": {}, "troubles": []}
+    for program in bench.programs:
+        if options.only and not any(w == program.word or w in program.title for w in options.only):
+            continue
+        if options.quick and program.word not in QUICK:
+            continue
+        if program.lacks():
+            result["troubles"].append(f"{program.title}: not measured, it needs {', '.join(program.lacks())}")
+            continue
+        print(program.title + " ...", file=sys.stderr)
+        result["programs"][program.word], troubles = measure_program(bench, program, options.rounds)
+        result["troubles"] += troubles
+    return result
+
+
+def read_runs(paths):
+    runs = []
+    for path in paths:
+        with open(path) as f:
+            runs.append(json.load(f))
+    return runs
 
 
 def main():
@@ -283,47 +186,34 @@ def main():
     parser.add_argument("--torpor", default=os.path.join(HERE, "..", "build", "torpor"))
     parser.add_argument("--criu", default=os.environ.get("CRIU") or shutil.which("criu") or "criu")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", help="a word in the title of the programs to measure")
+    parser.add_argument("--quick", action="store_true", help="only some programs, two rounds")
+    parser.add_argument("--only", action="append", metavar="WORD", help="only programs with this name, or whose title has it")
+    parser.add_argument("--json", metavar="FILE", help="write what was measured")
+    parser.add_argument("--check", nargs="*", metavar="FILE", help="which targets are reached, in these runs or in a new one")
     parser.add_argument("--realtime", action="store_true",
                         help="run everything with real-time priority, where others use the CPUs as well")
     options = parser.parse_args()
+    if options.check:
+        return 1 if table.print_targets(read_runs(options.check)) else 0
     if os.geteuid():
         sys.exit("bench.py: CRIU needs root")
-
+    if options.quick:
+        options.rounds = min(options.rounds, 2)
     if options.realtime:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    harness.become_subreaper()
-    setup = runner.make_setup(os.path.abspath(options.torpor))
-    base = setup.folder
-    who = "The programs and torpor run as an ordinary user, CRIU as root."
-    if not root_may_all():
-        setup.account = None
-        who = "All run as root, because here CRIU cannot save another user's program."
-    script = shutil.copy(os.path.join(HERE, "hold.py"), base)
-    programs = [("sleep (1 MiB)", ["sleep", "100000"]),
-                ("Python, 64 MiB", [harness.PYTHON, script, "64"]),
-                ("Python, 1 GiB", [harness.PYTHON, script, "1024"]),
-                ("JVM, 512 MiB live", compile_java(base))]
-    notes = []
+
+    bench = Bench(options.torpor, options.criu)
     try:
-        version = subprocess.run([options.criu, "--version"], capture_output=True, text=True).stdout.split("\n")[0]
-        print(f"Linux {platform.release()}, {os.cpu_count()} CPUs, CRIU {version.replace('Version: ', '')}, medians of "
-              f"{options.rounds} interleaved rounds. Starting the command alone takes "
-              f"{bare_start([setup.binary, '--version']) * 1000:.1f} ms (torpor), "
-              f"{bare_start([options.criu, '--version']) * 1000:.1f} ms (CRIU); it is part of the times. {who} {limits(base)}\n")
-        print("| program | with | dump: torpor | CRIU | ratio | restore: torpor | CRIU | ratio | image: torpor | CRIU | ratio |")
-        print("| --- | --- |" + " --: |" * 9)
-        for title, argv in programs:
-            if not argv or (options.only and options.only not in title):
-                continue
-            tools, troubles = measure(setup, base, options.criu, argv, options.rounds)
-            print(*rows(title, tools), sep="\n", flush=True)
-            notes += [f"{title}: {name} gave up: {why}" for name, why in troubles.items()]
-        for note in notes:
-            print("\n" + note)
+        result = measure_all(bench, options)
     finally:
-        shutil.rmtree(base, ignore_errors=True)
-    return 1 if any("torpor gave up" in n for n in notes) else 0
+        bench.close()
+    table.print_run(result)
+    if options.json:
+        with open(options.json, "w") as f:
+            json.dump(result, f)
+    if options.check is not None and table.print_targets([result]):
+        return 1
+    return 1 if any("torpor gave up" in t for t in result["troubles"]) else 0
 
 
 if __name__ == "__main__":

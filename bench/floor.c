@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * floor PID FILE cache|disk [THREADS [KIB]]: how fast the large anonymous mappings of a stopped program
+ * can be copied into a new file at all: no state is collected, nothing is checksummed.
+ *
+ *     cache   into the page cache (process_vm_readv, pwrite)
+ *     disk    onto the disk (process_vm_readv, pwrite with O_DIRECT, fdatasync)
+ *
+ * Prints bytes and nanoseconds. It is the measure of what a dump costs beyond that.
+ */
+
+#include <err.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAPPINGS_MAX = 65536, THREADS_MAX = 16, LARGE = 32 << 10 };
+
+struct stretch {
+	uint64_t from, to;
+};
+
+static struct stretch stretches[MAPPINGS_MAX];
+static size_t n_stretches, at_stretch;
+static uint64_t at_address, at_file, piece = 1 << 20;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pid_t pid;
+static int fd;
+
+static void find_stretches(void)
+{
+	char path[64], line[4096], name[4096];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	f = fopen(path, "r");
+	if (!f)
+		err(1, "%s", path);
+	while (fgets(line, sizeof(line), f) && n_stretches < MAPPINGS_MAX) {
+		struct stretch *last = n_stretches ? &stretches[n_stretches - 1] : NULL;
+		uint64_t from, to;
+		char read;
+
+		if (sscanf(line, "%lx-%lx %c%*s %*s %*s %*s %s", &from, &to, &read, name) != 3 || read != 'r')
+			continue;
+		if (last && last->to == from)
+			last->to = to;
+		else if (to - from >= LARGE)
+			stretches[n_stretches++] = (struct stretch){ from, to };
+	}
+	fclose(f);
+	at_address = n_stretches ? stretches[0].from : 0;
+}
+
+static bool take(struct iovec *ret, uint64_t *ret_offset)
+{
+	bool any;
+
+	pthread_mutex_lock(&lock);
+	while (at_stretch < n_stretches && at_address == stretches[at_stretch].to)
+		at_address = ++at_stretch < n_stretches ? stretches[at_stretch].from : 0;
+	any = at_stretch < n_stretches;
+	if (any) {
+		uint64_t left = stretches[at_stretch].to - at_address, n = left < piece ? left : piece;
+
+		*ret = (struct iovec){ (void *)at_address, n };
+		*ret_offset = at_file;
+		at_address += n;
+		at_file += n;
+	}
+	pthread_mutex_unlock(&lock);
+	return any;
+}
+
+static void *copy(void *unused)
+{
+	char *buf = mmap(NULL, piece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct iovec from;
+	uint64_t offset;
+
+	while (take(&from, &offset)) {
+		struct iovec to = { buf, from.iov_len };
+
+		if (process_vm_readv(pid, &to, 1, &from, 1, 0) != (ssize_t)from.iov_len)
+			err(1, "process_vm_readv");
+		if (pwrite(fd, buf, from.iov_len, (off_t)offset) != (ssize_t)from.iov_len)
+			err(1, "pwrite");
+	}
+	return unused;
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned n = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+	pthread_t threads[THREADS_MAX];
+	bool disk;
+	uint64_t began = now_ns();
+
+	if (argc < 4)
+		errx(2, "usage: floor PID FILE cache|disk [THREADS [KIB]]");
+	pid = atoi(argv[1]);
+	disk = !strcmp(argv[3], "disk");
+	if (argc > 4)
+		n = (unsigned)atoi(argv[4]);
+	if (argc > 5)
+		piece = (uint64_t)atoi(argv[5]) << 10;
+	fd = open(argv[2], O_WRONLY | O_CREAT | O_TRUNC | (disk ? O_DIRECT : 0), 0600);
+	if (fd < 0)
+		err(1, "%s", argv[2]);
+	find_stretches();
+	for (unsigned i = 0; i < n && i < THREADS_MAX; i++)
+		if (pthread_create(&threads[i], NULL, copy, NULL))
+			errx(1, "pthread_create");
+	for (unsigned i = 0; i < n && i < THREADS_MAX; i++)
+		pthread_join(threads[i], NULL);
+	if (disk && fdatasync(fd) < 0)
+		err(1, "fdatasync");
+	printf("%lu %lu\n", at_file, now_ns() - began);
+	return 0;
+}

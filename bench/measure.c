@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * measure FILE MIB COMMAND...: run the command, and write into FILE what it took:
+ *
+ *     status, wall time (ns), CPU time of the whole machine (ns), largest resident set (KiB)
+ *
+ * Being small is the point: a command begins with the resident set of who started it.
+ *
+ * Before, so many MiB of memory are touched and freed. The host of a virtual machine may
+ * have taken back what was free, and gives it again slowly, a page at a time: that can
+ * take ten times as long as everything that is to be measured.
+ */
+
+#include <err.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { PATIENCE = 300 };
+
+static pid_t child;
+
+static void on_alarm(int signo)
+{
+	(void)signo;
+	kill(child, SIGKILL);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* In a process of its own, whose end frees it. */
+static void touch_memory(size_t mib)
+{
+	size_t size = mib << 20;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (memory == MAP_FAILED)
+			_exit(1);
+		madvise(memory, size, MADV_HUGEPAGE);
+		for (size_t at = 0; at < size; at += 4096)
+			memory[at] = 1;
+		_exit(0);
+	}
+	waitpid(pid, NULL, 0);
+}
+
+/* The kernel's own work is in it: what it writes to the disk, and frees. */
+static uint64_t busy_ns(void)
+{
+	uint64_t user, nice, system, idle, wait, irq, softirq;
+	FILE *f = fopen("/proc/stat", "r");
+
+	if (!f || fscanf(f, "cpu %lu %lu %lu %lu %lu %lu %lu", &user, &nice, &system, &idle, &wait, &irq, &softirq) != 7)
+		err(2, "/proc/stat");
+	fclose(f);
+	return (user + nice + system + irq + softirq) * (1000000000 / (uint64_t)sysconf(_SC_CLK_TCK));
+}
+
+int main(int argc, char **argv)
+{
+	extern char **environ;
+	struct rusage usage;
+	uint64_t began, busy;
+	int status;
+	FILE *f;
+
+	if (argc < 4)
+		errx(2, "usage: measure FILE MIB COMMAND...");
+	signal(SIGCHLD, SIG_DFL);
+	signal(SIGALRM, on_alarm);
+	if (atoi(argv[2]))
+		touch_memory((size_t)atoi(argv[2]));
+	busy = busy_ns();
+	began = now_ns();
+	if (posix_spawnp(&child, argv[3], NULL, NULL, argv + 3, environ))
+		errx(2, "cannot start %s", argv[3]);
+	alarm(PATIENCE);
+	if (wait4(child, &status, 0, &usage) != child)
+		err(2, "wait4");
+	began = now_ns() - began;
+	busy = busy_ns() - busy;
+	f = fopen(argv[1], "w");
+	if (!f)
+		err(2, "%s", argv[1]);
+	fprintf(f, "%d %lu %lu %ld\n", WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), began,
+		busy, usage.ru_maxrss);
+	return fclose(f) ? 2 : 0;
+}

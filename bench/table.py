@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was measured, in words: tables in Markdown, and which targets are reached.
+
+A run is what bench.py writes as JSON: {"machine": text, "programs": {word: {"title": title,
+"tools": {word: {figure: [value of each round]}}, "floor": {figure: [...]}}}, "troubles": [text]}. Seconds and bytes."""
+
+import statistics
+
+MIB = 2**20
+OWN_MEMORY = 64 * MIB
+
+
+class Figures:
+    """Of one program."""
+
+    def __init__(self, program):
+        self.title, self.tools, self.floor = program["title"], program["tools"], program["floor"]
+
+    def values(self, tool, figure):
+        return (self.floor if tool == "floor" else self.tools.get(tool, {})).get(figure, [])
+
+    def median(self, tool, figure):
+        values = self.values(tool, figure)
+        return statistics.median(values) if values else None
+
+    def times(self, tool, figure):
+        """How many times as fast, or as small, as CRIU."""
+        ours, theirs = self.median(tool, figure), self.median("criu", figure)
+        return theirs / ours if ours and theirs else None
+
+    def seconds(self, tool, figure):
+        values = self.values(tool, figure)
+        if not values:
+            return "–"
+        return f"{milliseconds(statistics.median(values))} ({milliseconds(min(values))}–{milliseconds(max(values))})"
+
+    def mib(self, tool, figure):
+        value = self.median(tool, figure)
+        return "–" if value is None else f"{value / MIB:.1f}"
+
+    def factor(self, tool, figure):
+        value = self.times(tool, figure)
+        return "–" if value is None else f"{value:.1f}×"
+
+
+def milliseconds(seconds):
+    return f"{seconds * 1000:.1f}" if seconds < 0.02 else f"{seconds * 1000:.0f}"
+
+
+def print_table(head, rows):
+    print("| " + " | ".join(head) + " |")
+    print("| --- |" + " --: |" * (len(head) - 1))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    print()
+
+
+def print_run(run):
+    programs = [Figures(p) for p in run["programs"].values()]
+    print(run["machine"] + "\n")
+    print_table(["dump, ms", "torpor", "`--no-sync`", "CRIU", "times as fast", "`--no-sync`", "floor: cache", "disk"],
+                [[f.title, f.seconds("torpor", "dump"), f.seconds("no-sync", "dump"), f.seconds("criu", "dump"),
+                  f.factor("torpor", "dump"), f.factor("no-sync", "dump"), f.seconds("floor", "cache"),
+                  f.seconds("floor", "disk")] for f in programs])
+    print_table(["restore, ms", "torpor", "CRIU", "times as fast", "cold: torpor", "CRIU", "times as fast"],
+                [[f.title, f.seconds("torpor", "warm"), f.seconds("criu", "warm"), f.factor("torpor", "warm"),
+                  f.seconds("torpor", "cold"), f.seconds("criu", "cold"), f.factor("torpor", "cold")] for f in programs])
+    print_table(["", "image, MiB", "CRIU", "CPU of a dump, ms", "`--no-sync`", "CRIU", "of a restore, ms", "CRIU",
+                 "memory, MiB: dump", "CRIU", "restore", "CRIU"],
+                [[f.title, f.mib("torpor", "image"), f.mib("criu", "image"), cpu(f, "torpor", "dump cpu"),
+                  cpu(f, "no-sync", "dump cpu"), cpu(f, "criu", "dump cpu"), cpu(f, "torpor", "warm cpu"),
+                  cpu(f, "criu", "warm cpu"), f.mib("torpor", "dump peak"), f.mib("criu", "dump peak"),
+                  f.mib("torpor", "warm peak"), f.mib("criu", "warm peak")] for f in programs])
+    for trouble in run["troubles"]:
+        print(trouble + "\n")
+
+
+def cpu(figures, tool, figure):
+    value = figures.median(tool, figure)
+    return "–" if value is None else f"{value * 1000:.0f}"
+
+
+# ---- targets ----
+
+class Target:
+    """words: of what; value: what was measured, None if it was not; limit; at_least: or at most."""
+
+    def __init__(self, words, value, limit, at_least, unit):
+        self.words, self.value, self.limit, self.at_least, self.unit = words, value, limit, at_least, unit
+
+    def reached(self):
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    def shown(self):
+        return f"{self.value:.2f}{self.unit}" if self.unit == "×" else f"{self.value:.1f}{self.unit}"
+
+    def bound(self):
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}{self.unit}"
+
+
+def times_target(figures, words, tool, figure, limit):
+    return Target(f"{figures.title}: {words}", figures.times(tool, figure), limit, True, "×")
+
+
+def share_target(figures, words, tool, figure, floor, limit):
+    ours, best = figures.median(tool, figure), figures.median("floor", floor)
+    return Target(f"{figures.title}: {words}", ours / best if ours and best else None, limit, False, "×")
+
+
+def small_targets(figures):
+    for tool, figure, words, limit in (("torpor", "dump", "dump", 5), ("torpor", "warm", "restore", 3)):
+        value = figures.median(tool, figure)
+        yield Target(f"{figures.title}: {words}", value and value * 1000, limit, False, " ms")
+
+
+def large_targets(word, figures):
+    huge = word.endswith("-huge")
+    yield times_target(figures, "dump --no-sync, times as fast as CRIU", "no-sync", "dump", 2.5)
+    yield times_target(figures, "dump, safe on the disk, times as fast as CRIU, which is not", "torpor", "dump", 1.5)
+    if figures.floor:
+        yield share_target(figures, "dump --no-sync, by the time of a bare copy", "no-sync", "dump", "cache", 1.3)
+        yield share_target(figures, "dump, by the time of a bare copy to the disk", "torpor", "dump", "disk", 1.3)
+    yield times_target(figures, "restore, times as fast as CRIU", "torpor", "warm", 5 if huge or word in ("1gib", "4gib") else 2.5)
+    yield times_target(figures, "restore, cold cache, times as fast as CRIU", "torpor", "cold", 2)
+
+
+def memory_targets(figures):
+    for tool, figure, words in (("torpor", "dump peak", "memory of a dump"), ("torpor", "warm peak", "memory of a restore")):
+        value = figures.median(tool, figure)
+        yield Target(f"{figures.title}: {words}", value and value / MIB, OWN_MEMORY / MIB, False, " MiB")
+
+
+def targets_of(run):
+    for word, program in run["programs"].items():
+        figures = Figures(program)
+        if word == "1mib":
+            yield from small_targets(figures)
+        elif word == "tree":
+            yield times_target(figures, "dump, times as fast as CRIU", "torpor", "dump", 5)
+            yield times_target(figures, "restore, times as fast as CRIU", "torpor", "warm", 5)
+        else:
+            yield from large_targets(word, figures)
+        yield from memory_targets(figures)
+
+
+def print_targets(runs):
+    """A line for each target, with a column for each run. Returns how many are not reached in each of them."""
+    columns = [list(targets_of(run)) for run in runs]
+    missed = 0
+    rows = []
+    for line in zip(*columns):
+        cells = ["not measured" if t.value is None else ("" if t.reached() else "**") + t.shown() + ("" if t.reached() else "**")
+                 for t in line]
+        reached = all(t.value is not None and t.reached() for t in line)
+        missed += not reached
+        rows.append([line[0].words, line[0].bound(), *cells, "reached" if reached else "**missed**"])
+    print_table(["target", "", *(f"run {i + 1}" for i in range(len(runs))), ""], rows)
+    print(f"{len(rows) - missed} of {len(rows)} targets reached in each run\n")
+    return missed

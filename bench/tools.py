@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tools that are compared, and what each command of theirs takes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from programs import compile_c
+
+
+class Refused(Exception):
+    pass
+
+
+def state_of(pid):
+    """The letter of /proc/PID/stat; None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def settle(pid, alive):
+    """Wait until the PID is free, or in use by a task that runs."""
+    end = time.monotonic() + 20
+    while bool(state_of(pid)) != alive:
+        if time.monotonic() > end:
+            raise Refused(f"task {pid} {'did not come back' if alive else 'is still there'}")
+        time.sleep(0.001)
+
+
+def descendants(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as f:
+            children = [int(c) for c in f.read().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return children + [d for c in children for d in descendants(c)]
+
+
+def end(pid):
+    """The program and all its children, so that every PID is free."""
+    tree = [pid, *descendants(pid)]
+    for one in tree:
+        try:
+            os.kill(one, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    for one in tree:
+        settle(one, False)
+
+
+def forget(folder):
+    """Drop what the page cache has of the files there."""
+    os.sync()
+    for name in os.listdir(folder):
+        fd = os.open(os.path.join(folder, name), os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
+class Tool:
+    """A way to dump and to restore. figures: a list of values for each thing measured."""
+
+    word = "bare"
+    restores = True
+
+    def __init__(self, folder, mib):
+        self.measure = compile_c("measure", folder)
+        self.touch = str(min(2 * mib + 1024, 8192))
+        self.images = os.path.join(folder, self.word)
+        os.makedirs(self.images)
+        self.figures = {}
+
+    def note(self, what, value):
+        self.figures.setdefault(what, []).append(value)
+
+    def run(self, argv, what, **how):
+        """Run a command of the tool and note what it took, from a state where nothing waits for the disk."""
+        log, took = os.path.join(self.images, what + ".err"), os.path.join(self.images, what + ".took")
+        os.sync()
+        with open(log, "w") as err:
+            subprocess.run([self.measure, took, self.touch, *argv], stdin=subprocess.DEVNULL, stdout=err, stderr=err,
+                           check=False, **how)
+        with open(took) as f:
+            status, wall, cpu, peak = [int(v) for v in f.read().split()]
+        if status:
+            raise Refused(f"{what}: {self.trouble(what)}")
+        self.note(what, wall / 1e9)
+        self.note(what + " cpu", cpu / 1e9)
+        self.note(what + " peak", peak * 1024)
+
+    def trouble(self, what):
+        with open(os.path.join(self.images, what + ".err"), errors="replace") as f:
+            lines = f.read().strip().splitlines()
+        return lines[-1] if lines else "failed without a word"
+
+    def size(self):
+        return sum(os.stat(os.path.join(self.images, n)).st_size for n in os.listdir(self.images)
+                   if not n.endswith((".err", ".log", ".took")))
+
+    def cycle(self, pid):
+        """Dump; restore with the image in the page cache, and once more without."""
+        shutil.rmtree(self.images, ignore_errors=True)
+        os.makedirs(self.images)
+        self.own()
+        self.dump(pid)
+        settle(pid, False)
+        self.note("image", self.size())
+        if not self.restores:
+            return
+        self.restore("warm")
+        settle(pid, True)
+        end(pid)
+        forget(self.images)
+        self.restore("cold")
+        settle(pid, True)
+
+    def own(self):
+        pass
+
+
+class Torpor(Tool):
+    word = "torpor"
+    options = []
+
+    def __init__(self, folder, mib, setup):
+        super().__init__(folder, mib)
+        self.setup, self.image = setup, os.path.join(self.images, "image.torpor")
+
+    def own(self):
+        self.setup.own(self.images)
+
+    def call(self, what, *arguments):
+        self.run([self.setup.binary, *arguments], what, env=self.setup.environment(), cwd=self.images,
+                 **self.setup.user_arguments())
+
+    def dump(self, pid):
+        self.call("dump", "dump", str(pid), "-o", self.image, *self.options)
+
+    def restore(self, what):
+        self.call(what, "restore", self.image, "--detach")
+
+
+class TorporNoSync(Torpor):
+    """The images are the same, so it only dumps."""
+
+    word = "no-sync"
+    options = ["--no-sync"]
+    restores = False
+
+
+class Criu(Tool):
+    word = "criu"
+
+    def __init__(self, folder, mib, binary):
+        super().__init__(folder, mib)
+        self.binary = binary
+
+    def dump(self, pid):
+        self.run([self.binary, "dump", "-t", str(pid), "-D", self.images, "-o", "dump.log"], "dump")
+
+    def restore(self, what):
+        self.run([self.binary, "restore", "-d", "-D", self.images, "-o", what + ".log"], what)
+
+    def trouble(self, what):
+        path = os.path.join(self.images, what + ".log")
+        if os.path.exists(path):
+            with open(path, errors="replace") as f:
+                errors = [line.strip() for line in f if "Error" in line]
+            if errors:
+                return errors[-1].split(") ", 1)[-1]
+        return super().trouble(what)
