@@ -114,10 +114,9 @@ bool core_terminal_modes(const Pb__Image *image, struct termios *ret);
 
 /* ---- images ---- */
 
-/* Which of the stored pages core_open() reads, to compare their checksums. */
+/* Does core_open() read all stored pages, to compare their checksums? */
 enum core_verify {
 	VERIFY_NONE,
-	VERIFY_OTHERS, /* what the restored tasks do not verify themselves while they load it */
 	VERIFY_ALL,
 };
 

@@ -108,8 +108,8 @@ int core_open(const char *path, enum core_verify verify, struct arena *arena, st
 	if (r < 0)
 		return r;
 	none = privilege_none();
-	if (verify != VERIFY_NONE)
-		r = (verify == VERIFY_ALL ? image_verify_extents : image_verify_others)(img, cpu_count(), e);
+	if (verify == VERIFY_ALL)
+		r = image_verify_extents(img, cpu_count(), e);
 	/* Unpacked, metadata is a few times its packed size; a hostile one must not grow without bounds. */
 	arena->limit = arena->used + 64 * (img->meta_size + 4096);
 	*ret_meta = r < 0 ? NULL : (Pb__Image *)pb_unpack(arena, &pb__image__descriptor, img->meta, img->meta_size);
@@ -607,7 +607,7 @@ int core_restore(const struct restore_options *o, struct program *ret, struct er
 	getrlimit(RLIMIT_NOFILE, &files);
 	r.notes.arena = &r.arena;
 	restore_begin_timing(&r);
-	result = core_open(o->path, VERIFY_OTHERS, &r.arena, &r.image, &r.meta, e);
+	result = core_open(o->path, VERIFY_ALL, &r.arena, &r.image, &r.meta, e);
 	p = privilege_raise(privilege_extra());
 	if (result == 0)
 		result = restore_check_owner(&r, e) < 0 ? -1 : restore_run(&r, ret, e);

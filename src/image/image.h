@@ -117,12 +117,6 @@ int image_salvage(struct image **ret, const char *path, struct err *e);
  */
 int image_verify_extents(const struct image *img, unsigned threads, struct err *e);
 
-/*
- * As above, but leave out what whoever restores the image verifies itself, by
- * image_read_extent(): extents that hold pages of address spaces and of nothing else.
- */
-int image_verify_others(const struct image *img, unsigned threads, struct err *e);
-
 /* Read one extent into `buf`, which has room for it, and compare its checksum. Thread-safe. */
 int image_read_extent(const struct image *img, size_t extent, void *buf, struct err *e);
 

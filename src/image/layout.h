@@ -17,9 +17,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <xxhash.h>
 
 #include "image/image.h"
+#include "util/xxh3.h"
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the tables are written as they are in memory");
 static_assert(sizeof(size_t) == sizeof(uint64_t), "sizes of blocks are handed to malloc() and pread()");

@@ -13,6 +13,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -99,6 +100,34 @@ def commands(t):
     os.unlink(t.image("damaged"))
     if sorted(files(t)) != ["image.torpor", "other.torpor"]:
         raise Failure(f"there are other files: {files(t)}")
+    t.restore(program.root)
+    program.check()
+
+
+def flip(path, at):
+    with open(path, "r+b") as f:
+        f.seek(at)
+        byte = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([byte ^ 1]))
+
+
+@case("damage-meanwhile", limit=60)
+def meanwhile(t):
+    """A change between the verification and the loading is seen: torpor waits there for a PID that a zombie holds."""
+    program = Steady(t)
+    dump, _ = t.torpor_start(["dump", program.root, "-o", t.image()])
+    os.waitpid(dump, 0)  # nobody but this one: the program stays a zombie
+    restore, call = t.torpor_start(["restore", t.image(), "--detach"])
+    time.sleep(0.5 * t.limit_factor())
+    flip(t.image(), 4096 + 77)  # in the first page that is stored
+    os.waitpid(program.root, 0)
+    result = t.torpor_result(restore, call, ["restore"], time.monotonic())
+    if result.status != 4 or "has changed since it was verified" not in result.err:
+        raise Failure(f"restore of an image that was changed meanwhile: {result}")
+    if stat_of(program.root) or tree_of(os.getpid())[1:]:
+        raise Failure("something is left of the program")
+    flip(t.image(), 4096 + 77)
     t.restore(program.root)
     program.check()
 

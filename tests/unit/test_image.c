@@ -527,20 +527,17 @@ static void names_the_lowest_damage(void)
 	UNIT_CHECK(folder_leave());
 }
 
-/* Memory of address spaces is left to whoever loads it; what else there is, and what both have, is not. */
-static void verifies_others(void)
+/* Whoever holds it, and also where nobody does. */
+static void verifies_each(void)
 {
-	static const struct {
-		uint32_t owners[2];
-		bool verified;
-	} extents[] = {
-		{ { 0, 0 }, false },
-		{ { 0, 1 }, false },
-		{ { IMAGE_OWNER_INODE(0), IMAGE_OWNER_INODE(0) }, true },
-		{ { 1, IMAGE_OWNER_INODE(1) }, true },
-		{ { UINT32_MAX, UINT32_MAX }, true }, /* nobody's */
+	static const uint32_t owners[][2] = {
+		{ 0, 0 },
+		{ 0, 1 },
+		{ IMAGE_OWNER_INODE(0), IMAGE_OWNER_INODE(0) },
+		{ 1, IMAGE_OWNER_INODE(1) },
+		{ UINT32_MAX, UINT32_MAX }, /* nobody's */
 	};
-	enum { N = sizeof(extents) / sizeof(extents[0]) };
+	enum { N = sizeof(owners) / sizeof(owners[0]) };
 	uint8_t data[IMAGE_PAGE], got[IMAGE_PAGE];
 	struct image_writer *w = NULL;
 	struct image *img = NULL;
@@ -554,8 +551,8 @@ static void verifies_others(void)
 
 		fill(data, sizeof(data), i);
 		UNIT_CHECK_EQ(image_writer_extent(w, data, sizeof(data), &run.extent, &e), 0);
-		for (uint32_t k = 0; k < 2 && extents[i].owners[0] != UINT32_MAX; k++) {
-			run.owner = extents[i].owners[k];
+		for (uint32_t k = 0; k < 2 && owners[i][0] != UINT32_MAX; k++) {
+			run.owner = owners[i][k];
 			run.addr = (1 + 2 * i + k) * 0x1000;
 			UNIT_CHECK_EQ(image_writer_run(w, &run, &e), 0);
 		}
@@ -571,7 +568,6 @@ static void verifies_others(void)
 		b.p[at] ^= 4;
 		UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
 		UNIT_CHECK(image_verify_extents(img, 2, &e) < 0);
-		UNIT_CHECK((image_verify_others(img, 2, &e) < 0) == extents[i].verified);
 		for (uint32_t k = 0; k < N; k++) {
 			e = ERR_INIT;
 			fill(data, sizeof(data), k);
@@ -985,7 +981,7 @@ UNIT_MAIN(UNIT_CASE(round_trip),
 	  UNIT_CASE(writer_refuses_bad_extents),
 	  UNIT_CASE(several_threads),
 	  UNIT_CASE(names_the_lowest_damage),
-	  UNIT_CASE(verifies_others),
+	  UNIT_CASE(verifies_each),
 	  UNIT_CASE(every_flip_is_refused),
 	  UNIT_CASE(every_bit_of_the_fields_is_refused),
 	  UNIT_CASE(every_truncation_is_refused),
