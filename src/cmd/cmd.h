@@ -42,6 +42,10 @@ const char *cmd_error_id(const struct err *e);
 /* "torpor: TEXT [ID]" and what would help; returns the exit status for it. */
 int cmd_fail(const struct err *e);
 
+/* The same for an error of libtorpor, which is freed. */
+struct torpor_error;
+int cmd_fail_with(struct torpor_error *error);
+
 /* Every obstacle on a line of its own. */
 void cmd_print_obstacles(const struct obstacle_list *list);
 

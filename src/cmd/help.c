@@ -25,7 +25,7 @@ struct help_id {
 
 static const struct help_id ids[] = {
 #define ID(id, what, why, act) { id, what, why, act },
-#include "cmd/ids.def"
+#include "api/ids.def"
 #undef ID
 };
 

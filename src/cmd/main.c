@@ -13,6 +13,7 @@
 #include "cmd/cmd.h"
 #include "cmd/text.h"
 #include "core/name.h"
+#include "torpor/torpor.h"
 #include "util/privilege.h"
 
 const struct cmd *const cmds[] = {
@@ -48,6 +49,18 @@ int cmd_fail(const struct err *e)
 		fprintf(stderr, "torpor: 'torpor help %s' says more\n", id[0] ? id : "ID");
 	arena_done(&arena);
 	return e->reason ? (int)e->reason : ERR_SYSTEM;
+}
+
+int cmd_fail_with(struct torpor_error *error)
+{
+	struct err e = ERR_INIT;
+
+	e.reason = (enum err_reason)torpor_error_reason(error);
+	snprintf(e.text, sizeof(e.text), "%s", torpor_error_text(error));
+	snprintf(e.help, sizeof(e.help), "%s", torpor_error_help(error));
+	snprintf(e.id, sizeof(e.id), "%s", torpor_error_id(error));
+	torpor_error_free(error);
+	return cmd_fail(&e);
 }
 
 void cmd_print_obstacles(const struct obstacle_list *list)

@@ -13,13 +13,14 @@
 #include <unistd.h>
 
 #include "cmd/cmd.h"
-#include "cmd/explain.h"
 #include "cmd/foreground.h"
+#include "cmd/text.h"
 #include "core/core.h"
+#include "torpor/torpor.h"
 #include "util/fd.h"
 #include "util/privilege.h"
 
-enum { PID_WAIT_MS = 10000, STREAMS = 3 };
+enum { PID_WAIT_MS = 10000, STREAMS = 3, LINE_MAX_SHOWN = 8192 };
 
 struct restoring {
 	struct foreground foreground;
@@ -161,6 +162,24 @@ static int restore_ready(void *data, pid_t root, const Pb__Image *image, struct 
 
 /* ---- the command ---- */
 
+static void restore_print_line(void *data, const char *text)
+{
+	struct arena arena = ARENA_INIT;
+
+	(void)data;
+	puts(text_safe(&arena, text, LINE_MAX_SHOWN));
+	arena_done(&arena);
+}
+
+static int restore_explain(const char *path)
+{
+	struct torpor_error *error = NULL;
+	int r = torpor_restore_explain(path, restore_print_line, NULL, &error);
+
+	fflush(stdout);
+	return r < 0 ? cmd_fail_with(error) : 0;
+}
+
 static int restore_run(const struct cmd_globals *g, int argc, char **argv)
 {
 	struct restoring r = { .foreground = FOREGROUND_INIT };
@@ -178,7 +197,7 @@ static int restore_run(const struct cmd_globals *g, int argc, char **argv)
 	if (status)
 		return status;
 	if (r.explain)
-		return explain_print(o.path);
+		return restore_explain(o.path);
 	if (!r.detach)
 		foreground_begin(&r.foreground);
 	cmd_progress_init(&progress, g->progress);

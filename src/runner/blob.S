@@ -3,6 +3,7 @@
 	.section .rodata
 	.globl runner_blob
 	.globl runner_blob_end
+	.hidden runner_blob, runner_blob_end
 	.balign 16
 runner_blob:
 	.incbin RUNNER_BIN

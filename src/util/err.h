@@ -53,7 +53,7 @@ int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 
 
 /*
  * Record that the state stands in the way (ERR_STATE). `id` is stable and has an
- * explanation in cmd/ids.def. `number` as for err_set().
+ * explanation in api/ids.def. `number` as for err_set().
  */
 int err_state(struct err *e, const char *id, int number, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 

@@ -41,6 +41,11 @@ static const struct {
 
 enum { CAP_WORDS = 2 };
 
+/*
+ * About the process, like its capabilities, and so not in any handle: written only in processes that are torpor's own
+ * (torpor_process_begin(), src/api/helper.c).
+ */
+static bool begun;
 static uint64_t grantable;
 
 struct capability_sets {
@@ -114,6 +119,9 @@ bool privilege_begin(void)
 	bool root = geteuid() == 0, foreign = getuid() != geteuid() || getgid() != getegid();
 	struct capability_sets s;
 
+	if (begun)
+		return true;
+	begun = true;
 	if (foreign && (setresgid(getgid(), getgid(), getgid()) < 0 || setresuid(getuid(), getuid(), getuid()) < 0))
 		privilege_stuck();
 	if (!sets_get(&s))

@@ -17,7 +17,7 @@
 /* The one that an ordinary user's torpor is given: PIDs, /proc/PID/map_files, the link of /proc/PID/exe. */
 #define PRIVILEGE_CHECKPOINT PRIVILEGE(CAP_CHECKPOINT_RESTORE)
 
-/* The very first thing that torpor does. False: it is set-user-ID, and has given that up. */
+/* The very first thing that torpor does; later calls do nothing. False: it is set-user-ID, and has given that up. */
 bool privilege_begin(void);
 
 /* What torpor keeps of the capabilities of root or of its file, other than PRIVILEGE_CHECKPOINT. */

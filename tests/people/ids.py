@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Every id in a message has an explanation in src/cmd/ids.def, and every explanation belongs to an id that is used.
+"""Every id in a message has an explanation in src/api/ids.def, and every explanation belongs to an id that is used.
 What ends a dump or a restore because of a state (ERR_STATE) has an id. With --missing: only print what lacks one."""
 
 import glob
@@ -9,7 +9,7 @@ import re
 import sys
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
-TABLE = "src/cmd/ids.def"
+TABLE = "src/api/ids.def"
 # The obstacles that it counts have ids themselves.
 WITHOUT = {"cannot save process %d (%s): %zu %s in the way; it runs on, untouched"}
 ID_MAX = 31  # of struct err

@@ -46,7 +46,7 @@ def ids(t):
     for topic in "E-FD-IO-URING", "e-fd-io-uring", "fdiouring", "IOURING":
         expect(t.torpor("help", topic).out, r"^E-FD-IO-URING\n", r"\nWhat it is +An? ", r"\nWhy ", r"\nWhat to do .*io_uring")
     listed = t.torpor("help").out
-    for name in re.findall(r'^ID\("([^"]+)"', read(os.path.join(TOP, "src/cmd/ids.def")), re.M):
+    for name in re.findall(r'^ID\("([^"]+)"', read(os.path.join(TOP, "src/api/ids.def")), re.M):
         expect(listed, rf"\n  {name} ")
     expect(t.torpor("help", "TIMERFD", expect=2).err, "E-FD-TIMERFD-ALARM", "E-FD-TIMERFD-CANCELLED")
     t.torpor("help", "no-such-topic", expect=2)
@@ -79,7 +79,7 @@ def man_pages(t):
     for name in commands(t):
         expect(main, rf"\.It Cm {name}\n", rf"\.Xr torpor-{name} 1")
     folder = os.path.join(TOP, "doc/man")
-    for page in sorted(os.listdir(folder)):
+    for page in sorted(p for p in os.listdir(folder) if p[-2:] in (".1", ".3")):
         said = subprocess.run(["mandoc", "-Tlint", page], cwd=folder, capture_output=True, text=True).stdout
         rest = [line for line in said.splitlines() if "referenced manual not found" not in line and "mandoc.db" not in line]
         if rest:

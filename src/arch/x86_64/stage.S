@@ -49,6 +49,7 @@ stage_begin:
 	mov	$8, %r10d
 	syscall
 	.globl stage_masked
+	.hidden stage_begin, stage_end, stage_masked
 stage_masked:
 
 	/* The arithmetic flags without popf, which would need a stack. */
