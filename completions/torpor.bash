@@ -12,6 +12,7 @@ _torpor()
 		esac
 	done
 	case $prev in
+	--compress) COMPREPLY=($(compgen -W 'zstd lz4 none' -- "$cur")); return ;;
 	--fd) return ;;
 	--fork-limit) return ;;
 	--html) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -27,7 +28,7 @@ _torpor()
 	esac
 	if [[ $cur == -* ]]; then
 		case $command in
-		dump) COMPREPLY=($(compgen -W '--external --help --keep-running --log --no-sync --output --progress --quiet --tcp --timeout --verbose' -- "$cur")) ;;
+		dump) COMPREPLY=($(compgen -W '--compress --external --help --keep-running --log --no-sync --output --progress --quiet --tcp --timeout --verbose' -- "$cur")) ;;
 		restore) COMPREPLY=($(compgen -W '--allow-changed-files --allow-foreign-image --detach --explain --fd --fork-limit --help --log --pidfile --progress --quiet --tier --verbose' -- "$cur")) ;;
 		run) COMPREPLY=($(compgen -W '--help --log --name --progress --quiet --verbose' -- "$cur")) ;;
 		check) COMPREPLY=($(compgen -W '--help --json --log --progress --quiet --verbose' -- "$cur")) ;;

@@ -11,6 +11,7 @@ complete -c torpor -n __fish_use_subcommand -a dump -d 'save a process tree in a
 complete -c torpor -n '__fish_seen_subcommand_from dump' -a '(__fish_complete_pids)'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l output -s o -r -F -d 'the image'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l keep-running -s k -d 'let the processes run on afterwards'
+complete -c torpor -n '__fish_seen_subcommand_from dump' -l compress -x -a 'zstd lz4 none' -d 'pack the memory'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l external -d 'let go of pipes and unix sockets that lead to other programs'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l no-sync -d 'do not wait until the image is on disk'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l tcp -x -a 'close' -d 'let go of TCP connections that lead to other programs'

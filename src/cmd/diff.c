@@ -26,6 +26,7 @@ struct diff_pages {
 struct diff {
 	struct view a, b;
 	char *page_a, *page_b; /* CHUNK bytes each */
+	struct image_cursor cursor_a, cursor_b;
 	struct diff_pages pages; /* of all */
 	size_t changes;        /* lines that told of one */
 };
@@ -40,14 +41,6 @@ static void diff_line(struct diff *d, char sign, const char *what)
 
 /* ---- pages ---- */
 
-static int diff_read(const struct image *img, const struct image_run *run, uint64_t addr, char *buf, size_t size, struct err *e)
-{
-	uint64_t at = img->extents[run->extent].offset + (uint64_t)run->page * PAGE + (addr - run->addr);
-	int r = fd_pread_full(img->fd, buf, size, (off_t)at);
-
-	return r < 0 ? err_sys(e, r, "reading memory from %s", img->path) : 0;
-}
-
 /* Stored in both: `ra` and `rb` hold all from `addr` on. */
 static int diff_compare(struct diff *d, const struct image_run *ra, const struct image_run *rb, uint64_t addr, uint64_t size,
 			struct diff_pages *p, struct err *e)
@@ -55,7 +48,8 @@ static int diff_compare(struct diff *d, const struct image_run *ra, const struct
 	while (size) {
 		size_t n = size < CHUNK ? size : CHUNK;
 
-		if (diff_read(d->a.image, ra, addr, d->page_a, n, e) < 0 || diff_read(d->b.image, rb, addr, d->page_b, n, e) < 0)
+		if (image_cursor_read(&d->cursor_a, ra, addr - ra->addr, d->page_a, n, e) < 0 ||
+		    image_cursor_read(&d->cursor_b, rb, addr - rb->addr, d->page_b, n, e) < 0)
 			return -1;
 		for (size_t at = 0; at < n; at += PAGE) {
 			if (memcmp(d->page_a + at, d->page_b + at, PAGE) == 0)
@@ -412,11 +406,15 @@ static int diff_run(const struct cmd_globals *g, int argc, char **argv)
 	if (r == 0)
 		r = view_open(&d.b, &e);
 	if (r == 0) {
+		d.cursor_a.img = d.a.image;
+		d.cursor_b.img = d.b.image;
 		d.page_a = arena_alloc(&d.a.arena, CHUNK);
 		d.page_b = arena_alloc(&d.b.arena, CHUNK);
 		r = d.page_a && d.page_b ? diff_all(&d, &e) : err_nomem(&e);
 	}
 	fflush(stdout);
+	image_cursor_done(&d.cursor_a);
+	image_cursor_done(&d.cursor_b);
 	view_close(&d.a);
 	view_close(&d.b);
 	return r < 0 ? cmd_fail(&e) : tells && d.changes;

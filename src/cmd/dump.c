@@ -34,11 +34,13 @@ static const char *dump_default_path(pid_t pid, struct arena *arena)
 
 static int dump_print_result(const struct dump_options *o, const struct dump_result *r)
 {
-	char size[32];
+	char size[32], packed[32];
 
-	printf("%s: %zu task%s, %zu thread%s, %s; %s %.1f ms\n", o->path, r->n_tasks, r->n_tasks == 1 ? "" : "s",
-	       r->n_threads, r->n_threads == 1 ? "" : "s", cmd_format_bytes(size, r->bytes),
-	       o->keep_running ? "goes on after" : "frozen for", (double)r->frozen_ns / MS);
+	printf("%s: %zu task%s, %zu thread%s, %s", o->path, r->n_tasks, r->n_tasks == 1 ? "" : "s", r->n_threads,
+	       r->n_threads == 1 ? "" : "s", cmd_format_bytes(size, r->bytes));
+	if (r->bytes_packed < r->bytes)
+		printf(" packed into %s", cmd_format_bytes(packed, r->bytes_packed));
+	printf("; %s %.1f ms\n", o->keep_running ? "goes on after" : "frozen for", (double)r->frozen_ns / MS);
 	if (r->leftovers)
 		printf("%s\n", r->leftovers);
 	return 0;
@@ -47,6 +49,7 @@ static int dump_print_result(const struct dump_options *o, const struct dump_res
 static int dump_parse(struct dump_options *o, int argc, char **argv)
 {
 	static const struct option options[] = {
+		{ "compress", required_argument, NULL, 'c' },
 		{ "external", no_argument, NULL, 'x' },
 		{ "output", required_argument, NULL, 'o' },
 		{ "keep-running", no_argument, NULL, 'k' },
@@ -67,6 +70,9 @@ static int dump_parse(struct dump_options *o, int argc, char **argv)
 			o->no_sync = true;
 		else if (c == 'x')
 			o->choice.external = true;
+		else if (c == 'c' && !image_packing_parse(optarg, &o->packing))
+			return cmd_usage(&cmd_dump, "--compress is to be followed by 'zstd', 'zstd:1' to 'zstd:19', 'lz4' or "
+					 "'none', not '%s'", optarg);
 		else if (c == 'T' && strcmp(optarg, "close") != 0)
 			return cmd_usage(&cmd_dump, "--tcp is to be followed by 'close', not '%s'", optarg);
 		else if (c == 'T')
@@ -147,6 +153,7 @@ const struct cmd cmd_dump = {
 		"that cannot be saved is listed at once.\n\n"
 		"  -o, --output FILE   the image\n"
 		"  -k, --keep-running  let the processes run on afterwards\n"
+		"      --compress HOW  pack the memory: zstd, zstd:LEVEL (1 to 19), lz4, or none (default)\n"
 		"      --external      let go of pipes and unix sockets that lead to other programs: after a restore\n"
 		"                      the program finds the other end closed; System V segments that other\n"
 		"                      programs have attached are attached again as they are then\n"

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "image/codec.h"
 #include "image/image.h"
 #include "image/pb.h"
 #include "kinds/choice.h"
@@ -24,6 +25,7 @@ struct dump_options {
 	const char *path;    /* of the image */
 	bool keep_running;   /* let the tree run on afterwards instead of ending it */
 	bool no_sync;        /* do not wait for the disk */
+	struct image_packing packing;
 	bool check_only;     /* find the obstacles, write nothing */
 	const char *name;    /* under which the program is known (name.h), for its restores; NULL: none */
 	const struct proc_status *outside; /* what it shows outside the namespaces that we have entered (visit.h); or NULL */
@@ -38,6 +40,7 @@ struct dump_result {
 	struct obstacle_list obstacles; /* what cannot be saved; empty on success */
 	size_t n_tasks, n_threads;
 	uint64_t bytes;                 /* of pages stored, or with check_only: that would be stored */
+	uint64_t bytes_packed;          /* what they take in the file */
 	uint64_t frozen_ns;
 	const char *leftovers;          /* zombies that another parent must reap, in words; or NULL */
 };
@@ -118,6 +121,7 @@ bool core_terminal_modes(const Pb__Image *image, struct termios *ret);
 enum core_verify {
 	VERIFY_NONE,
 	VERIFY_ALL,
+	VERIFY_PAGES, /* and unpack them, to compare those of each page */
 };
 
 /*

@@ -184,7 +184,7 @@ static int dump_store_pages(struct dump *d, struct err *e)
 
 	if (!stats)
 		return err_nomem(e);
-	if (memory_store(d->sources, d->n_sources, d->writer, d->o->progress, &stored, e) < 0)
+	if (memory_store(d->sources, d->n_sources, d->writer, &d->o->packing, d->o->progress, &stored, e) < 0)
 		return -1;
 	pb_set(stats, pages_stored, stored.pages_stored);
 	pb_set(stats, pages_zero, stored.pages_zero);
@@ -194,6 +194,7 @@ static int dump_store_pages(struct dump *d, struct err *e)
 	pb_set(stats, total_ns, clock_now_ns(CLOCK_MONOTONIC) - d->begun);
 	d->image->stats = stats;
 	d->result->bytes = stored.pages_stored * MEMORY_PAGE;
+	d->result->bytes_packed = image_writer_stored(d->writer);
 	return 0;
 }
 

@@ -108,8 +108,8 @@ int core_open(const char *path, enum core_verify verify, struct arena *arena, st
 	if (r < 0)
 		return r;
 	none = privilege_none();
-	if (verify == VERIFY_ALL)
-		r = image_verify_extents(img, cpu_count(), e);
+	if (verify != VERIFY_NONE)
+		r = (verify == VERIFY_PAGES ? image_verify_pages : image_verify_extents)(img, cpu_count(), e);
 	/* Unpacked, metadata is a few times its packed size; a hostile one must not grow without bounds. */
 	arena->limit = arena->used + 64 * (img->meta_size + 4096);
 	*ret_meta = r < 0 ? NULL : (Pb__Image *)pb_unpack(arena, &pb__image__descriptor, img->meta, img->meta_size);
@@ -129,22 +129,30 @@ int core_open(const char *path, enum core_verify verify, struct arena *arena, st
 /* ---- plan: can it be done here? ---- */
 
 /* An image is a program. With more privilege than its own, torpor runs none that another user has written. */
-static int restore_check_owner(const struct restore *r, struct err *e)
+static int restore_check_file(const struct image *image, struct err *e)
 {
 	struct stat st;
 
-	if (r->o->allow_foreign || !privilege_exceeds_caller())
-		return 0;
-	if (fstat(r->image->fd, &st) < 0)
-		return err_sys(e, errno, "examining %s", r->o->path);
+	if (fstat(image->fd, &st) < 0)
+		return err_sys(e, errno, "examining %s", image->path);
 	if (st.st_uid == getuid() && !(st.st_mode & (S_IWGRP | S_IWOTH)))
 		return 0;
 	if (st.st_uid != getuid())
-		err_set(e, ERR_PERMISSION, 0, "%s belongs to user %u, and you are user %u", r->o->path, st.st_uid, getuid());
+		err_set(e, ERR_PERMISSION, 0, "%s belongs to user %u, and you are user %u", image->path, st.st_uid, getuid());
 	else
-		err_set(e, ERR_PERMISSION, 0, "%s can be written to by others than you", r->o->path);
+		err_set(e, ERR_PERMISSION, 0, "%s can be written to by others than you", image->path);
 	err_id(e, "E-IMAGE-FOREIGN");
 	return err_help(e, "if you trust whoever could write it as much as a program you run: --allow-foreign-image");
+}
+
+static int restore_check_owner(const struct restore *r, struct err *e)
+{
+	if (r->o->allow_foreign || !privilege_exceeds_caller())
+		return 0;
+	for (const struct image *image = r->image; image; image = image->parent)
+		if (restore_check_file(image, e) < 0)
+			return -1;
+	return 0;
 }
 
 static int restore_check_machine(struct restore *r, struct err *e)
@@ -403,9 +411,11 @@ static int restore_make_objects(struct restore *r, struct err *e)
 	};
 	if (inode_restore_all(&r->inodes, r->meta, e) < 0)
 		return -1;
-	r->image->fd = fd_raise(r->image->fd, r->plan.fd_base, e);
-	if (r->image->fd < 0)
-		return -1;
+	for (struct image *image = r->image; image; image = image->parent) {
+		image->fd = fd_raise(image->fd, r->plan.fd_base, e);
+		if (image->fd < 0)
+			return -1;
+	}
 	r->objects = (struct restore_objects){ .arena = &r->arena,
 					       .image = r->meta,
 					       .inodes = &r->inodes,

@@ -41,6 +41,7 @@ struct segment {
 
 struct core {
 	const struct image *img;
+	struct image_cursor cursor;
 	const Pb__Image *meta;
 	const Pb__Task *task;
 	struct arena arena;
@@ -235,18 +236,13 @@ static int core_write_tables(struct core *c, struct err *e)
 /* Pages of one run, from the image into the file. */
 static int core_copy(struct core *c, const struct image_run *run, uint64_t skip, uint64_t size, uint64_t to, struct err *e)
 {
-	uint64_t from = c->img->extents[run->extent].offset + (uint64_t)run->page * PAGE + skip;
-
 	c->result->stored += size;
 	while (size) {
 		size_t n = size < COPY_SIZE ? size : COPY_SIZE;
-		int r = fd_pread_full(c->img->fd, c->buffer, n, (off_t)from);
 
-		if (r < 0)
-			return err_sys(e, r, "reading memory from the image");
-		if (core_write(c, c->buffer, n, to, e) < 0)
+		if (image_cursor_read(&c->cursor, run, skip, c->buffer, n, e) < 0 || core_write(c, c->buffer, n, to, e) < 0)
 			return -1;
-		from += n, to += n, size -= n;
+		skip += n, to += n, size -= n;
 	}
 	return 0;
 }
@@ -304,7 +300,7 @@ static int core_prepare(struct core *c, struct err *e)
 int elf_core_write(const struct image *img, const Pb__Image *meta, size_t task, const char *path, struct elf_core *ret,
 		   struct err *e)
 {
-	struct core c = { .img = img, .meta = meta, .task = meta->tasks[task], .path = path, .fd = -1, .result = ret };
+	struct core c = { .img = img, .cursor = { .img = img }, .meta = meta, .task = meta->tasks[task], .path = path, .fd = -1, .result = ret };
 	int r;
 
 	*ret = (struct elf_core){ .n_threads = c.task->n_threads };
@@ -319,6 +315,7 @@ int elf_core_write(const struct image *img, const Pb__Image *meta, size_t task, 
 		r = err_sys(e, errno, "writing %s", path);
 	if (c.fd >= 0 && r < 0)
 		unlink(path);
+	image_cursor_done(&c.cursor);
 	arena_done(&c.arena);
 	return r;
 }

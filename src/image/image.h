@@ -16,6 +16,16 @@ struct err;
 enum {
 	IMAGE_PAGE = 4096,
 	IMAGE_EXTENT_MAX = 1024 * 1024, /* most bytes of one extent before compression */
+	IMAGE_ID_SIZE = 16,
+	IMAGE_CHAIN_MAX = 64, /* most files of one chain */
+};
+
+/* How the bytes of an extent are stored. */
+enum image_codec {
+	IMAGE_CODEC_RAW = 0,
+	IMAGE_CODEC_ZSTD = 1, /* one frame (RFC 8878) */
+	IMAGE_CODEC_LZ4 = 2,  /* one block, without a frame */
+	IMAGE_CODEC_PARENT = 3, /* not in this file: an extent of its parent */
 };
 
 /* Whose memory a run belongs to. */
@@ -36,16 +46,17 @@ struct image_run {
 
 /* A stretch of the file that holds pages. Fixed width, little endian. */
 struct image_extent {
-	uint64_t offset;   /* in the file, multiple of IMAGE_PAGE */
+	uint64_t offset;   /* in the file, multiple of IMAGE_PAGE; IMAGE_CODEC_PARENT: index into the parent's extents */
 	uint32_t stored;   /* bytes in the file */
 	uint32_t size;     /* bytes when unpacked, multiple of IMAGE_PAGE */
 	uint64_t checksum; /* XXH3-64 of the stored bytes */
-	uint32_t codec;    /* 0: raw */
+	uint32_t codec;    /* enum image_codec */
 	uint32_t reserved; /* 0 */
 };
 
 /* ---- writing ---- */
 
+struct image;
 struct image_writer;
 
 /*
@@ -66,10 +77,37 @@ int image_writer_new(struct image_writer **ret, const char *path, bool sync, str
 int image_writer_extent(struct image_writer *w, const void *data, size_t size, uint32_t *ret_extent,
 			struct err *e);
 
+/* An extent that was packed already (codec.h). */
+struct image_packed {
+	enum image_codec codec; /* RAW, ZSTD or LZ4 */
+	const void *data;  /* the stored bytes, with zeros behind them up to a page */
+	uint32_t stored;   /* how many of them are no such zeros; RAW: `size` */
+	uint32_t size;     /* bytes when unpacked */
+	const uint64_t *sums; /* of each page: image_page_sums(), with the writer's seed (layout.h) */
+};
+
+uint64_t image_writer_seed(const struct image_writer *w);
+
+/* As image_writer_extent(). */
+int image_writer_packed(struct image_writer *w, const struct image_packed *x, uint32_t *ret_extent, struct err *e);
+
+/*
+ * Let the image be a child of `parent`, of which `path` says where it is, as seen
+ * from the folder of the new image. Before the first extent. The parent stays
+ * the caller's, and must stay open until the commit.
+ */
+int image_writer_parent(struct image_writer *w, const struct image *parent, const char *path, struct err *e);
+
+/*
+ * The index under which runs refer to an extent of the parent. Thread-safe; the
+ * same for each call with the same extent.
+ */
+int image_writer_parent_extent(struct image_writer *w, uint32_t parent_extent, uint32_t *ret_extent, struct err *e);
+
 /* Record where pages are. Thread-safe; any order (the index is sorted at commit). */
 int image_writer_run(struct image_writer *w, const struct image_run *run, struct err *e);
 
-/* Bytes of page extents stored so far. Thread-safe. */
+/* Bytes of page extents stored so far, as they are in the file. Thread-safe. */
 uint64_t image_writer_stored(const struct image_writer *w);
 
 /*
@@ -88,17 +126,28 @@ struct image {
 	const char *path; /* as given to image_open(), for messages */
 	int fd;
 	uint64_t size;
+	uint32_t version;
+	uint8_t id[IMAGE_ID_SIZE]; /* zero in version 1 */
+	uint64_t trailer_checksum; /* stands for the whole file */
 	const void *meta;
 	size_t meta_size;
 	const struct image_extent *extents;
 	size_t n_extents;
 	const struct image_run *runs; /* ascending by owner, then address; never overlapping */
 	size_t n_runs;
+	uint64_t sums_offset; /* in the file: the sum of each page (layout.h) of its own extents, in their order */
+	size_t n_sums;        /* version 1: 0 */
+	const uint64_t *first_sums; /* for each extent, the place of its first sum; for image_read_sums() */
+	const char *parent_path; /* from the folder of this file, or absolute; NULL: it has no parent */
+	uint8_t parent_id[IMAGE_ID_SIZE];
+	uint64_t parent_checksum; /* of its trailer */
+	struct image *parent; /* opened, its extents compared with what is said of them here; or NULL: there is none */
 };
 
 /*
  * Open and check the structure: header, trailer, checksums of metadata and
- * index, and that every offset, size and index in them is inside its bounds.
+ * index, and that every offset, size and index in them is inside its bounds; and
+ * so the parent, and its parent, up to the first of the chain.
  * Page extents are not read yet (image_verify_extents()). Errors have
  * ERR_IMAGE where the file is at fault. *ret is freed by image_close().
  */
@@ -107,18 +156,61 @@ int image_open(struct image **ret, const char *path, struct err *e);
 /*
  * Of an image that image_open() refuses: what can still be read. The metadata is
  * there, whatever its checksum says; the tables are empty unless they are whole.
+ * Its parent is not opened.
  * Negative (with `e` set) where not even the metadata is found.
  */
 int image_salvage(struct image **ret, const char *path, struct err *e);
 
 /*
- * Read every extent with `threads` threads (the caller is one of them) and
- * compare its checksum. On return the others are gone, so that unshare() works.
+ * Read every extent, those of its parents included, with `threads` threads (the
+ * caller is one of them), and compare its checksum. On return the others are gone, so that unshare() works.
  */
 int image_verify_extents(const struct image *img, unsigned threads, struct err *e);
 
-/* Read one extent into `buf`, which has room for it, and compare its checksum. Thread-safe. */
+/* As above, and unpack every extent and compare the sums of its pages. */
+int image_verify_pages(const struct image *img, unsigned threads, struct err *e);
+
+/*
+ * Read one extent, from whichever file of the chain holds it, compare its
+ * checksum and unpack it into `buf`, which has room for `size` bytes of it. Thread-safe.
+ */
 int image_read_extent(const struct image *img, size_t extent, void *buf, struct err *e);
+
+/* The file of the chain that holds an extent; *ret_extent is its index there. */
+const struct image *image_holder(const struct image *img, size_t extent, size_t *ret_extent);
+
+/*
+ * Reads pages of runs. The last packed extents are kept as they were unpacked:
+ * in a chain, neighbouring pages stand in several. For one thread.
+ */
+enum { IMAGE_CURSOR_SLOTS = 8 };
+
+struct image_cursor {
+	const struct image *img;
+	struct image_cursor_slot {
+		size_t extent;
+		uint64_t used; /* when: `reads` of that moment; 0: never */
+		uint8_t *buf;
+	} slots[IMAGE_CURSOR_SLOTS];
+	uint64_t reads;
+};
+
+/*
+ * `size` bytes of a run, from `skip` bytes behind its beginning. Of raw extents
+ * no checksum is compared. Begin with a cursor of which only `img` is set.
+ */
+int image_cursor_read(struct image_cursor *c, const struct image_run *run, uint64_t skip, void *buf, size_t size,
+		      struct err *e);
+
+void image_cursor_done(struct image_cursor *c);
+
+/*
+ * The sums of `n` pages of an extent, from `page` on, and the seed that they were
+ * made with (layout.h); from whichever file of the chain holds them. -ENODATA (and
+ * no error set) where that is of version 1.
+ */
+int image_read_sums(const struct image *img, size_t extent, uint32_t page, uint32_t n, uint64_t *ret, uint64_t *ret_seed,
+		    struct err *e);
 
 /*
  * The runs of one owner: *ret_n of them from the returned pointer on (NULL and

@@ -6,7 +6,7 @@
  * must be. Shared by the writer and the reader, and by nobody else.
  * doc/format.md is the same in words; change both together.
  *
- *	header | extents ... | metadata | extent table | run table | trailer
+ *	header | extents ... | metadata | extent table | run table | page sums | parent | trailer
  *
  * Every block begins on a page and follows the one before it without a gap, so
  * that no byte of the file is outside of all checksums. What is left of a
@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "image/image.h"
 #include "util/xxh3.h"
@@ -29,12 +30,9 @@ static_assert(sizeof(size_t) == sizeof(uint64_t), "sizes of blocks are handed to
 
 enum {
 	IMAGE_MAGIC_SIZE = 8,
-	IMAGE_VERSION = 1,
+	IMAGE_VERSION = 2,
+	IMAGE_VERSION_OLDEST = 1, /* without id, page sums, parent, and codecs but raw */
 	IMAGE_SEALED = IMAGE_PAGE - 8, /* the bytes of header and trailer that their checksum covers */
-};
-
-enum {
-	IMAGE_CODEC_RAW = 0,
 };
 
 /*
@@ -45,7 +43,8 @@ struct image_header {
 	char magic[IMAGE_MAGIC_SIZE];
 	uint32_t version;
 	uint32_t page_size; /* IMAGE_PAGE */
-	uint8_t zero[IMAGE_PAGE - 24];
+	uint8_t id[IMAGE_ID_SIZE]; /* random; version 1: zero */
+	uint8_t zero[IMAGE_PAGE - 40];
 	uint64_t checksum; /* XXH3-64 of all the above */
 };
 
@@ -62,8 +61,17 @@ struct image_trailer {
 	struct image_block meta;
 	struct image_block extents;
 	struct image_block runs;
-	uint8_t zero[IMAGE_PAGE - 104];
+	struct image_block sums;   /* version 1: this and the next are zero */
+	struct image_block parent; /* bytes of a struct image_parent with its path; 0: there is none */
+	uint8_t zero[IMAGE_PAGE - 152];
 	uint64_t checksum; /* XXH3-64 of all the above */
+};
+
+/* What an image says of the one that holds the rest of its pages. The path has no NUL, and ends with the block. */
+struct image_parent {
+	uint8_t id[IMAGE_ID_SIZE];
+	uint64_t trailer_checksum;
+	char path[];
 };
 
 #define LAYOUT_SIZE(type, bytes) static_assert(sizeof(type) == (bytes), #type " has its place in the file")
@@ -75,7 +83,8 @@ LAYOUT_SIZE(IMAGE_TRAILER_MAGIC, IMAGE_MAGIC_SIZE + 1);
 LAYOUT_SIZE(struct image_header, IMAGE_PAGE);
 LAYOUT_AT(struct image_header, version, 8);
 LAYOUT_AT(struct image_header, page_size, 12);
-LAYOUT_AT(struct image_header, zero, 16);
+LAYOUT_AT(struct image_header, id, 16);
+LAYOUT_AT(struct image_header, zero, 32);
 LAYOUT_AT(struct image_header, checksum, IMAGE_SEALED);
 LAYOUT_SIZE(struct image_block, 24);
 LAYOUT_SIZE(struct image_trailer, IMAGE_PAGE);
@@ -84,8 +93,13 @@ LAYOUT_AT(struct image_trailer, header_checksum, 16);
 LAYOUT_AT(struct image_trailer, meta, 24);
 LAYOUT_AT(struct image_trailer, extents, 48);
 LAYOUT_AT(struct image_trailer, runs, 72);
-LAYOUT_AT(struct image_trailer, zero, 96);
+LAYOUT_AT(struct image_trailer, sums, 96);
+LAYOUT_AT(struct image_trailer, parent, 120);
+LAYOUT_AT(struct image_trailer, zero, 144);
 LAYOUT_AT(struct image_trailer, checksum, IMAGE_SEALED);
+
+LAYOUT_SIZE(struct image_parent, 24);
+LAYOUT_AT(struct image_parent, trailer_checksum, 16);
 
 LAYOUT_SIZE(struct image_extent, 32);
 LAYOUT_AT(struct image_extent, stored, 8);
@@ -108,6 +122,29 @@ static inline uint64_t image_align(uint64_t size)
 static inline uint64_t image_checksum(const void *data, size_t size)
 {
 	return XXH3_64bits(data, size);
+}
+
+/*
+ * The sums of single pages are seeded with the beginning of the image's id: who
+ * does not know it cannot prepare two pages that pass for the same.
+ */
+static inline uint64_t image_seed(const uint8_t id[IMAGE_ID_SIZE])
+{
+	uint64_t seed;
+
+	memcpy(&seed, id, sizeof(seed));
+	return seed;
+}
+
+static inline uint64_t image_page_sum(uint64_t seed, const void *page)
+{
+	return XXH3_64bits_withSeed(page, IMAGE_PAGE, seed);
+}
+
+static inline void image_page_sums(uint64_t seed, const void *pages, size_t n, uint64_t *ret)
+{
+	for (size_t i = 0; i < n; i++)
+		ret[i] = image_page_sum(seed, (const uint8_t *)pages + i * IMAGE_PAGE);
 }
 
 /*

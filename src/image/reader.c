@@ -15,22 +15,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 #include "image/layout.h"
+#include "image/reader.h"
 #include "util/err.h"
 #include "util/fd.h"
 #include "util/privilege.h"
 
 enum {
-	VERIFY_THREADS_MAX = 64,
-	CACHED_PIECE = 256 * 1024, /* stays in the CPU's cache between reading and hashing */
+	SUMS_PIECE = 64 * 1024,
 };
 
 /* What a block is called when its checksum differs. */
@@ -41,9 +38,6 @@ struct reader_block {
 };
 
 /* ---- failures ---- */
-
-#define reader_bad(img, e, fmt, ...) \
-	err_set((e), ERR_IMAGE, 0, "%s is damaged: " fmt, (img)->path __VA_OPT__(,) __VA_ARGS__)
 
 static int reader_cut_off(const struct image *img, struct err *e)
 {
@@ -69,7 +63,7 @@ static int reader_too_new(const struct image *img, uint32_t version, struct err 
 
 /* ---- small steps ---- */
 
-static int reader_read(const struct image *img, void *buf, size_t size, uint64_t offset, struct err *e)
+int reader_read(const struct image *img, void *buf, size_t size, uint64_t offset, struct err *e)
 {
 	int r = fd_pread_full(img->fd, buf, size, (off_t)offset);
 
@@ -125,7 +119,7 @@ static int reader_check_magic(const struct image *img, struct err *e)
  * The version counts only once the checksum says that it is what was written,
  * and the rest only once the version is known.
  */
-static int reader_check_header(const struct image *img, struct image_header *header, struct err *e)
+static int reader_check_header(struct image *img, struct image_header *header, struct err *e)
 {
 	int r = reader_read(img, header, sizeof(*header), 0, e);
 
@@ -135,14 +129,24 @@ static int reader_check_header(const struct image *img, struct image_header *hea
 		return reader_bad(img, e, "the checksum of its header differs");
 	if (header->version > IMAGE_VERSION)
 		return reader_too_new(img, header->version, e);
-	if (header->version != IMAGE_VERSION || header->page_size != IMAGE_PAGE ||
+	if (header->version < IMAGE_VERSION_OLDEST || header->page_size != IMAGE_PAGE ||
 	    memcmp(header->magic, IMAGE_MAGIC, IMAGE_MAGIC_SIZE) ||
-	    !reader_is_zero(header->zero, sizeof(header->zero)))
+	    !reader_is_zero(header->zero, sizeof(header->zero)) ||
+	    (header->version == 1 && !reader_is_zero(header->id, sizeof(header->id))))
 		return reader_bad(img, e, "its header makes no sense");
+	img->version = header->version;
+	memcpy(img->id, header->id, sizeof(img->id));
 	return 0;
 }
 
-static int reader_check_trailer(const struct image *img, const struct image_header *header,
+/* What version 1 did not have. */
+static bool reader_has_news(const struct image_trailer *trailer)
+{
+	return !reader_is_zero((const uint8_t *)&trailer->sums, sizeof(trailer->sums)) ||
+	       !reader_is_zero((const uint8_t *)&trailer->parent, sizeof(trailer->parent));
+}
+
+static int reader_check_trailer(struct image *img, const struct image_header *header,
 				struct image_trailer *trailer, struct err *e)
 {
 	int r;
@@ -161,8 +165,9 @@ static int reader_check_trailer(const struct image *img, const struct image_head
 		return reader_cut_off(img, e);
 	if (trailer->header_checksum != header->checksum)
 		return reader_bad(img, e, "its header and its trailer are of different images");
-	if (!reader_is_zero(trailer->zero, sizeof(trailer->zero)))
+	if (!reader_is_zero(trailer->zero, sizeof(trailer->zero)) || (img->version == 1 && reader_has_news(trailer)))
 		return reader_bad(img, e, "its trailer makes no sense");
+	img->trailer_checksum = trailer->checksum;
 	return 0;
 }
 
@@ -198,6 +203,16 @@ static int reader_check_places(const struct image *img, const struct reader_bloc
 	return 0;
 }
 
+static int reader_check_block(const struct image *img, const struct reader_block *b, bool same, const uint8_t *rest,
+			      size_t padding, struct err *e)
+{
+	if (!same)
+		return reader_bad(img, e, "the checksum of its %s differs", b->name);
+	if (!reader_is_zero(rest, padding))
+		return reader_bad(img, e, "there is something in the padding after its %s", b->name);
+	return 0;
+}
+
 static int reader_load_block(const struct image *img, const struct reader_block *b, const void **ret,
 			     struct err *e)
 {
@@ -212,11 +227,65 @@ static int reader_load_block(const struct image *img, const struct reader_block 
 	r = reader_read(img, buf, padded, b->block->offset, e);
 	if (r)
 		return r;
-	if (b->block->checksum != image_checksum(buf, size))
-		return reader_bad(img, e, "the checksum of its %s differs", b->name);
-	if (!reader_is_zero(buf + size, padded - size))
-		return reader_bad(img, e, "there is something in the padding after its %s", b->name);
-	return 0;
+	return reader_check_block(img, b, b->block->checksum == image_checksum(buf, size), buf + size, padded - size, e);
+}
+
+/* The sums of pages are rarely needed and may be many: they are not kept, only looked at. */
+static int reader_pass_block(const struct image *img, const struct reader_block *b, struct err *e)
+{
+	size_t size = b->block->count * b->each, padded = image_align(size), n, kept = 0;
+	uint8_t *buf = malloc(SUMS_PIECE);
+	XXH3_state_t *state = XXH3_createState();
+	int r = buf && state ? 0 : err_nomem(e);
+
+	if (!r)
+		XXH3_64bits_reset(state);
+	for (size_t done = 0; !r && done < padded; done += n) {
+		n = padded - done < SUMS_PIECE ? padded - done : SUMS_PIECE;
+		kept = size - done < n ? size - done : n;
+		r = reader_read(img, buf, n, b->block->offset + done, e);
+		if (!r)
+			XXH3_64bits_update(state, buf, kept);
+		if (!r && kept < n)
+			r = reader_check_block(img, b, true, buf + kept, n - kept, e);
+	}
+	if (!r)
+		r = reader_check_block(img, b, XXH3_64bits_digest(state) == b->block->checksum, buf, 0, e);
+	XXH3_freeState(state);
+	free(buf);
+	return r;
+}
+
+/* The block must hold an id, a checksum and a path. */
+static int reader_take_parent(struct image *img, const void *block, size_t size, struct err *e)
+{
+	const struct image_parent *parent = block;
+	size_t length = size - sizeof(*parent);
+
+	if (!size)
+		return 0;
+	if (size <= sizeof(*parent) || length >= PATH_MAX || memchr(parent->path, 0, length))
+		return reader_bad(img, e, "what it says of its parent makes no sense");
+	memcpy(img->parent_id, parent->id, sizeof(img->parent_id));
+	img->parent_checksum = parent->trailer_checksum;
+	img->parent_path = strndup(parent->path, length);
+	return img->parent_path ? 0 : err_nomem(e);
+}
+
+static int reader_load_news(struct image *img, const struct image_trailer *trailer, const struct reader_block *sums,
+			    const struct reader_block *parent, struct err *e)
+{
+	const void *loaded = NULL;
+	int r = reader_pass_block(img, sums, e);
+
+	if (!r)
+		r = reader_load_block(img, parent, &loaded, e);
+	if (!r)
+		r = reader_take_parent(img, loaded, trailer->parent.count, e);
+	free((void *)loaded);
+	img->sums_offset = trailer->sums.offset;
+	img->n_sums = trailer->sums.count;
+	return r;
 }
 
 static int reader_load_blocks(struct image *img, const struct image_trailer *trailer, struct err *e)
@@ -225,15 +294,19 @@ static int reader_load_blocks(struct image *img, const struct image_trailer *tra
 		{ "metadata", &trailer->meta, 1 },
 		{ "index of extents", &trailer->extents, sizeof(struct image_extent) },
 		{ "index of runs", &trailer->runs, sizeof(struct image_run) },
+		{ "index of page sums", &trailer->sums, sizeof(uint64_t) },
+		{ "parent", &trailer->parent, 1 },
 	};
 	const void *loaded[3] = { NULL };
-	int r = reader_check_places(img, blocks, 3, e);
+	int r = reader_check_places(img, blocks, img->version == 1 ? 3 : 5, e);
 
 	for (size_t i = 0; !r && i < 3; i++)
 		r = reader_load_block(img, &blocks[i], &loaded[i], e);
 	img->meta = loaded[0];
 	img->extents = loaded[1];
 	img->runs = loaded[2];
+	if (!r && img->version > 1)
+		r = reader_load_news(img, trailer, &blocks[3], &blocks[4], e);
 	if (r)
 		return r;
 	img->meta_size = trailer->meta.count;
@@ -244,28 +317,44 @@ static int reader_load_blocks(struct image *img, const struct image_trailer *tra
 
 /* ---- the index ---- */
 
-static bool reader_extent_valid(const struct image_extent *extent)
+static bool reader_extent_valid(const struct image *img, const struct image_extent *extent)
 {
-	return extent->codec == IMAGE_CODEC_RAW && !extent->reserved && extent->stored == extent->size &&
-	       extent->size && extent->size % IMAGE_PAGE == 0 && extent->size <= IMAGE_EXTENT_MAX;
+	if (extent->reserved || !extent->size || extent->size % IMAGE_PAGE || extent->size > IMAGE_EXTENT_MAX)
+		return false;
+	switch (extent->codec) {
+	case IMAGE_CODEC_RAW:
+		return extent->stored == extent->size;
+	case IMAGE_CODEC_ZSTD:
+	case IMAGE_CODEC_LZ4:
+		return img->version > 1 && extent->stored && image_align(extent->stored) < extent->size;
+	case IMAGE_CODEC_PARENT: /* what it refers to is checked when the parent is opened (chain.c) */
+		return img->parent_path && !extent->stored;
+	default:
+		return false;
+	}
 }
 
-/* The extents fill the file from the header to the metadata, in the order of the table. */
+/* Those of its own fill the file from the header to the metadata, in the order of the table. */
 static int reader_check_extents(const struct image *img, uint64_t end, struct err *e)
 {
-	uint64_t pos = sizeof(struct image_header);
+	uint64_t pos = sizeof(struct image_header), pages = 0;
 
 	for (size_t i = 0; i < img->n_extents; i++) {
 		const struct image_extent *extent = &img->extents[i];
 
-		if (!reader_extent_valid(extent))
+		if (!reader_extent_valid(img, extent))
 			return reader_bad(img, e, "extent %zu makes no sense", i);
+		if (extent->codec == IMAGE_CODEC_PARENT)
+			continue;
 		if (extent->offset != pos || extent->stored > end - pos)
 			return reader_bad(img, e, "extent %zu is not where it must be", i);
 		pos += image_align(extent->stored);
+		pages += extent->size / IMAGE_PAGE;
 	}
 	if (pos != end)
 		return reader_bad(img, e, "there are bytes before its metadata that belong to nothing");
+	if (img->version > 1 && pages != img->n_sums)
+		return reader_bad(img, e, "its index of page sums is not that of its pages");
 	return 0;
 }
 
@@ -286,6 +375,22 @@ static int reader_check_runs(const struct image *img, struct err *e)
 		if (i && !reader_runs_ascend(run - 1, run))
 			return reader_bad(img, e, "run %zu is out of order", i);
 	}
+	return 0;
+}
+
+/* Where the sums of the pages of each extent begin. */
+static int reader_place_sums(struct image *img, struct err *e)
+{
+	uint64_t *first = malloc((img->n_extents + 1) * sizeof(*first)), pages = 0;
+
+	if (!first)
+		return err_nomem(e);
+	for (size_t i = 0; i < img->n_extents; i++) {
+		first[i] = pages;
+		if (img->extents[i].codec != IMAGE_CODEC_PARENT)
+			pages += img->extents[i].size / IMAGE_PAGE;
+	}
+	img->first_sums = first;
 	return 0;
 }
 
@@ -312,12 +417,15 @@ static int reader_load(struct image *img, struct err *e)
 		r = reader_check_extents(img, trailer.meta.offset, e);
 	if (!r)
 		r = reader_check_runs(img, e);
+	if (!r && img->n_sums)
+		r = reader_place_sums(img, e);
 	return r;
 }
 
 /* Checksums are not looked at, but no offset or size is taken for granted. */
 static int reader_load_damaged(struct image *img, struct err *e)
 {
+	struct image_header header;
 	struct image_trailer trailer;
 	struct err ignored;
 	cleanup_privilege struct privilege none = { 0 };
@@ -328,13 +436,16 @@ static int reader_load_damaged(struct image *img, struct err *e)
 		return r;
 	if (img->size % IMAGE_PAGE || img->size < sizeof(trailer))
 		return reader_cut_off(img, e);
+	img->version = 1;
+	if (!reader_read(img, &header, sizeof(header), 0, &ignored) && header.version == IMAGE_VERSION)
+		img->version = header.version;
 	r = reader_read(img, &trailer, sizeof(trailer), img->size - sizeof(trailer), e);
 	if (r)
 		return r;
 	r = reader_load_blocks(img, &trailer, &ignored);
 	if (!r && !reader_check_extents(img, trailer.meta.offset, &ignored) && !reader_check_runs(img, &ignored))
-		return 0;
-	img->n_extents = img->n_runs = 0;
+		return reader_place_sums(img, e);
+	img->n_extents = img->n_runs = img->n_sums = 0;
 	img->meta_size = img->meta ? trailer.meta.count : 0;
 	return img->meta ? 0 : reader_bad(img, e, "its metadata is not found");
 }
@@ -357,7 +468,7 @@ static int reader_new(struct image **ret, const char *path, int (*load)(struct i
 	return 0;
 }
 
-int image_open(struct image **ret, const char *path, struct err *e)
+int reader_open(struct image **ret, const char *path, struct err *e)
 {
 	return reader_new(ret, path, reader_load, e);
 }
@@ -369,14 +480,19 @@ int image_salvage(struct image **ret, const char *path, struct err *e)
 
 struct image *image_close(struct image *img)
 {
-	if (!img)
-		return NULL;
-	fd_closep(&img->fd);
-	free((void *)img->meta);
-	free((void *)img->extents);
-	free((void *)img->runs);
-	free((void *)img->path);
-	free(img);
+	struct image *parent;
+
+	for (; img; img = parent) {
+		parent = img->parent;
+		fd_closep(&img->fd);
+		free((void *)img->meta);
+		free((void *)img->extents);
+		free((void *)img->runs);
+		free((void *)img->parent_path);
+		free((void *)img->first_sums);
+		free((void *)img->path);
+		free(img);
+	}
 	return NULL;
 }
 
@@ -419,161 +535,4 @@ const struct image_run *image_runs_from(const struct image *img, uint32_t owner,
 	}
 	*ret_n = n - low;
 	return *ret_n ? runs + low : NULL;
-}
-
-/* ---- page extents ---- */
-
-static const struct image_run *reader_first_run(const struct image *img, size_t extent)
-{
-	for (size_t i = 0; i < img->n_runs; i++) {
-		if (img->runs[i].extent == extent)
-			return &img->runs[i];
-	}
-	return NULL;
-}
-
-/* `number` is the errno of the failure; 0: its checksum differs. */
-static int reader_bad_extent(const struct image *img, size_t extent, int number, struct err *e)
-{
-	unsigned long long at = img->extents[extent].offset;
-	const struct image_run *run = reader_first_run(img, extent);
-	int r;
-
-	if (number)
-		r = err_sys(e, number, "cannot read extent %zu of %s, at offset %llu", extent, img->path, at);
-	else
-		r = reader_bad(img, e, "the checksum of extent %zu, at offset %llu, differs", extent, at);
-	if (!run)
-		return r;
-	return err_wrap(e, "memory of " IMAGE_OWNER_FMT " at %#llx-%#llx", IMAGE_OWNER_ARGS(run->owner),
-			(unsigned long long)run->addr, (unsigned long long)image_run_end(run));
-}
-
-/*
- * Read and compare piece by piece. With a `step` as large as a piece they come to
- * lie side by side in the buffer; with 0, each takes the place of the one before.
- * 0, -errno, or 1 where the checksum differs.
- */
-static int reader_hash_extent(const struct image *img, const struct image_extent *extent, char *buf, size_t step,
-			      XXH3_state_t *state)
-{
-	XXH3_64bits_reset(state);
-	for (uint32_t done = 0; done < extent->stored; done += CACHED_PIECE, buf += step) {
-		uint32_t n = extent->stored - done < CACHED_PIECE ? extent->stored - done : CACHED_PIECE;
-		int r = fd_pread_full(img->fd, buf, n, (off_t)(extent->offset + done));
-
-		if (r < 0)
-			return r;
-		XXH3_64bits_update(state, buf, n);
-	}
-	return XXH3_64bits_digest(state) != extent->checksum;
-}
-
-int image_read_extent(const struct image *img, size_t extent, void *buf, struct err *e)
-{
-	XXH3_state_t *state = XXH3_createState();
-	int r = state ? reader_hash_extent(img, &img->extents[extent], buf, CACHED_PIECE, state) : -ENOMEM;
-
-	XXH3_freeState(state);
-	return r ? reader_bad_extent(img, extent, r < 0 ? -r : 0, e) : 0;
-}
-
-/*
- * The threads take extents in ascending order, and one that has taken an extent
- * finishes it. So when one fails, all lower ones are checked as well, and the
- * lowest failure is the same in every run.
- */
-struct verify {
-	const struct image *img;
-	atomic_size_t next;
-	atomic_bool stop;
-	pthread_mutex_t lock; /* for what follows */
-	size_t failed;        /* lowest extent that failed; SIZE_MAX: none */
-	int number;           /* errno of the failure; 0: its checksum differs */
-};
-
-struct verify_thread {
-	struct verify *verify;
-	pthread_t thread;
-	pid_t tid; /* set by the thread itself, before it ends */
-};
-
-static void verify_failed(struct verify *v, size_t extent, int number)
-{
-	atomic_store(&v->stop, true);
-	pthread_mutex_lock(&v->lock);
-	if (extent < v->failed) {
-		v->failed = extent;
-		v->number = number;
-	}
-	pthread_mutex_unlock(&v->lock);
-}
-
-static void verify_run(struct verify *v)
-{
-	void *buf = malloc(CACHED_PIECE);
-	XXH3_state_t *state = XXH3_createState();
-
-	while (!atomic_load(&v->stop)) {
-		size_t i = atomic_fetch_add(&v->next, 1);
-		int r;
-
-		if (i >= v->img->n_extents)
-			break;
-		r = buf && state ? reader_hash_extent(v->img, &v->img->extents[i], buf, 0, state) : -ENOMEM;
-		if (r)
-			verify_failed(v, i, r < 0 ? -r : 0);
-	}
-	XXH3_freeState(state);
-	free(buf);
-}
-
-static void *verify_thread_main(void *arg)
-{
-	struct verify_thread *t = arg;
-
-	t->tid = gettid();
-	verify_run(t->verify);
-	return NULL;
-}
-
-/*
- * pthread_join() returns a moment before the kernel has let go of the thread;
- * unshare() and setns() for a user namespace would refuse a caller who still
- * counts as two threads.
- */
-static void verify_join(struct verify_thread *t)
-{
-	pthread_join(t->thread, NULL);
-	while (!syscall(SYS_tgkill, getpid(), t->tid, 0))
-		sched_yield();
-}
-
-/* The calling thread works as well. Where no more threads can be had, those that are there do it all. */
-static void verify_in_parallel(struct verify *v, size_t others)
-{
-	struct verify_thread threads[VERIFY_THREADS_MAX];
-	size_t n = 0;
-
-	while (n < others) {
-		threads[n].verify = v;
-		if (pthread_create(&threads[n].thread, NULL, verify_thread_main, &threads[n]))
-			break;
-		n++;
-	}
-	verify_run(v);
-	while (n > 0)
-		verify_join(&threads[--n]);
-}
-
-int image_verify_extents(const struct image *img, unsigned threads, struct err *e)
-{
-	struct verify v = { .img = img, .failed = SIZE_MAX };
-	size_t n = threads < VERIFY_THREADS_MAX ? threads : VERIFY_THREADS_MAX;
-
-	if (n > img->n_extents)
-		n = img->n_extents;
-	pthread_mutex_init(&v.lock, NULL);
-	verify_in_parallel(&v, n > 1 ? n - 1 : 0);
-	return v.failed == SIZE_MAX ? 0 : reader_bad_extent(img, v.failed, v.number, e);
 }

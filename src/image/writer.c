@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 #include "image/layout.h"
@@ -38,6 +39,11 @@ struct image_writer {
 	bool unfinished; /* `part` exists and is ours to remove */
 	bool sync;       /* the commit waits for the disk */
 	uint64_t header_checksum;
+	uint8_t id[IMAGE_ID_SIZE];
+
+	const struct image *parent; /* or NULL */
+	char *parent_path;
+	uint32_t *parent_extents; /* for each of the parent's, 1 + its index here; 0: it has none yet */
 
 	_Atomic uint64_t stored;
 	_Atomic int failure; /* errno of the first write that failed */
@@ -52,6 +58,9 @@ struct image_writer {
 	struct image_run *runs;
 	size_t n_runs;
 	size_t room_runs;
+	uint64_t *sums; /* of the pages of all extents, in their order */
+	size_t n_sums;
+	size_t room_sums;
 };
 
 /* ---- failures ---- */
@@ -137,6 +146,7 @@ static int writer_put_header(struct image_writer *w, struct err *e)
 	int r;
 
 	memcpy(header.magic, IMAGE_MAGIC, IMAGE_MAGIC_SIZE);
+	memcpy(header.id, w->id, IMAGE_ID_SIZE);
 	header.checksum = image_checksum(&header, IMAGE_SEALED);
 	r = fd_pwrite_full(w->fd, &header, sizeof(header), 0);
 	if (r)
@@ -160,6 +170,8 @@ int image_writer_new(struct image_writer **ret, const char *path, bool sync, str
 	r = w->path ? writer_open_folder(w, e) : err_nomem(e);
 	if (!r)
 		r = writer_check_target(w, e);
+	if (!r && getrandom(w->id, sizeof(w->id), 0) != sizeof(w->id))
+		r = err_sys(e, errno, "getrandom");
 	if (!r)
 		r = writer_create(w, e);
 	if (!r)
@@ -183,6 +195,9 @@ struct image_writer *image_writer_free(struct image_writer *w)
 	pthread_mutex_destroy(&w->lock);
 	free(w->extents);
 	free(w->runs);
+	free(w->sums);
+	free(w->parent_extents);
+	free(w->parent_path);
 	free(w->part);
 	free(w->base);
 	free(w->path);
@@ -192,36 +207,57 @@ struct image_writer *image_writer_free(struct image_writer *w)
 
 /* ---- pages ---- */
 
-/* Make room for one more element of `size` bytes. The vector, or NULL: then the old one stays valid. */
+/* Make room for `n` elements of `size` bytes in all. The vector, or NULL: then the old one stays valid. */
 static void *writer_grow(void *vec, size_t n, size_t *room, size_t size)
 {
 	size_t more = *room ? *room * 2 : 256;
 	void *bigger;
 
-	if (n < *room)
+	if (n <= *room)
 		return vec;
+	if (more < n)
+		more = n;
 	bigger = reallocarray(vec, more, size);
 	if (bigger)
 		*room = more;
 	return bigger;
 }
 
-/* Under the lock: give the extent its index and its place. */
-static int writer_reserve(struct image_writer *w, struct image_extent *extent, uint32_t *ret_extent,
-			  struct err *e)
+/* Under the lock: an entry in the table of extents. */
+static int writer_add_extent(struct image_writer *w, const struct image_extent *extent, uint32_t *ret_extent, struct err *e)
 {
 	struct image_extent *extents;
 
-	if (w->n_extents >= UINT32_MAX || w->end > (uint64_t)INT64_MAX - 2 * IMAGE_EXTENT_MAX)
+	if (w->n_extents >= UINT32_MAX)
 		return writer_fail(w, e, EFBIG, "write");
-	extents = writer_grow(w->extents, w->n_extents, &w->room_extents, sizeof(*extents));
+	extents = writer_grow(w->extents, w->n_extents + 1, &w->room_extents, sizeof(*extents));
 	if (!extents)
 		return err_nomem(e);
-	extent->offset = w->end;
-	w->end += image_align(extent->stored);
 	w->extents = extents;
 	w->extents[w->n_extents] = *extent;
 	*ret_extent = (uint32_t)w->n_extents++;
+	return 0;
+}
+
+/* Under the lock: give the extent its index and its place. */
+static int writer_reserve(struct image_writer *w, struct image_extent *extent, const uint64_t *sums, uint32_t *ret_extent,
+			  struct err *e)
+{
+	size_t pages = extent->size / IMAGE_PAGE;
+	uint64_t *all;
+
+	if (w->end > (uint64_t)INT64_MAX - 2 * IMAGE_EXTENT_MAX)
+		return writer_fail(w, e, EFBIG, "write");
+	all = writer_grow(w->sums, w->n_sums + pages, &w->room_sums, sizeof(*all));
+	if (!all)
+		return err_nomem(e);
+	w->sums = all;
+	extent->offset = w->end;
+	if (writer_add_extent(w, extent, ret_extent, e) < 0)
+		return -1;
+	memcpy(w->sums + w->n_sums, sums, pages * sizeof(*sums));
+	w->n_sums += pages;
+	w->end += image_align(extent->stored);
 	return 0;
 }
 
@@ -247,31 +283,42 @@ static void writer_kick(struct image_writer *w)
 		(void)sync_file_range(w->fd, (off_t)from, (off_t)(to - from), SYNC_FILE_RANGE_WRITE);
 }
 
-int image_writer_extent(struct image_writer *w, const void *data, size_t size, uint32_t *ret_extent,
-			struct err *e)
+int image_writer_packed(struct image_writer *w, const struct image_packed *x, uint32_t *ret_extent, struct err *e)
 {
-	struct image_extent extent = { .codec = IMAGE_CODEC_RAW };
+	struct image_extent extent = { .codec = x->codec, .stored = x->stored, .size = x->size };
 	int none = 0;
 	int r;
 
-	if (!size || size % IMAGE_PAGE || size > IMAGE_EXTENT_MAX)
-		return err_set(e, ERR_SYSTEM, EINVAL, "%s: an extent of %zu bytes", w->path, size);
-	extent.stored = extent.size = (uint32_t)size;
-	extent.checksum = image_checksum(data, size);
+	if (!x->size || x->size % IMAGE_PAGE || x->size > IMAGE_EXTENT_MAX || !x->stored || x->stored > x->size)
+		return err_set(e, ERR_SYSTEM, EINVAL, "%s: an extent of %u bytes", w->path, x->size);
+	extent.checksum = image_checksum(x->data, x->stored);
 	pthread_mutex_lock(&w->lock);
-	r = writer_reserve(w, &extent, ret_extent, e);
+	r = writer_reserve(w, &extent, x->sums, ret_extent, e);
 	pthread_mutex_unlock(&w->lock);
 	if (r)
 		return r;
-	r = fd_pwrite_full(w->fd, data, size, (off_t)extent.offset);
+	r = fd_pwrite_full(w->fd, x->data, image_align(x->stored), (off_t)extent.offset);
 	if (r) {
 		atomic_compare_exchange_strong(&w->failure, &none, -r);
 		return writer_fail(w, e, r, "write");
 	}
-	atomic_fetch_add(&w->stored, size);
+	atomic_fetch_add(&w->stored, x->stored);
 	if (w->sync)
 		writer_kick(w);
 	return 0;
+}
+
+int image_writer_extent(struct image_writer *w, const void *data, size_t size, uint32_t *ret_extent,
+			struct err *e)
+{
+	uint64_t sums[IMAGE_EXTENT_MAX / IMAGE_PAGE];
+	struct image_packed x = { .codec = IMAGE_CODEC_RAW, .data = data, .sums = sums };
+
+	if (size > IMAGE_EXTENT_MAX)
+		return err_set(e, ERR_SYSTEM, EINVAL, "%s: an extent of %zu bytes", w->path, size);
+	x.stored = x.size = (uint32_t)size;
+	image_page_sums(image_seed(w->id), data, size / IMAGE_PAGE, sums);
+	return image_writer_packed(w, &x, ret_extent, e);
 }
 
 int image_writer_run(struct image_writer *w, const struct image_run *run, struct err *e)
@@ -283,7 +330,7 @@ int image_writer_run(struct image_writer *w, const struct image_run *run, struct
 			       w->path, run->pages, (unsigned long long)run->addr,
 			       IMAGE_OWNER_ARGS(run->owner));
 	pthread_mutex_lock(&w->lock);
-	runs = writer_grow(w->runs, w->n_runs, &w->room_runs, sizeof(*runs));
+	runs = writer_grow(w->runs, w->n_runs + 1, &w->room_runs, sizeof(*runs));
 	if (runs) {
 		w->runs = runs;
 		w->runs[w->n_runs++] = *run;
@@ -292,9 +339,60 @@ int image_writer_run(struct image_writer *w, const struct image_run *run, struct
 	return runs ? 0 : err_nomem(e);
 }
 
+uint64_t image_writer_seed(const struct image_writer *w)
+{
+	return image_seed(w->id);
+}
+
 uint64_t image_writer_stored(const struct image_writer *w)
 {
 	return atomic_load(&w->stored);
+}
+
+/* ---- the parent ---- */
+
+int image_writer_parent(struct image_writer *w, const struct image *parent, const char *path, struct err *e)
+{
+	w->parent_path = strdup(path);
+	w->parent_extents = calloc(parent->n_extents + 1, sizeof(*w->parent_extents));
+	if (!w->parent_path || !w->parent_extents)
+		return err_nomem(e);
+	w->parent = parent;
+	return 0;
+}
+
+int image_writer_parent_extent(struct image_writer *w, uint32_t parent_extent, uint32_t *ret_extent, struct err *e)
+{
+	const struct image_extent *of = &w->parent->extents[parent_extent];
+	struct image_extent extent = { .codec = IMAGE_CODEC_PARENT, .offset = parent_extent, .size = of->size,
+				       .checksum = of->checksum };
+	uint32_t *known = &w->parent_extents[parent_extent];
+	int r = 0;
+
+	pthread_mutex_lock(&w->lock);
+	if (!*known) {
+		r = writer_add_extent(w, &extent, known, e);
+		*known += r == 0;
+	}
+	*ret_extent = *known - 1;
+	pthread_mutex_unlock(&w->lock);
+	return r;
+}
+
+/* What the image says of it: *ret_size bytes, the caller's to free; none without a parent. NULL when out of memory. */
+static struct image_parent *writer_describe_parent(const struct image_writer *w, size_t *ret_size)
+{
+	size_t length = w->parent ? strlen(w->parent_path) : 0;
+	struct image_parent *parent = malloc(sizeof(*parent) + length);
+
+	*ret_size = 0;
+	if (!parent || !w->parent)
+		return parent;
+	memcpy(parent->id, w->parent->id, IMAGE_ID_SIZE);
+	parent->trailer_checksum = w->parent->trailer_checksum;
+	memcpy(parent->path, w->parent_path, length);
+	*ret_size = sizeof(*parent) + length;
+	return parent;
 }
 
 /* ---- the index ---- */
@@ -385,15 +483,24 @@ static int writer_put_trailer(struct image_writer *w, struct image_trailer *trai
 static int writer_put_tail(struct image_writer *w, const void *meta, size_t meta_size, struct err *e)
 {
 	struct image_trailer trailer = { 0 };
+	size_t parent_size;
+	struct image_parent *parent = writer_describe_parent(w, &parent_size);
 	int r;
 
+	if (!parent)
+		return err_nomem(e);
 	r = writer_put_block(w, &trailer.meta, meta, meta_size, 1, e);
 	if (!r)
 		r = writer_put_block(w, &trailer.extents, w->extents, w->n_extents, sizeof(*w->extents), e);
 	if (!r)
 		r = writer_put_block(w, &trailer.runs, w->runs, w->n_runs, sizeof(*w->runs), e);
 	if (!r)
+		r = writer_put_block(w, &trailer.sums, w->sums, w->n_sums, sizeof(*w->sums), e);
+	if (!r)
+		r = writer_put_block(w, &trailer.parent, parent, parent_size, 1, e);
+	if (!r)
 		r = writer_put_trailer(w, &trailer, e);
+	free(parent);
 	return r;
 }
 

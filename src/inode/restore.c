@@ -26,37 +26,44 @@ enum { PAGE = 4096 };
 
 /* ---- content ---- */
 
-/* Call `put` for every stored run of the inode, with its place in the image file. */
-static int inode_fill(struct inode_restore *r, size_t index, int fd, void *addr, struct err *e)
+/* One run, to `addr` or else into the file. */
+static int inode_fill_run(struct image_cursor *c, const Pb__Inode *pb, const struct image_run *run, int fd, char *addr,
+			  struct err *e)
 {
-	const Pb__Inode *pb = r->v[index].pb;
-	unsigned char buf[64 * PAGE];
-	size_t n_runs;
-	const struct image_run *runs = image_runs_of(r->image, IMAGE_OWNER_INODE(index), &n_runs);
+	char buf[64 * PAGE];
+	uint64_t to = run->addr, left = (uint64_t)run->pages * PAGE;
 
-	for (size_t i = 0; i < n_runs; i++) {
-		const struct image_extent *x = &r->image->extents[runs[i].extent];
-		uint64_t from = x->offset + (uint64_t)runs[i].page * PAGE, to = runs[i].addr;
-		uint64_t left = (uint64_t)runs[i].pages * PAGE;
+	if (to >= pb->size)
+		return err_set(e, ERR_IMAGE, 0, "the image holds content beyond the end of %s", pb->path);
+	if (left > pb->size - to)
+		left = addr ? left : pb->size - to;
+	while (left) {
+		size_t n = left < sizeof(buf) ? left : sizeof(buf);
+		int r = image_cursor_read(c, run, to - run->addr, addr ? addr + to : buf, n, e);
 
-		if (to >= pb->size)
-			return err_set(e, ERR_IMAGE, 0, "the image holds content beyond the end of %s", pb->path);
-		if (left > pb->size - to)
-			left = addr ? left : pb->size - to;
-		while (left) {
-			size_t n = left < sizeof(buf) ? left : sizeof(buf);
-			int ret = fd_pread_full(r->image->fd, addr ? (char *)addr + to : (char *)buf, n, (off_t)from);
-
-			if (ret < 0)
-				return err_sys(e, ret, "reading the content of %s from the image", pb->path);
-			if (!addr)
-				ret = fd_pwrite_full(fd, buf, n, (off_t)to);
-			if (ret < 0)
-				return err_sys(e, ret, "writing the content of %s", pb->path);
-			from += n, to += n, left -= n;
-		}
+		if (r < 0)
+			return err_wrap(e, "the content of %s", pb->path);
+		if (!addr)
+			r = fd_pwrite_full(fd, buf, n, (off_t)to);
+		if (r < 0)
+			return err_sys(e, r, "writing the content of %s", pb->path);
+		to += n, left -= n;
 	}
 	return 0;
+}
+
+/* All stored runs of the inode, to `addr` or else into the file. */
+static int inode_fill(struct inode_restore *r, size_t index, int fd, void *addr, struct err *e)
+{
+	struct image_cursor cursor = { .img = r->image };
+	size_t n;
+	const struct image_run *runs = image_runs_of(r->image, IMAGE_OWNER_INODE(index), &n);
+	int result = 0;
+
+	for (size_t i = 0; result == 0 && i < n; i++)
+		result = inode_fill_run(&cursor, r->v[index].pb, &runs[i], fd, addr, e);
+	image_cursor_done(&cursor);
+	return result;
 }
 
 int inode_fill_memory(struct inode_restore *r, size_t index, struct err *e)

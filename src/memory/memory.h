@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "image/codec.h"
 #include "image/image.h"
 #include "image/pb.h"
 #include "inode/inode.h"
@@ -71,8 +72,8 @@ struct memory_stats {
 	uint64_t pages_stored, pages_zero;
 };
 
-/* Copy all the sources' pages into the image, on all CPUs (store.c). */
-int memory_store(const struct page_source *sources, size_t n, struct image_writer *w,
+/* Copy all the sources' pages into the image, packed as `packing` says, on all CPUs (store.c). */
+int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, const struct image_packing *packing,
 		 const struct progress *progress, struct memory_stats *ret, struct err *e);
 
 /* ---- restore: all of it inside the task that is being made ---- */

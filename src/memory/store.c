@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "image/codec.h"
+#include "image/layout.h"
 #include "memory/memory.h"
 #include "memory/once.h"
 #include "util/cpu.h"
@@ -21,6 +23,7 @@
 enum {
 	CHUNK_PAGES = IMAGE_EXTENT_MAX / MEMORY_PAGE,
 	WORKERS_MAX = 8,
+	PACKERS_MEMORY = 40 * 1024 * 1024, /* for the packers of all workers */
 };
 
 /* What one extent is read from: pieces of one source. */
@@ -39,10 +42,22 @@ struct store_job {
 	uint64_t page;
 	struct image_writer *writer;
 	struct once *once; /* what is stored already; NULL: nothing can be shared */
+	const struct image_packing *packing;
 	const struct progress *progress;
 	uint64_t pages_taken, pages_total;
 	struct memory_stats stats;
 	struct err err; /* of the worker that failed first */
+};
+
+/* One thread. */
+struct store_worker {
+	struct store_job *job;
+	struct store_chunk chunk;
+	struct once_page pages[CHUNK_PAGES]; /* those of the chunk that are not zero */
+	size_t n_pages;
+	struct memory_stats stats;
+	struct image_packer *packer; /* NULL: all is stored raw */
+	char *buf; /* IMAGE_EXTENT_MAX bytes */
 };
 
 /* ---- the queue ---- */
@@ -220,69 +235,104 @@ static int store_runs(struct store_job *job, const struct once_page *pages, size
 	return r == 0 && run.pages ? image_writer_run(job->writer, &run, e) : r;
 }
 
-/* Store what nobody has stored before, and find out where the rest is. */
-static int store_put(struct store_job *job, struct once_page *pages, size_t n, char *buf, struct memory_stats *stats,
-		     struct err *e)
+/* The first pages of the buffer, as one extent. */
+static int store_extent(struct store_worker *w, uint32_t pages, uint32_t *ret_extent, struct err *e)
 {
-	uint32_t kept = store_compact(pages, n, buf), extent = 0;
-	int r = kept ? image_writer_extent(job->writer, buf, (size_t)kept * MEMORY_PAGE, &extent, e) : 0;
+	uint64_t sums[CHUNK_PAGES];
+	struct image_packed x = { .sums = sums };
 
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < n; i++)
-		if (store_is_new(&pages[i]))
-			pages[i].extent = extent;
-	stats->pages_stored += kept;
-	once_tell(job->once, pages, n);
-	return once_await(job->once, pages, n) ? 0 : err_set(e, ERR_SYSTEM, ECANCELED, "another thread has failed");
+	image_page_sums(image_writer_seed(w->job->writer), w->buf, pages, sums);
+	image_pack(w->packer, w->job->packing, w->buf, pages * MEMORY_PAGE, &x);
+	return image_writer_packed(w->job->writer, &x, ret_extent, e);
 }
 
-static int store_chunk(struct store_job *job, const struct store_chunk *c, char *buf, struct memory_stats *stats,
-		       struct err *e)
+/* Store what nobody has stored before, and find out where the rest is. */
+static int store_put(struct store_worker *w, struct err *e)
 {
-	struct once_page pages[CHUNK_PAGES];
-	size_t n;
-	int r = store_read(c, buf, e);
+	uint32_t kept = store_compact(w->pages, w->n_pages, w->buf), extent = 0;
+	struct once *once = w->job->once;
+	int r = kept ? store_extent(w, kept, &extent, e) : 0;
 
 	if (r < 0)
 		return r;
-	n = store_pages_of(c, buf, pages);
-	stats->pages_zero += c->pages - n;
-	once_look(c->source->owner & IMAGE_OWNER_INODE(0) ? NULL : job->once, pages, n);
-	r = store_put(job, pages, n, buf, stats, e);
-	return r < 0 ? r : store_runs(job, pages, n, c->source->owner, e);
+	for (size_t i = 0; i < w->n_pages; i++)
+		if (store_is_new(&w->pages[i]))
+			w->pages[i].extent = extent;
+	w->stats.pages_stored += kept;
+	once_tell(once, w->pages, w->n_pages);
+	return once_await(once, w->pages, w->n_pages) ? 0 : err_set(e, ERR_SYSTEM, ECANCELED, "another thread has failed");
+}
+
+static int store_chunk(struct store_worker *w, struct err *e)
+{
+	const struct store_chunk *c = &w->chunk;
+	uint32_t owner = c->source->owner;
+	int r = store_read(c, w->buf, e);
+
+	if (r < 0)
+		return r;
+	w->n_pages = store_pages_of(c, w->buf, w->pages);
+	w->stats.pages_zero += c->pages - w->n_pages;
+	once_look(owner & IMAGE_OWNER_INODE(0) ? NULL : w->job->once, w->pages, w->n_pages);
+	r = store_put(w, e);
+	return r < 0 ? r : store_runs(w->job, w->pages, w->n_pages, owner, e);
 }
 
 /* ---- the workers ---- */
 
-static void *store_worker(void *arg)
+static struct store_worker *store_worker_free(struct store_worker *w)
 {
-	struct store_job *job = arg;
-	struct store_chunk *chunk = malloc(sizeof(*chunk));
-	struct memory_stats stats = { 0 };
-	struct err err = ERR_INIT;
-	char *buf = mmap(NULL, IMAGE_EXTENT_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int r = 0;
+	if (!w)
+		return NULL;
+	if (w->buf != MAP_FAILED)
+		munmap(w->buf, IMAGE_EXTENT_MAX);
+	image_packer_free(w->packer);
+	free(w);
+	return NULL;
+}
 
-	if (!chunk || buf == MAP_FAILED)
-		r = err_nomem(&err);
-	while (r == 0 && store_take(job, chunk)) {
-		r = interrupt_check(&err);
-		if (r == 0)
-			r = store_chunk(job, chunk, buf, &stats, &err);
-	}
+/* NULL when out of memory. */
+static struct store_worker *store_worker_new(struct store_job *job)
+{
+	struct store_worker *w = calloc(1, sizeof(*w));
+	bool packs = job->packing->codec != IMAGE_CODEC_RAW;
 
+	if (!w)
+		return NULL;
+	w->job = job;
+	w->buf = mmap(NULL, IMAGE_EXTENT_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	w->packer = packs ? image_packer_new() : NULL;
+	return w->buf != MAP_FAILED && (w->packer || !packs) ? w : store_worker_free(w);
+}
+
+static void store_account(struct store_job *job, const struct store_worker *w, int r, const struct err *err)
+{
 	pthread_mutex_lock(&job->lock);
 	if (r < 0 && !job->err.reason)
-		job->err = err;
+		job->err = *err;
 	if (r < 0)
 		once_give_up(job->once);
-	job->stats.pages_stored += stats.pages_stored;
-	job->stats.pages_zero += stats.pages_zero;
+	if (w) {
+		job->stats.pages_stored += w->stats.pages_stored;
+		job->stats.pages_zero += w->stats.pages_zero;
+	}
 	pthread_mutex_unlock(&job->lock);
-	if (buf != MAP_FAILED)
-		munmap(buf, IMAGE_EXTENT_MAX);
-	free(chunk);
+}
+
+static void *store_work(void *arg)
+{
+	struct store_job *job = arg;
+	struct store_worker *w = store_worker_new(job);
+	struct err err = ERR_INIT;
+	int r = w ? 0 : err_nomem(&err);
+
+	while (r == 0 && store_take(job, &w->chunk)) {
+		r = interrupt_check(&err);
+		if (r == 0)
+			r = store_chunk(w, &err);
+	}
+	store_account(job, w, r, &err);
+	store_worker_free(w);
 	return NULL;
 }
 
@@ -296,31 +346,37 @@ static uint64_t store_count_pages(const struct page_source *sources, size_t n)
 	return pages;
 }
 
-/* As many as there are CPUs, but none for a target that one of them copies before the other has started. */
-static unsigned store_workers(uint64_t pages)
+/*
+ * As many as there are CPUs, but none for a target that one of them copies before
+ * the other has started; and no more than torpor's own memory is to hold.
+ */
+static unsigned store_workers(uint64_t pages, const struct image_packing *packing)
 {
 	unsigned cpus = cpu_count();
+	size_t each = image_packer_size(packing);
 
 	if (cpus > WORKERS_MAX)
 		cpus = WORKERS_MAX;
+	if (each && cpus > PACKERS_MEMORY / each)
+		cpus = (unsigned)(PACKERS_MEMORY / each);
 	return pages < 4 * CHUNK_PAGES ? 1 : cpus;
 }
 
-int memory_store(const struct page_source *sources, size_t n, struct image_writer *w,
+int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, const struct image_packing *packing,
 		 const struct progress *progress, struct memory_stats *ret, struct err *e)
 {
 	struct store_job job = {
-		.lock = PTHREAD_MUTEX_INITIALIZER, .sources = sources, .n_sources = n, .writer = w,
+		.lock = PTHREAD_MUTEX_INITIALIZER, .sources = sources, .n_sources = n, .writer = w, .packing = packing,
 		.progress = progress, .pages_total = store_count_pages(sources, n), .err = ERR_INIT
 	};
-	unsigned workers = store_workers(job.pages_total), started = 0;
+	unsigned workers = store_workers(job.pages_total, packing), started = 0;
 	pthread_t threads[WORKERS_MAX];
 
 	if (once_new(sources, n, &job.once, e) < 0)
 		return -1;
-	while (started + 1 < workers && pthread_create(&threads[started], NULL, store_worker, &job) == 0)
+	while (started + 1 < workers && pthread_create(&threads[started], NULL, store_work, &job) == 0)
 		started++;
-	store_worker(&job);
+	store_work(&job);
 	while (started)
 		pthread_join(threads[--started], NULL);
 	once_free(job.once);

@@ -25,20 +25,20 @@ SAMPLE = max(20, FLIPS // 50)
 REFUSED = r"is damaged|not a torpor image|no valid end"
 
 
-def two_images(t, start):
+def two_images(t, start, options=()):
     """Two images of one program, some moments apart. Nothing of the program is left."""
     program = start(t)
-    t.dump(program.root, "other", keep=True)
+    t.dump(program.root, "other", keep=True, options=options)
     program.check()
-    t.dump(program.root)
+    t.dump(program.root, options=options)
     return program
 
 
-def in_the_library(t, start, times=FLIPS):
+def in_the_library(t, start, times=FLIPS, options=()):
     driver = os.path.join(t.setup.build, "tests/faults/damage")
     if not os.access(driver, os.X_OK):
         raise Skip(f"{driver} has not been built")
-    two_images(t, start)
+    two_images(t, start, options)
     seed = random.randrange(1 << 32)
     t.log(f"seed {seed}")
     done = subprocess.run([driver, str(seed), str(times), t.image(), t.image("other")], capture_output=True, text=True)
@@ -49,6 +49,8 @@ def in_the_library(t, start, times=FLIPS):
 
 case("damage-steady", limit=600)(lambda t: in_the_library(t, Steady))
 case("damage-tree", limit=600)(lambda t: in_the_library(t, lambda t: Steady(t, 4)))
+case("damage-packed", limit=600)(lambda t: in_the_library(t, Steady, options=["--compress=zstd"]))
+case("damage-packed-lz4", limit=600)(lambda t: in_the_library(t, Steady, options=["--compress=lz4"]))
 case("damage-python", limit=1200)(lambda t: in_the_library(t, PythonThreads))
 
 

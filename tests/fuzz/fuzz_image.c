@@ -45,7 +45,7 @@ static void fuzz_use(const struct image *img)
 		if (!image_runs_of(img, run->owner, &n) || n == 0)
 			abort();
 	}
-	if (image_verify_extents(img, 1 + sum % 2, &e) && e.reason == ERR_NONE)
+	if (image_verify_pages(img, 1 + sum % 2, &e) && e.reason == ERR_NONE)
 		abort();
 }
 
@@ -88,6 +88,10 @@ static void fuzz_seal(uint8_t *data, size_t size)
 	fuzz_seal_block(data, size, &trailer->meta, 1);
 	fuzz_seal_block(data, size, &trailer->extents, sizeof(struct image_extent));
 	fuzz_seal_block(data, size, &trailer->runs, sizeof(struct image_run));
+	if (header->version != 1) {
+		fuzz_seal_block(data, size, &trailer->sums, sizeof(uint64_t));
+		fuzz_seal_block(data, size, &trailer->parent, 1);
+	}
 	trailer->checksum = image_checksum(trailer, IMAGE_SEALED);
 }
 
@@ -102,7 +106,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
 		from = size - IMAGE_PAGE;
 	else if (size > 4 * IMAGE_PAGE)
 		from = size - 3 * IMAGE_PAGE;
-	LLVMFuzzerMutate(data + from, seed % 8 < 6 ? 104 : size - from, size - from);
+	LLVMFuzzerMutate(data + from, seed % 8 < 6 ? 144 : size - from, size - from);
 	if (seed & 8)
 		fuzz_seal(data, size);
 	return size;

@@ -28,7 +28,7 @@ static void copy_pages(const struct image *img, struct image_writer *w, struct e
 	uint32_t index;
 
 	for (size_t i = 0; i < img->n_extents; i++)
-		if (fd_pread_full(img->fd, page_room, img->extents[i].size, (off_t)img->extents[i].offset) < 0 ||
+		if (image_read_extent(img, i, page_room, e) < 0 ||
 		    image_writer_extent(w, page_room, img->extents[i].size, &index, e) < 0)
 			die(e);
 	for (size_t i = 0; i < img->n_runs; i++)

@@ -249,12 +249,12 @@ class Context:
     def image(self, name="image"):
         return os.path.join(self.images, name + ".torpor")
 
-    def dump(self, root, name="image", keep=False):
+    def dump(self, root, name="image", keep=False, options=()):
         path = self.image(name)
         if os.path.exists(path):
             os.unlink(path)
         members = self.members(root)
-        self.torpor("dump", root, "-o", path, *(["--keep-running"] if keep else []))
+        self.torpor("dump", root, "-o", path, *options, *(["--keep-running"] if keep else []))
         if not os.path.exists(path):
             raise Failure(f"dump succeeded but left no file {path}")
         if keep:

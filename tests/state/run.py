@@ -102,6 +102,22 @@ def image_size(t):
         raise Failure(f"the image has {size} bytes")
 
 
+def packed(t, kind, how):
+    """Packed, it is smaller, and what is restored from it is the same."""
+    program = Program(t, kind)
+    raw = os.path.getsize(t.dump(program.root, "raw", keep=True, options=["--compress=none"]))
+    size = os.path.getsize(t.dump(program.root, options=[f"--compress={how}"]))
+    if size > 0.9 * raw:
+        raise Failure(f"the packed image has {size} bytes, the raw one {raw}")
+    t.torpor("verify", t.image())
+    t.restore(program.root)
+    program.verify("after the restore")
+    program.end()
+
+
+PACKED = [("memory", "zstd"), ("shared", "zstd:3"), ("shared", "lz4"), ("large", "lz4"), ("prefork", "zstd")]
+
+
 def unseen_running(t):
     """The program that runs on finds its memory as it was: no page more."""
     program = Program(t, "unseen")
@@ -231,6 +247,8 @@ def declare():
     case("sysv_shm-huge", way=sysv.huge_segment, pages=2)(huge_pages)
     case("hugetlb_shared-giant", way=giant_page, program="hugetlb_shared", size=1 << 20, pages=1)(huge_pages)
     case("memory-image-size")(image_size)
+    for kind, how in PACKED:
+        case(f"packed-{kind}-{how}", kind=kind, how=how)(packed)
     case("large-running")(large_running)
     for way in (selfcheck.alone, selfcheck.compared):
         case(f"prefork-{way.__name__}", kind="prefork")(way)

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "image/codec.h"
 #include "image/image.h"
 #include "image/layout.h"
 #include "unit.h"
@@ -159,6 +160,11 @@ static struct image_run *bytes_runs(const struct bytes *b)
 	return (struct image_run *)(b->p + bytes_trailer(b)->runs.offset);
 }
 
+static uint64_t *bytes_sums(const struct bytes *b)
+{
+	return (uint64_t *)(b->p + bytes_trailer(b)->sums.offset);
+}
+
 /* Checksums for what was changed, where the trailer still points into the file. */
 static void bytes_seal_block(const struct bytes *b, struct image_block *block, size_t each)
 {
@@ -176,6 +182,10 @@ static void bytes_seal(const struct bytes *b)
 	bytes_seal_block(b, &trailer->meta, 1);
 	bytes_seal_block(b, &trailer->extents, sizeof(struct image_extent));
 	bytes_seal_block(b, &trailer->runs, sizeof(struct image_run));
+	if (header->version != 1) {
+		bytes_seal_block(b, &trailer->sums, sizeof(uint64_t));
+		bytes_seal_block(b, &trailer->parent, 1);
+	}
 	trailer->checksum = image_checksum(trailer, IMAGE_SEALED);
 }
 
@@ -186,7 +196,7 @@ static int try_image(struct err *e)
 	int r = image_open(&img, image_path, e);
 
 	if (!r)
-		r = image_verify_extents(img, 1, e);
+		r = image_verify_pages(img, 1, e);
 	image_close(img);
 	return r;
 }
@@ -482,7 +492,8 @@ static void several_threads(void)
 	UNIT_CHECK_EQ(image_verify_extents(img, 4, &e), 0);
 	UNIT_CHECK_EQ(img->n_extents, HAMMER_THREADS * HAMMER_EXTENTS);
 	UNIT_CHECK_EQ(img->size, stored + 5 * IMAGE_PAGE + image_align(img->n_extents * 32) - IMAGE_PAGE +
-					 image_align(img->n_runs * 24) - IMAGE_PAGE);
+					 image_align(img->n_runs * 24) - IMAGE_PAGE + image_align(img->n_sums * 8));
+	UNIT_CHECK_EQ(img->n_sums, stored / IMAGE_PAGE);
 	for (size_t i = 0; i < img->n_runs; i++) {
 		for (uint32_t page = 0; page < img->runs[i].pages; page++)
 			UNIT_CHECK(hammer_page_right(img, &img->runs[i], page));
@@ -726,15 +737,17 @@ static void damage_is_named(void)
 		{ 7, 4000, "padding after its index of extents" },
 		{ 8, 5, "checksum of its index of runs" },
 		{ 8, 4000, "padding after its index of runs" },
-		{ 9, 2, "was cut off" },
-		{ 9, 50, "checksum of its trailer" },
-		{ 9, 4095, "checksum of its trailer" },
+		{ 9, 5, "checksum of its index of page sums" },
+		{ 9, 4000, "padding after its index of page sums" },
+		{ 10, 2, "was cut off" },
+		{ 10, 50, "checksum of its trailer" },
+		{ 10, 4095, "checksum of its trailer" },
 	};
 	struct bytes b = { 0 };
 
 	folder_enter();
 	UNIT_CHECK(bytes_sample(&b));
-	UNIT_CHECK_EQ(b.size, 10 * IMAGE_PAGE);
+	UNIT_CHECK_EQ(b.size, 11 * IMAGE_PAGE);
 	for (size_t i = 0; i < sizeof(damages) / sizeof(damages[0]); i++) {
 		uint8_t *p = &b.p[damages[i].page * IMAGE_PAGE + damages[i].at];
 
@@ -783,8 +796,11 @@ static void spliced_images_are_refused(void)
 
 	folder_enter();
 	UNIT_CHECK(bytes_sample(&a) && bytes_sample(&b));
+	memcpy(bytes_header(&b)->id, bytes_header(&a)->id, IMAGE_ID_SIZE);
 	b.p[2 * IMAGE_PAGE] ^= 1;
 	bytes_extents(&b)[0].checksum = image_checksum(b.p + IMAGE_PAGE, 2 * IMAGE_PAGE);
+	memcpy(bytes_sums(&b), bytes_sums(&a), bytes_trailer(&a)->sums.count * sizeof(uint64_t));
+	bytes_sums(&b)[1] = image_page_sum(image_seed(bytes_header(&b)->id), b.p + 2 * IMAGE_PAGE);
 	bytes_seal(&b);
 	UNIT_CHECK(bytes_store(b.p, b.size));
 	UNIT_CHECK_EQ(try_image(&(struct err){ 0 }), 0);
@@ -843,15 +859,27 @@ static void hostile_blocks_are_refused(void)
 	HOSTILE(bytes_trailer(&b)->runs.offset += IMAGE_PAGE, "outside");
 	HOSTILE(bytes_trailer(&b)->runs.count = UINT64_MAX, "outside");
 	HOSTILE(bytes_trailer(&b)->runs.count = 171, "outside");
-	HOSTILE(bytes_trailer(&b)->runs.count = 0, "belong to nothing");
+	HOSTILE(bytes_trailer(&b)->runs.count = 0, "outside");
 	HOSTILE(bytes_trailer(&b)->runs.count = 170, "makes no sense");
+	HOSTILE(bytes_trailer(&b)->sums.offset += IMAGE_PAGE, "outside");
+	HOSTILE(bytes_trailer(&b)->sums.count = UINT64_MAX, "outside");
+	HOSTILE(bytes_trailer(&b)->sums.count = 0, "outside");
+	HOSTILE(bytes_trailer(&b)->sums.count = 4, "padding");
+	HOSTILE(bytes_trailer(&b)->sums.count = 6, "is not that of its pages");
+	HOSTILE(bytes_sums(&b)[2] ^= 1, "pages of extent 1");
+	HOSTILE(bytes_trailer(&b)->parent.offset = 0, "outside");
+	HOSTILE(bytes_trailer(&b)->parent.count = IMAGE_PAGE, "outside");
 	folder_leave();
 }
 
 static void hostile_extents_are_refused(void)
 {
 	folder_enter();
-	HOSTILE(bytes_extents(&b)[1].codec = 1, "extent 1 makes no sense");
+	HOSTILE(bytes_extents(&b)[1].codec = IMAGE_CODEC_ZSTD, "extent 1 makes no sense");
+	HOSTILE(bytes_extents(&b)[1].codec = IMAGE_CODEC_LZ4, "extent 1 makes no sense");
+	HOSTILE(bytes_extents(&b)[1].codec = IMAGE_CODEC_PARENT, "extent 1 makes no sense");
+	HOSTILE(bytes_extents(&b)[1].codec = IMAGE_CODEC_PARENT + 1, "extent 1 makes no sense");
+	HOSTILE(bytes_extents(&b)[2].codec = IMAGE_CODEC_LZ4; bytes_extents(&b)[2].stored = 4096, "belong to nothing");
 	HOSTILE(bytes_extents(&b)[1].reserved = 1, "extent 1 makes no sense");
 	HOSTILE(bytes_extents(&b)[1].stored = 0, "extent 1 makes no sense");
 	HOSTILE(bytes_extents(&b)[1].size = 2 * IMAGE_PAGE, "extent 1 makes no sense");
@@ -885,6 +913,265 @@ static void hostile_runs_are_refused(void)
 	folder_leave();
 }
 
+/* ---- cases: the older version ---- */
+
+/* A sample as version 1 had it: no id, no sums. */
+static bool bytes_sample_old(struct bytes *b)
+{
+	if (!bytes_sample(b))
+		return false;
+	memmove(b->p + 9 * IMAGE_PAGE, b->p + 10 * IMAGE_PAGE, IMAGE_PAGE);
+	b->size = 10 * IMAGE_PAGE;
+	bytes_header(b)->version = 1;
+	memset(bytes_header(b)->id, 0, IMAGE_ID_SIZE);
+	bytes_trailer(b)->file_size = b->size;
+	memset(&bytes_trailer(b)->sums, 0, sizeof(struct image_block));
+	memset(&bytes_trailer(b)->parent, 0, sizeof(struct image_block));
+	bytes_seal(b);
+	return true;
+}
+
+static void older_version_is_read(void)
+{
+	uint8_t want[2 * IMAGE_PAGE], got[2 * IMAGE_PAGE];
+	struct image *img = NULL;
+	struct bytes b = { 0 };
+	struct err e = ERR_INIT;
+	uint64_t sum, seed;
+
+	folder_enter();
+	UNIT_CHECK(bytes_sample_old(&b) && bytes_store(b.p, b.size));
+	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+	UNIT_CHECK_EQ(image_verify_extents(img, 2, &e), 0);
+	fill(want, sizeof(want), 2);
+	UNIT_CHECK_EQ(image_read_extent(img, 2, got, &e), 0);
+	UNIT_CHECK(!memcmp(got, want, sizeof(got)));
+	UNIT_CHECK_EQ(image_read_sums(img, 2, 0, 1, &sum, &seed, &e), -ENODATA);
+	image_close(img);
+	free(b.p);
+#define HOSTILE_OLD(what, why)                                                        \
+	do {                                                                          \
+		UNIT_CHECK(bytes_sample_old(&b));                                     \
+		{ what; }                                                             \
+		UNIT_CHECK(sealed_refused(&b, why));                                  \
+		free(b.p);                                                            \
+	} while (0)
+	HOSTILE_OLD(bytes_header(&b)->id[3] = 1, "header makes no sense");
+	HOSTILE_OLD(bytes_trailer(&b)->sums.count = 5, "trailer makes no sense");
+	HOSTILE_OLD(bytes_trailer(&b)->parent.offset = 9 * IMAGE_PAGE, "trailer makes no sense");
+	HOSTILE_OLD(bytes_extents(&b)[2].codec = IMAGE_CODEC_LZ4; bytes_extents(&b)[2].stored = 4096, "extent 2 makes no sense");
+	UNIT_CHECK(folder_leave());
+}
+
+/* ---- cases: packed extents ---- */
+
+enum { PACKED_PAGES = 20 };
+
+/* Pages that shrink, with something of their own in each. */
+static void packed_fill(uint8_t *pages, unsigned seed)
+{
+	for (size_t i = 0; i < PACKED_PAGES * IMAGE_PAGE; i++)
+		pages[i] = (uint8_t)(i % 61 + (i / IMAGE_PAGE) * 3 + seed);
+}
+
+/* An image with one extent of each of the packings given. */
+static int packed_write(const char *const *texts, size_t n, struct err *e)
+{
+	static uint8_t pages[PACKED_PAGES * IMAGE_PAGE];
+	uint64_t sums[PACKED_PAGES];
+	struct image_packer *p = image_packer_new();
+	struct image_writer *w = NULL;
+	int r = image_writer_new(&w, image_path, false, e);
+
+	for (size_t i = 0; !r && i < n; i++) {
+		struct image_packed x = { .sums = sums };
+		struct image_run run = { .addr = 0x10000, .owner = (uint32_t)i, .pages = PACKED_PAGES };
+		struct image_packing packing;
+
+		packed_fill(pages, (unsigned)i);
+		image_page_sums(image_writer_seed(w), pages, PACKED_PAGES, sums);
+		r = image_packing_parse(texts[i], &packing) ? 0 : err_set(e, ERR_USAGE, 0, "%s", texts[i]);
+		image_pack(p, &packing, pages, sizeof(pages), &x);
+		if (!r && x.codec != packing.codec)
+			r = err_set(e, ERR_STATE, 0, "%s was not used", texts[i]);
+		r = r ?: image_writer_packed(w, &x, &run.extent, e);
+		r = r ?: image_writer_run(w, &run, e);
+	}
+	r = r ?: image_writer_commit(w, "m", 1, e);
+	image_writer_free(w);
+	image_packer_free(p);
+	return r;
+}
+
+static const char *const packings[] = { "zstd", "lz4", "none", "zstd:7" };
+enum { PACKINGS = sizeof(packings) / sizeof(packings[0]) };
+
+static void packed_round_trip(void)
+{
+	static uint8_t want[PACKED_PAGES * IMAGE_PAGE], got[PACKED_PAGES * IMAGE_PAGE];
+	struct image *img = NULL;
+	struct err e = ERR_INIT;
+
+	folder_enter();
+	UNIT_CHECK_EQ(packed_write(packings, PACKINGS, &e), 0);
+	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+	UNIT_CHECK_EQ(image_verify_extents(img, 3, &e), 0);
+	UNIT_CHECK_EQ(image_verify_pages(img, 3, &e), 0);
+	for (unsigned i = 0; i < PACKINGS; i++) {
+		struct image_cursor cursor = { .img = img };
+
+		packed_fill(want, i);
+		UNIT_CHECK_EQ(image_read_extent(img, i, got, &e), 0);
+		UNIT_CHECK(!memcmp(got, want, sizeof(got)));
+		UNIT_CHECK((img->extents[i].codec == IMAGE_CODEC_RAW) == (i == 2));
+		memset(got, 0, sizeof(got));
+		UNIT_CHECK_EQ(image_cursor_read(&cursor, &img->runs[i], 3 * IMAGE_PAGE, got, 2 * IMAGE_PAGE, &e), 0);
+		UNIT_CHECK_EQ(image_cursor_read(&cursor, &img->runs[i], 0, got + 2 * IMAGE_PAGE, IMAGE_PAGE, &e), 0);
+		UNIT_CHECK(!memcmp(got, want + 3 * IMAGE_PAGE, 2 * IMAGE_PAGE));
+		UNIT_CHECK(!memcmp(got + 2 * IMAGE_PAGE, want, IMAGE_PAGE));
+		image_cursor_done(&cursor);
+	}
+	img = image_close(img);
+	UNIT_CHECK(folder_leave());
+}
+
+static void packing_words(void)
+{
+	static const char *const bad[] = { "", "zst", "zstd:", "zstd:0", "zstd:20", "zstd:-1", "zstd:1x", "lz4:1", "auto " };
+	struct image_packing packing;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		UNIT_CHECK(!image_packing_parse(bad[i], &packing));
+	UNIT_CHECK(image_packing_parse("zstd:19", &packing) && packing.codec == IMAGE_CODEC_ZSTD && packing.level == 19);
+	UNIT_CHECK(image_packing_parse("lz4", &packing) && packing.codec == IMAGE_CODEC_LZ4);
+	UNIT_CHECK(image_packing_parse("none", &packing) && packing.codec == IMAGE_CODEC_RAW);
+}
+
+/* What does not shrink is stored as it is. */
+static void random_pages_stay_raw(void)
+{
+	static uint8_t pages[8 * IMAGE_PAGE];
+	struct image_packer *p = image_packer_new();
+	struct image_packing packing;
+	struct image_packed x;
+	uint64_t state = 1;
+
+	for (size_t i = 0; i < sizeof(pages); i++) {
+		state = state * 6364136223846793005ull + 1442695040888963407ull;
+		pages[i] = (uint8_t)(state >> 56);
+	}
+	UNIT_CHECK(p);
+	for (size_t i = 0; i < PACKINGS; i++) {
+		UNIT_CHECK(image_packing_parse(packings[i], &packing));
+		image_pack(p, &packing, pages, sizeof(pages), &x);
+		UNIT_CHECK(x.codec == IMAGE_CODEC_RAW && x.data == pages && x.stored == sizeof(pages) && x.size == sizeof(pages));
+	}
+	image_packer_free(p);
+}
+
+/* Every byte of packed extents and of the zeros behind them. */
+static void every_flip_of_packed_is_refused(void)
+{
+	cleanup_close int fd = -1;
+	struct bytes b = { 0 };
+	struct err e = ERR_INIT;
+
+	folder_enter();
+	UNIT_CHECK(packed_write(packings, 2, &e) == 0 && bytes_load(&b));
+	fd = open(image_path, O_WRONLY | O_CLOEXEC);
+	UNIT_CHECK(fd >= 0);
+	for (size_t i = IMAGE_PAGE; i < bytes_trailer(&b)->meta.offset; i++) {
+		uint8_t flipped = b.p[i] ^ (uint8_t)(1u << (i * 5 + i / 8) % 8);
+
+		UNIT_CHECK_EQ(fd_pwrite_full(fd, &flipped, 1, (off_t)i), 0);
+		UNIT_CHECK(try_image(&e) < 0);
+		UNIT_CHECK_EQ(e.reason, ERR_IMAGE);
+		UNIT_CHECK_EQ(fd_pwrite_full(fd, &b.p[i], 1, (off_t)i), 0);
+	}
+	UNIT_CHECK_EQ(try_image(&e), 0);
+	free(b.p);
+	UNIT_CHECK(folder_leave());
+}
+
+/* As if torpor had written it: with a checksum that is right. */
+static void packed_seal(const struct bytes *b, size_t extent)
+{
+	struct image_extent *x = &bytes_extents(b)[extent];
+
+	x->checksum = image_checksum(b->p + x->offset, x->stored);
+}
+
+#define HOSTILE_PACKED(what, why)                                                     \
+	do {                                                                          \
+		struct bytes b = { 0 };                                               \
+		struct err e = ERR_INIT;                                              \
+		UNIT_CHECK(packed_write(packings, PACKINGS, &e) == 0 && bytes_load(&b)); \
+		{ what; }                                                             \
+		UNIT_CHECK(sealed_refused(&b, why));                                  \
+		free(b.p);                                                            \
+	} while (0)
+
+/* No frame may unpack to more, or less, than the table says, whatever the frame itself says. */
+static void hostile_packed_extents_are_refused(void)
+{
+	folder_enter();
+	for (size_t i = 0; i < 2; i++) {
+		const size_t most = IMAGE_EXTENT_MAX;
+
+		HOSTILE_PACKED(bytes_extents(&b)[i].size -= IMAGE_PAGE, "is not that of its pages");
+		HOSTILE_PACKED(bytes_extents(&b)[i].size = IMAGE_PAGE, "makes no sense");
+		HOSTILE_PACKED(bytes_extents(&b)[i].size = most + IMAGE_PAGE, "makes no sense");
+		HOSTILE_PACKED(bytes_extents(&b)[i].stored = 0, "makes no sense");
+		HOSTILE_PACKED(bytes_extents(&b)[i].stored = bytes_extents(&b)[i].size, "makes no sense");
+		HOSTILE_PACKED(bytes_extents(&b)[i].stored += IMAGE_PAGE, "is not where it must be");
+		/* A frame that is cut off; one with something behind it; one of the other sort; none. */
+		HOSTILE_PACKED(bytes_extents(&b)[i].stored--; packed_seal(&b, i), "padding");
+		HOSTILE_PACKED(b.p[bytes_extents(&b)[i].offset + --bytes_extents(&b)[i].stored] = 0; packed_seal(&b, i),
+			       "cannot be unpacked");
+		HOSTILE_PACKED(bytes_extents(&b)[i].stored++; packed_seal(&b, i), "cannot be unpacked");
+		HOSTILE_PACKED(bytes_extents(&b)[i].codec ^= 3, "cannot be unpacked");
+		HOSTILE_PACKED(memset(b.p + bytes_extents(&b)[i].offset, 0xff, 16); packed_seal(&b, i), "cannot be unpacked");
+		/* It unpacks to other pages than those that were packed. */
+		HOSTILE_PACKED(bytes_sums(&b)[i * PACKED_PAGES + 7] ^= 1, "are not those of its index of page sums");
+	}
+	folder_leave();
+}
+
+/* Frames of other sizes than the table says: one that unpacks to more is not followed beyond it. */
+static void bombs_are_refused(void)
+{
+	static const char *const other[] = { "zstd", "lz4" };
+
+	folder_enter();
+	for (size_t i = 0; i < 2; i++) {
+		struct bytes b = { 0 };
+		struct image *img = NULL;
+		struct err e = ERR_INIT;
+		uint8_t *buf = malloc(IMAGE_EXTENT_MAX);
+
+		UNIT_CHECK(buf && packed_write(&other[i], 1, &e) == 0 && bytes_load(&b));
+		/* The sums say the same, so that the size stands alone against the frame. */
+		bytes_extents(&b)[0].size -= IMAGE_PAGE;
+		bytes_trailer(&b)->sums.count--;
+		bytes_sums(&b)[PACKED_PAGES - 1] = 0;
+		bytes_runs(&b)[0].pages--;
+		UNIT_CHECK(sealed_refused(&b, "cannot be unpacked"));
+		UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+		memset(buf, 0xa5, IMAGE_EXTENT_MAX);
+		UNIT_CHECK(image_read_extent(img, 0, buf, &e) < 0 && e.reason == ERR_IMAGE);
+		for (size_t at = (PACKED_PAGES - 1) * IMAGE_PAGE; at < IMAGE_EXTENT_MAX; at++)
+			UNIT_CHECK_EQ(buf[at], 0xa5);
+		image_close(img);
+		/* And to less. */
+		bytes_extents(&b)[0].size += 2 * IMAGE_PAGE;
+		bytes_trailer(&b)->sums.count += 2;
+		UNIT_CHECK(sealed_refused(&b, "cannot be unpacked"));
+		free(buf);
+		free(b.p);
+	}
+	UNIT_CHECK(folder_leave());
+}
+
 /* ---- cases: no room ---- */
 
 /*
@@ -899,7 +1186,7 @@ static int no_room_child(void)
 
 	signal(SIGXFSZ, SIG_IGN);
 	snprintf(part_path, sizeof(part_path), "%s.part-%d", image_path, (int)getpid());
-	for (size_t room = 10 * IMAGE_PAGE; room > 0; room -= STEP) {
+	for (size_t room = 11 * IMAGE_PAGE; room > 0; room -= STEP) {
 		limit.rlim_cur = limit.rlim_max = room - 1;
 		if (setrlimit(RLIMIT_FSIZE, &limit))
 			return 2;
@@ -995,5 +1282,12 @@ UNIT_MAIN(UNIT_CASE(round_trip),
 	  UNIT_CASE(hostile_blocks_are_refused),
 	  UNIT_CASE(hostile_extents_are_refused),
 	  UNIT_CASE(hostile_runs_are_refused),
+	  UNIT_CASE(older_version_is_read),
+	  UNIT_CASE(packed_round_trip),
+	  UNIT_CASE(packing_words),
+	  UNIT_CASE(random_pages_stay_raw),
+	  UNIT_CASE(every_flip_of_packed_is_refused),
+	  UNIT_CASE(hostile_packed_extents_are_refused),
+	  UNIT_CASE(bombs_are_refused),
 	  UNIT_CASE(no_room_is_a_clean_error),
 	  UNIT_CASE(no_commit_after_a_failed_write))

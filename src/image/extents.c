@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Reading the pages: extent by extent, with their checksums, from whichever file
+ * of the chain holds them, and unpacked.
+ */
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "image/codec.h"
+#include "image/layout.h"
+#include "image/reader.h"
+#include "util/fd.h"
+
+enum {
+	VERIFY_THREADS_MAX = 64,
+	CACHED_PIECE = 256 * 1024, /* stays in the CPU's cache between reading and hashing */
+};
+
+/* What is wrong with an extent, where it is not that it cannot be read (-errno). */
+enum {
+	EXTENT_SUM_DIFFERS = 1,
+	EXTENT_PADDING,      /* there is something behind it */
+	EXTENT_NOT_UNPACKED, /* its checksum is right, but it is no frame of that size */
+	EXTENT_PAGES_DIFFER, /* from what the index of page sums says */
+	EXTENT_ELSEWHERE,    /* in a parent that is not open */
+};
+
+/* ---- failures ---- */
+
+static const struct image_run *extent_first_run(const struct image *img, size_t extent)
+{
+	for (size_t i = 0; i < img->n_runs; i++) {
+		if (img->runs[i].extent == extent)
+			return &img->runs[i];
+	}
+	return NULL;
+}
+
+static int extent_blame(const struct image *img, size_t extent, int what, struct err *e)
+{
+	unsigned long long at = img->extents[extent].offset;
+
+	switch (what) {
+	case EXTENT_SUM_DIFFERS:
+		return reader_bad(img, e, "the checksum of extent %zu, at offset %llu, differs", extent, at);
+	case EXTENT_PADDING:
+		return reader_bad(img, e, "there is something in the padding after extent %zu, at offset %llu", extent, at);
+	case EXTENT_NOT_UNPACKED:
+		return reader_bad(img, e, "extent %zu, at offset %llu, cannot be unpacked (%s)", extent, at,
+				  image_codec_name(img->extents[extent].codec));
+	case EXTENT_PAGES_DIFFER:
+		return reader_bad(img, e, "the pages of extent %zu, at offset %llu, are not those of its index of page sums",
+				  extent, at);
+	case EXTENT_ELSEWHERE:
+		return reader_bad(img, e, "extent %zu is in its parent, which is not there", extent);
+	default:
+		return err_sys(e, what, "cannot read extent %zu of %s, at offset %llu", extent, img->path, at);
+	}
+}
+
+/* `img` is the image that was opened; the extent may stand in one of its parents. `what`: -errno or EXTENT_*. */
+static int extent_bad(const struct image *img, size_t extent, int what, struct err *e)
+{
+	const struct image_run *run = extent_first_run(img, extent);
+	size_t index;
+	const struct image *holder = image_holder(img, extent, &index);
+	int r = extent_blame(holder, index, what, e);
+
+	if (!run)
+		return r;
+	return err_wrap(e, "memory of " IMAGE_OWNER_FMT " at %#llx-%#llx", IMAGE_OWNER_ARGS(run->owner),
+			(unsigned long long)run->addr, (unsigned long long)image_run_end(run));
+}
+
+/* ---- reading ---- */
+
+/* Whether `size` bytes of an extent, from `from` on, are what the index of page sums tells of. NULL: there is none. */
+static bool extent_pages_right(const struct image *img, const uint8_t *pages, uint32_t from, uint32_t size,
+			       const uint64_t *sums)
+{
+	for (uint32_t at = 0; sums && at < size; at += IMAGE_PAGE)
+		if (image_page_sum(image_seed(img->id), pages + at) != sums[(from + at) / IMAGE_PAGE])
+			return false;
+	return true;
+}
+
+/*
+ * Read and compare piece by piece. With a `step` as large as a piece they come to
+ * lie side by side in the buffer; with 0, each takes the place of the one before.
+ */
+static int extent_read_raw(const struct image *img, const struct image_extent *x, uint8_t *buf, size_t step,
+			   const uint64_t *sums, XXH3_state_t *state)
+{
+	bool right = true;
+
+	XXH3_64bits_reset(state);
+	for (uint32_t done = 0; done < x->stored; done += CACHED_PIECE, buf += step) {
+		uint32_t n = x->stored - done < CACHED_PIECE ? x->stored - done : CACHED_PIECE;
+		int r = fd_pread_full(img->fd, buf, n, (off_t)(x->offset + done));
+
+		if (r < 0)
+			return r;
+		XXH3_64bits_update(state, buf, n);
+		right = right && extent_pages_right(img, buf, done, n, sums);
+	}
+	if (XXH3_64bits_digest(state) != x->checksum)
+		return EXTENT_SUM_DIFFERS;
+	return right ? 0 : EXTENT_PAGES_DIFFER;
+}
+
+/* NULL as `buf`: only compare the checksum. */
+static int extent_read_packed(const struct image *img, const struct image_extent *x, uint8_t *buf, const uint64_t *sums)
+{
+	uint32_t padded = (uint32_t)image_align(x->stored);
+	uint8_t *packed = malloc(padded);
+	int r = packed ? fd_pread_full(img->fd, packed, padded, (off_t)x->offset) : -ENOMEM;
+
+	if (!r && image_checksum(packed, x->stored) != x->checksum)
+		r = EXTENT_SUM_DIFFERS;
+	for (uint32_t i = x->stored; !r && i < padded; i++)
+		if (packed[i])
+			r = EXTENT_PADDING;
+	if (!r && buf && !image_unpack(x->codec, packed, x->stored, buf, x->size))
+		r = EXTENT_NOT_UNPACKED;
+	if (!r && buf && !extent_pages_right(img, buf, 0, x->size, sums))
+		r = EXTENT_PAGES_DIFFER;
+	free(packed);
+	return r;
+}
+
+int image_read_extent(const struct image *img, size_t extent, void *buf, struct err *e)
+{
+	size_t index;
+	const struct image *holder = image_holder(img, extent, &index);
+	const struct image_extent *x = &holder->extents[index];
+	XXH3_state_t *state = XXH3_createState();
+	int r = state ? 0 : -ENOMEM;
+
+	if (!r && x->codec == IMAGE_CODEC_RAW)
+		r = extent_read_raw(holder, x, buf, CACHED_PIECE, NULL, state);
+	else if (!r)
+		r = x->codec == IMAGE_CODEC_PARENT ? EXTENT_ELSEWHERE : extent_read_packed(holder, x, buf, NULL);
+	XXH3_freeState(state);
+	return r ? extent_bad(img, extent, r, e) : 0;
+}
+
+/* ---- verifying ---- */
+
+/*
+ * The threads take extents in ascending order, and one that has taken an extent
+ * finishes it. So when one fails, all lower ones are checked as well, and the
+ * lowest failure is the same in every run.
+ */
+struct verify {
+	const struct image *img;
+	bool pages; /* unpack, and compare the sums of the pages as well */
+	atomic_size_t next;
+	atomic_bool stop;
+	pthread_mutex_t lock; /* for what follows */
+	size_t failed;        /* lowest extent that failed; SIZE_MAX: none */
+	int what;             /* -errno or EXTENT_* */
+};
+
+struct verify_thread {
+	struct verify *verify;
+	pthread_t thread;
+	pid_t tid; /* set by the thread itself, before it ends */
+};
+
+static void verify_failed(struct verify *v, size_t extent, int what)
+{
+	atomic_store(&v->stop, true);
+	pthread_mutex_lock(&v->lock);
+	if (extent < v->failed) {
+		v->failed = extent;
+		v->what = what;
+	}
+	pthread_mutex_unlock(&v->lock);
+}
+
+/* `buf` has IMAGE_EXTENT_MAX bytes. 0, -errno or EXTENT_*. */
+static int verify_extent(const struct verify *v, size_t extent, uint8_t *buf, XXH3_state_t *state)
+{
+	uint64_t sums[IMAGE_EXTENT_MAX / IMAGE_PAGE];
+	size_t index;
+	const struct image *img = image_holder(v->img, extent, &index);
+	const struct image_extent *x = &img->extents[index];
+	bool pages = v->pages && img->n_sums;
+	int r;
+
+	if (x->codec == IMAGE_CODEC_PARENT)
+		return EXTENT_ELSEWHERE;
+	r = pages ? reader_pread_sums(img, index, 0, x->size / IMAGE_PAGE, sums) : 0;
+	if (r)
+		return r;
+	if (x->codec == IMAGE_CODEC_RAW)
+		return extent_read_raw(img, x, buf, 0, pages ? sums : NULL, state);
+	return extent_read_packed(img, x, v->pages ? buf : NULL, pages ? sums : NULL);
+}
+
+static void verify_run(struct verify *v)
+{
+	uint8_t *buf = malloc(IMAGE_EXTENT_MAX);
+	XXH3_state_t *state = XXH3_createState();
+
+	while (!atomic_load(&v->stop)) {
+		size_t i = atomic_fetch_add(&v->next, 1);
+		int r;
+
+		if (i >= v->img->n_extents)
+			break;
+		r = buf && state ? verify_extent(v, i, buf, state) : -ENOMEM;
+		if (r)
+			verify_failed(v, i, r);
+	}
+	XXH3_freeState(state);
+	free(buf);
+}
+
+static void *verify_thread_main(void *arg)
+{
+	struct verify_thread *t = arg;
+
+	t->tid = gettid();
+	verify_run(t->verify);
+	return NULL;
+}
+
+/*
+ * pthread_join() returns a moment before the kernel has let go of the thread;
+ * unshare() and setns() for a user namespace would refuse a caller who still
+ * counts as two threads.
+ */
+static void verify_join(struct verify_thread *t)
+{
+	pthread_join(t->thread, NULL);
+	while (!syscall(SYS_tgkill, getpid(), t->tid, 0))
+		sched_yield();
+}
+
+/* The calling thread works as well. Where no more threads can be had, those that are there do it all. */
+static void verify_in_parallel(struct verify *v, size_t others)
+{
+	struct verify_thread threads[VERIFY_THREADS_MAX];
+	size_t n = 0;
+
+	while (n < others) {
+		threads[n].verify = v;
+		if (pthread_create(&threads[n].thread, NULL, verify_thread_main, &threads[n]))
+			break;
+		n++;
+	}
+	verify_run(v);
+	while (n > 0)
+		verify_join(&threads[--n]);
+}
+
+static int verify_all(const struct image *img, bool pages, unsigned threads, struct err *e)
+{
+	struct verify v = { .img = img, .pages = pages, .failed = SIZE_MAX };
+	size_t n = threads < VERIFY_THREADS_MAX ? threads : VERIFY_THREADS_MAX;
+
+	if (n > img->n_extents)
+		n = img->n_extents;
+	pthread_mutex_init(&v.lock, NULL);
+	verify_in_parallel(&v, n > 1 ? n - 1 : 0);
+	return v.failed == SIZE_MAX ? 0 : extent_bad(img, v.failed, v.what, e);
+}
+
+int image_verify_extents(const struct image *img, unsigned threads, struct err *e)
+{
+	return verify_all(img, false, threads, e);
+}
+
+int image_verify_pages(const struct image *img, unsigned threads, struct err *e)
+{
+	return verify_all(img, true, threads, e);
+}
