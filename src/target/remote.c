@@ -18,7 +18,8 @@
  *   jumps back.
  * - The signal mask is closed only after the commit, so it is never lost.
  * - The scratch page's address reaches the stage in the register file of the very
- *   mmap(2) that makes it: there is no moment where it is mapped and not known.
+ *   mmap(2) that makes it: there is no moment where it is mapped and not known. An
+ *   fd that is made there, or a child, is known to it in the same way.
  *
  * A torpor that was killed leaves its stage in the vdso page, where nothing goes
  * any more; it is overwritten or erased by the next. Rarely a thread is still
@@ -151,11 +152,14 @@ static int remote_setregs(struct remote *r, const struct user_regs_struct *regs,
 	return ret < 0 ? err_sys(e, ret, "writing the registers of thread %d", r->thread->tid) : 0;
 }
 
-/* What a call means for the scratch page that the stage looks after. */
-enum scratch_change { SCRATCH_KEEPS, SCRATCH_COMES, SCRATCH_GOES };
+/* What a call means for the one thing that the stage looks after: nothing, or that it comes or goes. */
+struct charge {
+	bool comes, goes;
+	uint64_t undo, more; /* the call that undoes it, and its second argument */
+};
 
 /* The thread stands at the entry of the idle call: make it another one, and come back to that place. */
-static int remote_exchange(struct remote *r, int64_t nr, const uint64_t args[6], enum scratch_change change,
+static int remote_exchange(struct remote *r, int64_t nr, const uint64_t args[6], struct charge charge,
 			   int64_t *ret_result, struct err *e)
 {
 	struct user_regs_struct regs;
@@ -164,9 +168,9 @@ static int remote_exchange(struct remote *r, int64_t nr, const uint64_t args[6],
 	if (ret < 0)
 		return ret;
 	arch_set_syscall(&regs, nr, args);
-	if (change == SCRATCH_COMES)
-		stage_keep_result(&regs);
-	if (change == SCRATCH_GOES)
+	if (charge.comes)
+		stage_keep_result(&regs, charge.undo, charge.more);
+	if (charge.goes)
 		stage_forget_result(&regs);
 	ret = remote_setregs(r, &regs, e);
 	if (ret < 0)
@@ -190,7 +194,8 @@ static int remote_map_scratch(struct remote *r, struct err *e)
 	const uint64_t args[6] = { 0, r->scratch_size, PROT_READ | PROT_WRITE,
 				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, (uint64_t)-1, 0 };
 	int64_t addr;
-	int ret = remote_exchange(r, SYS_mmap, args, SCRATCH_COMES, &addr, e);
+	const struct charge charge = { .comes = true, .undo = SYS_munmap, .more = r->scratch_size };
+	int ret = remote_exchange(r, SYS_mmap, args, charge, &addr, e);
 
 	if (ret < 0)
 		return ret;
@@ -213,7 +218,7 @@ static int remote_enter(struct remote *r, struct err *e)
 	ret = fd_pwrite_full(r->task->mem_fd, code, stage_size(), (off_t)r->stage);
 	if (ret < 0)
 		return err_sys(e, ret, "writing the stage into its [vdso]");
-	stage_enter(&regs, r->stage, r->scratch_size);
+	stage_enter(&regs, r->stage);
 	ret = remote_setregs(r, &regs, e);
 	if (ret < 0)
 		return ret;
@@ -224,14 +229,20 @@ static int remote_enter(struct remote *r, struct err *e)
 	return remote_run_to(r, PTRACE_SYSCALL_INFO_ENTRY, e);
 }
 
-int remote_open_with_room(struct remote *r, struct target *task, uint64_t room, struct err *e)
+int remote_open_bare(struct remote *r, struct target *task, struct err *e)
 {
 	int ret;
 
-	*r = (struct remote){ .task = task, .thread = &task->threads[0], .scratch_size = REMOTE_SCRATCH_SIZE + room };
+	*r = (struct remote){ .task = task, .thread = &task->threads[0] };
 	ret = remote_find_room(task, &r->stage, e);
-	if (ret == 0)
-		ret = remote_enter(r, e);
+	return ret < 0 ? ret : remote_enter(r, e);
+}
+
+int remote_open_with_room(struct remote *r, struct target *task, uint64_t room, struct err *e)
+{
+	int ret = remote_open_bare(r, task, e);
+
+	r->scratch_size = REMOTE_SCRATCH_SIZE + room;
 	return ret < 0 ? ret : remote_map_scratch(r, e);
 }
 
@@ -246,7 +257,17 @@ int remote_open(struct remote *r, struct target *task, size_t thread, const stru
 
 int remote_syscall(struct remote *r, int64_t nr, const uint64_t args[6], int64_t *ret_result, struct err *e)
 {
-	return remote_exchange(r, nr, args, SCRATCH_KEEPS, ret_result, e);
+	return remote_exchange(r, nr, args, (struct charge){ 0 }, ret_result, e);
+}
+
+int remote_make(struct remote *r, int64_t nr, const uint64_t args[6], int64_t undo, int64_t *ret_result, struct err *e)
+{
+	return remote_exchange(r, nr, args, (struct charge){ .comes = true, .undo = (uint64_t)undo }, ret_result, e);
+}
+
+int remote_unmake(struct remote *r, int64_t nr, const uint64_t args[6], int64_t *ret_result, struct err *e)
+{
+	return remote_exchange(r, nr, args, (struct charge){ .goes = true }, ret_result, e);
 }
 
 int remote_read(const struct remote *r, void *buf, size_t size, struct err *e)
@@ -304,7 +325,7 @@ int remote_close(struct remote *r, struct err *e)
 		const uint64_t args[6] = { r->scratch, r->scratch_size };
 		int64_t result;
 
-		ret = remote_exchange(r, SYS_munmap, args, SCRATCH_GOES, &result, e);
+		ret = remote_unmake(r, SYS_munmap, args, &result, e);
 		r->owns_scratch = false;
 	}
 	if (r->entered && r->thread->stopped) {

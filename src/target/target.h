@@ -100,11 +100,25 @@ int remote_open(struct remote *r, struct target *task, size_t thread, const stru
  */
 int remote_open_with_room(struct remote *r, struct target *task, uint64_t room, struct err *e);
 
+/*
+ * As above for the leader, without a scratch page: for calls that need no memory,
+ * and for remote_make(), as the stage looks after one thing only.
+ */
+int remote_open_bare(struct remote *r, struct target *task, struct err *e);
+
 /* Execute one system call in the thread. Returns its raw result (-errno included) in *ret_result. */
 int remote_syscall(struct remote *r, int64_t nr, const uint64_t args[6], int64_t *ret_result, struct err *e);
 
 #define remote_call(r, ret, e, nr, ...)                                                                       \
 	remote_syscall((r), (nr), (const uint64_t[6]){ __VA_ARGS__ }, (ret), (e))
+
+/*
+ * As remote_syscall(), for a call that makes something: an fd, or a child (`undo`
+ * is SYS_close or SYS_wait4). If torpor dies before remote_unmake() has undone it,
+ * the stage does, and a child whose tracer is gone at its birth ends at once.
+ */
+int remote_make(struct remote *r, int64_t nr, const uint64_t args[6], int64_t undo, int64_t *ret_result, struct err *e);
+int remote_unmake(struct remote *r, int64_t nr, const uint64_t args[6], int64_t *ret_result, struct err *e);
 
 /* Copy from and to the scratch page. */
 int remote_read(const struct remote *r, void *buf, size_t size, struct err *e);

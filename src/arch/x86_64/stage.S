@@ -6,9 +6,10 @@
  * the target's vdso page, and the stack pointer stays the program's own, so that
  * a signal can be delivered at any instruction.
  *
- *   rbx  scratch mapping to remove, 0 when there is none
- *   rbp  its size
- *   r12  1: the result of this call is the scratch mapping's address
+ *   rbx  what an earlier call made and the stage must undo: the first argument of that call; negative: nothing
+ *   rbp  its second argument
+ *   r13  its number: munmap of a scratch mapping, close of an fd, wait4 of a child
+ *   r12  1: the result of this call is such a thing
  *   r14  number of the last request, r15 number of this one
  *
  * The tracer replaces the idle call at its syscall-entry stop by the one it
@@ -28,6 +29,13 @@ stage_begin:
 	jz	.Lnumber
 	mov	%rax, %rbx
 	xor	%r12d, %r12d
+	cmp	$61, %r13d		/* wait4: the call made a process ... */
+	jne	.Lnumber
+	test	%rax, %rax
+	jnz	.Lnumber
+	mov	$231, %eax		/* ... which is this one, and whose tracer is gone: exit_group(0) */
+	xor	%edi, %edi
+	syscall
 .Lnumber:
 	cmp	%r14, %r15
 	je	.Lalone
@@ -36,10 +44,12 @@ stage_begin:
 
 .Lalone:
 	test	%rbx, %rbx
-	jle	.Lmask			/* never made, or -errno */
-	mov	$11, %eax		/* munmap */
+	js	.Lmask			/* never made, or -errno */
+	mov	%r13d, %eax
 	mov	%rbx, %rdi
 	mov	%rbp, %rsi
+	mov	$0x40000000, %edx	/* __WALL */
+	xor	%r10d, %r10d
 	syscall
 .Lmask:
 	mov	$14, %eax		/* rt_sigprocmask(SIG_SETMASK, &sigmask, NULL, 8) */
@@ -104,5 +114,5 @@ stage_masked:
 .Lrip:		.quad 0
 .Lstopped:	.quad 0, 0, 0		/* for torpor alone: rip, rax, orig_rax of the plain stop */
 stage_end:
-	.org stage_begin + 384		/* STAGE_ROOM: an error if it is larger */
+	.org stage_begin + 448		/* STAGE_ROOM: an error if it is larger */
 	.section .note.GNU-stack,"",@progbits

@@ -26,7 +26,7 @@ _Static_assert(sizeof(struct stage_data) == 21 * 8, "offsets are used by stage.S
 
 extern const unsigned char stage_begin[], stage_masked[], stage_end[];
 
-enum { STAGE_ROOM = 384 }; /* bytes that one stage needs; stage.S checks it. The vdso of Linux 6.12 has 1007 to spare */
+enum { STAGE_ROOM = 448 }; /* bytes that one stage needs; stage.S checks it. The vdso of Linux 6.12 has 1007 to spare */
 
 static inline size_t stage_size(void)
 {
@@ -58,27 +58,28 @@ static inline void stage_fill(unsigned char *buf, const struct user_regs_struct 
 }
 
 /* Registers with which a thread enters the stage at `stage`. */
-static inline void stage_enter(struct user_regs_struct *r, uint64_t stage, uint64_t scratch_size)
+static inline void stage_enter(struct user_regs_struct *r, uint64_t stage)
 {
 	r->rip = stage;
 	r->orig_rax = (uint64_t)-1;
-	r->rbx = 0;
-	r->rbp = scratch_size;
+	r->rbx = (uint64_t)-1;
 	r->r12 = 0;
 	r->r14 = 0;
 	r->r15 = 0;
 }
 
-/* The call in progress makes the scratch mapping that the stage must remove ... */
-static inline void stage_keep_result(struct user_regs_struct *r)
+/* The call in progress makes something that the stage must undo by the system call `undo`(result, `more`) ... */
+static inline void stage_keep_result(struct user_regs_struct *r, uint64_t undo, uint64_t more)
 {
 	r->r12 = 1;
+	r->r13 = undo;
+	r->rbp = more;
 }
 
-/* ... or removes it. */
+/* ... or undoes it. */
 static inline void stage_forget_result(struct user_regs_struct *r)
 {
-	r->rbx = 0;
+	r->rbx = (uint64_t)-1;
 }
 
 /* The reverse of stage_fill(): the registers of a plain stop, for a thread that stands in the stage with `r`. */
