@@ -19,6 +19,7 @@ _torpor()
 	--log) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--name) return ;;
 	--output|-o) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	--pause) return ;;
 	--pidfile) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--progress) COMPREPLY=($(compgen -W 'auto bar plain json none' -- "$cur")); return ;;
 	--task) COMPREPLY=($(compgen -W "$(_torpor_pids)" -- "$cur")); return ;;
@@ -28,7 +29,7 @@ _torpor()
 	esac
 	if [[ $cur == -* ]]; then
 		case $command in
-		dump) COMPREPLY=($(compgen -W '--compress --external --help --keep-running --log --no-sync --output --progress --quiet --tcp --timeout --verbose' -- "$cur")) ;;
+		dump) COMPREPLY=($(compgen -W '--compress --external --help --keep-running --log --no-sync --output --pause --progress --quiet --tcp --timeout --verbose' -- "$cur")) ;;
 		restore) COMPREPLY=($(compgen -W '--allow-changed-files --allow-foreign-image --detach --explain --fd --fork-limit --help --log --pidfile --progress --quiet --tier --verbose' -- "$cur")) ;;
 		run) COMPREPLY=($(compgen -W '--help --log --name --progress --quiet --verbose' -- "$cur")) ;;
 		check) COMPREPLY=($(compgen -W '--help --json --log --progress --quiet --verbose' -- "$cur")) ;;

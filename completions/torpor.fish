@@ -14,6 +14,7 @@ complete -c torpor -n '__fish_seen_subcommand_from dump' -l keep-running -s k -d
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l compress -x -a 'zstd lz4 none' -d 'pack the memory'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l external -d 'let go of pipes and unix sockets that lead to other programs'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l no-sync -d 'do not wait until the image is on disk'
+complete -c torpor -n '__fish_seen_subcommand_from dump' -l pause -x -d 'with --keep-running, how to keep its pause short'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l tcp -x -a 'close' -d 'let go of TCP connections that lead to other programs'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l timeout -x -d 'for a process that does not stop'
 complete -c torpor -n __fish_use_subcommand -a restore -d 'make saved processes again'

@@ -32,6 +32,20 @@ static const char *dump_default_path(pid_t pid, struct arena *arena)
 	return arena_printf(arena, "%s-%d.torpor", comm, pid);
 }
 
+static const char *const pause_ways[] = {
+	[PAUSE_AUTO] = "auto", [PAUSE_TRACK] = "track", [PAUSE_COPY] = "copy",
+};
+
+static int dump_parse_pause(const char *word, enum pause_way *ret)
+{
+	for (size_t i = 0; i < sizeof(pause_ways) / sizeof(pause_ways[0]); i++)
+		if (pause_ways[i] && strcmp(word, pause_ways[i]) == 0) {
+			*ret = (enum pause_way)i;
+			return 0;
+		}
+	return cmd_usage(&cmd_dump, "--pause is to be followed by 'auto', 'track' or 'copy', not '%s'", word);
+}
+
 static int dump_print_result(const struct dump_options *o, const struct dump_result *r)
 {
 	char size[32], packed[32];
@@ -40,7 +54,8 @@ static int dump_print_result(const struct dump_options *o, const struct dump_res
 	       r->n_threads == 1 ? "" : "s", cmd_format_bytes(size, r->bytes));
 	if (r->bytes_packed < r->bytes)
 		printf(" packed into %s", cmd_format_bytes(packed, r->bytes_packed));
-	printf("; %s %.1f ms\n", o->keep_running ? "goes on after" : "frozen for", (double)r->frozen_ns / MS);
+	printf("; %s %.1f ms%s\n", o->keep_running ? "paused for" : "frozen for", (double)r->frozen_ns / MS,
+	       r->way == PAUSE_TRACK ? ", copied while it ran" : "");
 	if (r->leftovers)
 		printf("%s\n", r->leftovers);
 	return 0;
@@ -54,6 +69,7 @@ static int dump_parse(struct dump_options *o, int argc, char **argv)
 		{ "output", required_argument, NULL, 'o' },
 		{ "keep-running", no_argument, NULL, 'k' },
 		{ "no-sync", no_argument, NULL, 'n' },
+		{ "pause", required_argument, NULL, 'p' },
 		{ "tcp", required_argument, NULL, 'T' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ 0 },
@@ -73,6 +89,8 @@ static int dump_parse(struct dump_options *o, int argc, char **argv)
 		else if (c == 'c' && !image_packing_parse(optarg, &o->packing))
 			return cmd_usage(&cmd_dump, "--compress is to be followed by 'zstd', 'zstd:1' to 'zstd:19', 'lz4' or "
 					 "'none', not '%s'", optarg);
+		else if (c == 'p' && (status = dump_parse_pause(optarg, &o->pause)))
+			return status;
 		else if (c == 'T' && strcmp(optarg, "close") != 0)
 			return cmd_usage(&cmd_dump, "--tcp is to be followed by 'close', not '%s'", optarg);
 		else if (c == 'T')
@@ -158,6 +176,9 @@ const struct cmd cmd_dump = {
 		"                      the program finds the other end closed; System V segments that other\n"
 		"                      programs have attached are attached again as they are then\n"
 		"      --no-sync       do not wait until the image is on disk\n"
+		"      --pause WAY     with --keep-running, how to keep its pause short: track (copy it while it\n"
+		"                      runs, and in the pause what it has written meanwhile), copy (all in the\n"
+		"                      pause), auto (default: track, but not what is copied at once)\n"
 		"      --tcp close     let go of TCP connections that lead to other programs: after a restore\n"
 		"                      the program finds them reset (otherwise they need CAP_NET_ADMIN)\n"
 		"      --timeout SECONDS  for a process that does not stop (default 30)\n",

@@ -20,10 +20,19 @@
 
 /* ---- dump ---- */
 
+/* How a program that is to run on is copied (theory.md, "A short pause"). */
+enum pause_way {
+	PAUSE_AUTO,  /* whatever makes the pause short */
+	PAUSE_TRACK, /* while it runs, and in the pause what it has written meanwhile */
+	PAUSE_CLONE, /* from a clone of its memory, after the pause */
+	PAUSE_COPY,  /* all in the pause */
+};
+
 struct dump_options {
 	pid_t pid;
 	const char *path;    /* of the image */
 	bool keep_running;   /* let the tree run on afterwards instead of ending it */
+	enum pause_way pause; /* keep_running: how */
 	bool no_sync;        /* do not wait for the disk */
 	struct image_packing packing;
 	bool check_only;     /* find the obstacles, write nothing */
@@ -41,7 +50,8 @@ struct dump_result {
 	size_t n_tasks, n_threads;
 	uint64_t bytes;                 /* of pages stored, or with check_only: that would be stored */
 	uint64_t bytes_packed;          /* what they take in the file */
-	uint64_t frozen_ns;
+	uint64_t frozen_ns;             /* the longest of its stops */
+	enum pause_way way;             /* keep_running: how it was copied; not PAUSE_AUTO */
 	const char *leftovers;          /* zombies that another parent must reap, in words; or NULL */
 };
 

@@ -16,6 +16,7 @@
 
 #include "arch/x86_64/regs.h"
 #include "core/core.h"
+#include "core/live.h"
 #include "core/objects.h"
 #include "ipc/ipc.h"
 #include "memory/memory.h"
@@ -39,6 +40,8 @@ struct dump {
 	struct page_source *sources;
 	size_t n_sources;
 	uint64_t begun;
+	uint64_t pages_before; /* stored before the pause, and in use */
+	struct live *live; /* it runs on, and was looked at before; NULL: it is examined in the pause only */
 };
 
 /* ---- collect ---- */
@@ -76,21 +79,32 @@ static int dump_collect_machine(struct dump *d, struct err *e)
 
 static int dump_collect_task(struct dump *d, struct target *t, Pb__Task *pb, struct err *e)
 {
-	struct memory_collect mc = { d->arena, &d->result->obstacles, &d->inodes };
+	struct memory_collect mc = { .arena = d->arena, .obstacles = &d->result->obstacles, .inodes = &d->inodes };
 	struct task_collect tc = { d->arena, &d->result->obstacles, &d->tree, &d->inodes, d->o->outside };
 	Pb__AddressSpace *space;
+	int r;
 
 	if (t->zombie)
 		return task_collect_zombie(&tc, t, pb, e);
-	if (memory_collect(&mc, t, &space, e) < 0 || task_collect(&tc, t, pb, space, e) < 0)
+	if (d->live)
+		live_known(d->live, t->pid, &mc.known, &mc.track);
+	r = memory_collect(&mc, t, &space, e);
+	if (r)
+		return r;
+	if (d->live)
+		live_saw(d->live, t->pid, &mc.areas);
+	if (task_collect(&tc, t, pb, space, e) < 0)
 		return -1;
 	pb_set(pb, space, (uint32_t)d->image->n_spaces);
 	d->result->n_threads += t->n_threads;
 	return pb_add(d->arena, d->image, spaces, space) ? 0 : err_nomem(e);
 }
 
+/* Returns 1 when something is there that was not known before the pause. */
 static int dump_collect_tasks(struct dump *d, struct err *e)
 {
+	int r;
+
 	for (size_t i = 0; i < d->tree.n; i++) {
 		struct target *t = d->tree.tasks[i];
 		Pb__Task *pb = pb_new(d->arena, Pb__Task, pb__task__init);
@@ -99,8 +113,9 @@ static int dump_collect_tasks(struct dump *d, struct err *e)
 			return err_nomem(e);
 		if (interrupt_check(e) < 0)
 			return -1;
-		if (dump_collect_task(d, t, pb, e) < 0)
-			return err_wrap(e, "task %d (%s)", t->pid, t->stat.comm);
+		r = dump_collect_task(d, t, pb, e);
+		if (r)
+			return r < 0 ? err_wrap(e, "task %d (%s)", t->pid, t->stat.comm) : r;
 	}
 	d->result->n_tasks = d->tree.n;
 	return 0;
@@ -115,15 +130,20 @@ static int dump_collect_ipc(struct dump *d, struct err *e)
 
 static int dump_collect(struct dump *d, struct err *e)
 {
+	int r;
+
 	d->collect = (struct collect){ .arena = d->arena, .tree = &d->tree, .obstacles = &d->result->obstacles,
 				       .inodes = &d->inodes, .choice = d->o->choice,
 				       .look_only = d->o->check_only };
 	d->image = pb_new(d->arena, Pb__Image, pb__image__init);
 	if (!d->image)
 		return err_nomem(e);
-	if (dump_collect_machine(d, e) < 0 || dump_collect_tasks(d, e) < 0 || objects_collect(&d->collect, d->image, e) < 0)
-		return -1;
-	if (dump_collect_ipc(d, e) < 0)
+	r = dump_collect_machine(d, e);
+	if (r == 0)
+		r = dump_collect_tasks(d, e);
+	if (r)
+		return r;
+	if (objects_collect(&d->collect, d->image, e) < 0 || dump_collect_ipc(d, e) < 0)
 		return -1;
 	if (inode_check_segments(&d->inodes, &d->tree, d->o->choice.external) < 0 || inode_check_links(&d->inodes) < 0)
 		return err_nomem(e);
@@ -155,6 +175,22 @@ static struct target *dump_task_of_space(const struct dump *d, uint32_t space)
 	return NULL;
 }
 
+/* Of a space whose task was tracked: take what is in the image already. */
+static int dump_find_space_pages(struct dump *d, uint32_t space, struct page_source *s, struct err *e)
+{
+	struct target *task = dump_task_of_space(d, space);
+	const struct track *track = d->live ? live_track(d->live, task->pid) : NULL;
+	struct page_source kept;
+	uint64_t pages = 0;
+
+	if (memory_find_pages(d->arena, task, d->image->spaces[space], IMAGE_OWNER_SPACE(space), s, track ? &kept : NULL, e) < 0)
+		return -1;
+	if (track && copies_take(&track->copies, &kept, IMAGE_OWNER_SPACE(space), d->writer, d->arena, s, &pages, e) < 0)
+		return -1;
+	d->pages_before += pages;
+	return 0;
+}
+
 static int dump_find_pages(struct dump *d, struct err *e)
 {
 	size_t n = d->image->n_spaces + d->inodes.n;
@@ -163,8 +199,7 @@ static int dump_find_pages(struct dump *d, struct err *e)
 	if (!d->sources)
 		return err_nomem(e);
 	for (uint32_t i = 0; i < d->image->n_spaces; i++)
-		if (memory_find_pages(d->arena, dump_task_of_space(d, i), d->image->spaces[i], IMAGE_OWNER_SPACE(i),
-				      &d->sources[d->n_sources++], e) < 0)
+		if (dump_find_space_pages(d, i, &d->sources[d->n_sources++], e) < 0)
 			return -1;
 	for (uint32_t i = 0; i < d->inodes.n; i++)
 		if (d->inodes.v[i].pb->has_content &&
@@ -186,16 +221,42 @@ static int dump_store_pages(struct dump *d, struct err *e)
 		return err_nomem(e);
 	if (memory_store(d->sources, d->n_sources, d->writer, &d->o->packing, d->o->progress, &stored, e) < 0)
 		return -1;
-	pb_set(stats, pages_stored, stored.pages_stored);
+	pb_set(stats, pages_stored, stored.pages_stored + d->pages_before);
 	pb_set(stats, pages_zero, stored.pages_zero);
 	pb_set(stats, collect_ns, begun - d->tree.frozen_at);
 	pb_set(stats, memory_ns, clock_now_ns(CLOCK_MONOTONIC) - begun);
-	pb_set(stats, frozen_ns, clock_now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at);
-	pb_set(stats, total_ns, clock_now_ns(CLOCK_MONOTONIC) - d->begun);
+	pb_set(stats, pages_paused, stored.pages_stored);
 	d->image->stats = stats;
-	d->result->bytes = stored.pages_stored * MEMORY_PAGE;
+	d->result->bytes = (stored.pages_stored + d->pages_before) * MEMORY_PAGE;
 	d->result->bytes_packed = image_writer_stored(d->writer);
 	return 0;
+}
+
+/* The tree runs again, or is about to be ended: how long it has stood. */
+static void dump_note_pause(struct dump *d)
+{
+	uint64_t now = clock_now_ns(CLOCK_MONOTONIC), frozen = now - d->tree.frozen_at;
+
+	if (frozen > d->result->frozen_ns)
+		d->result->frozen_ns = frozen;
+	pb_set(d->image->stats, frozen_ns, d->result->frozen_ns);
+	pb_set(d->image->stats, total_ns, now - d->begun);
+}
+
+static void dump_note_live(struct dump *d)
+{
+	Pb__DumpStats *stats = d->image->stats;
+
+	d->result->way = live_way(d->live);
+	pb_set(stats, way, d->result->way == PAUSE_TRACK ? PB__PAUSE_WAY__PAUSE_TRACK : PB__PAUSE_WAY__PAUSE_COPY);
+	pb_set(stats, attempts, d->live->attempts);
+	if (d->result->way != PAUSE_TRACK)
+		return;
+	pb_set(stats, watch_ns, d->live->watch_ns);
+	pb_set(stats, rounds, d->live->rounds);
+	pb_set(stats, pages_before, d->pages_before);
+	if (d->live->stored > d->pages_before)
+		pb_set(stats, pages_dead, d->live->stored - d->pages_before);
 }
 
 /* ---- commit ---- */
@@ -256,14 +317,19 @@ static void dump_end_tree(struct dump *d)
 
 /* ---- all of it ---- */
 
-/* Everything that changes nothing: can it be saved, and what is there to save? */
+/* Everything that changes nothing: can it be saved, and what is there to save? 1: it is not as it was known. */
 static int dump_examine(struct dump *d, struct err *e)
 {
+	int r;
+
 	if (target_freeze(&d->tree, d->o->pid, d->arena, d->o->timeout_ms, e) < 0)
 		return -1;
 	log_say(d->o->log, LOG_INFO, "froze %zu task(s) in %.1f ms", d->tree.n,
 		(double)(d->tree.frozen_at - d->begun) / MS);
-	if (dump_collect(d, e) < 0 || interrupt_check(e) < 0 || dump_check(d, e) < 0 || dump_find_pages(d, e) < 0)
+	r = dump_collect(d, e);
+	if (r)
+		return r;
+	if (interrupt_check(e) < 0 || dump_check(d, e) < 0 || dump_find_pages(d, e) < 0)
 		return -1;
 	log_say(d->o->log, LOG_INFO, "collected %zu object(s) and %zu file(s) in %.1f ms; up to %lu bytes of memory to store",
 		d->image->n_objects, d->image->n_inodes, (double)(clock_now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at) / MS,
@@ -271,22 +337,85 @@ static int dump_examine(struct dump *d, struct err *e)
 	return 0;
 }
 
+/* It stands until the image is complete, and is ended then. */
 static int dump_save(struct dump *d, struct err *e)
 {
 	/* No file before this: a program that watches its folder would see it, and have an event to read. */
 	if (image_writer_new(&d->writer, d->o->path, !d->o->no_sync, e) < 0 || dump_store_pages(d, e) < 0)
 		return -1;
-	if (d->o->keep_running) {
-		/* All that belongs to the image has been read: the program need not wait for the disk. */
-		kind_release_kept(&d->collect, false);
-		target_tree_release(&d->tree);
-		d->result->frozen_ns = clock_now_ns(CLOCK_MONOTONIC) - d->tree.frozen_at;
-	}
+	dump_note_pause(d);
 	if (interrupt_check(e) < 0 || dump_commit(d, e) < 0)
 		return -1;
-	if (!d->o->keep_running)
-		dump_end_tree(d);
+	dump_end_tree(d);
 	return 0;
+}
+
+/* Let it run on, as if nothing had been. */
+static void dump_release(struct dump *d)
+{
+	kind_release_kept(&d->collect, false);
+	target_tree_release(&d->tree);
+}
+
+/* An attempt was in vain: the next begins with nothing but what was copied while it ran. */
+static void dump_forget(struct dump *d)
+{
+	dump_release(d);
+	inode_table_done(&d->inodes);
+	d->inodes = (struct inode_table){ .arena = d->arena, .obstacles = &d->result->obstacles };
+	d->result->obstacles = (struct obstacle_list){ .arena = d->arena };
+	d->result->n_threads = 0;
+	d->result->bytes = 0;
+	d->pages_before = 0;
+	d->n_sources = 0;
+	if (d->writer)
+		image_writer_forget_runs(d->writer);
+}
+
+/*
+ * One pause. Returns 1 when it was in vain, because something was not as it was
+ * known. All that belongs to the image is read in it: the program need not wait for the disk.
+ */
+static int dump_attempt(struct dump *d, struct err *e)
+{
+	int r = live_prepare(d->live, e);
+
+	if (r == 0)
+		r = dump_examine(d, e);
+	if (r)
+		return r;
+	if (!d->writer && image_writer_new(&d->writer, d->o->path, !d->o->no_sync, e) < 0)
+		return -1;
+	if (dump_store_pages(d, e) < 0)
+		return -1;
+	dump_release(d);
+	dump_note_pause(d);
+	r = live_verify(d->live, e);
+	return r < 0 ? r : !r;
+}
+
+/* It runs on: most is done while it runs, before the pause. */
+static int dump_live(struct dump *d, struct err *e)
+{
+	struct live live;
+	int r = live_begin(&live, d->o, d->arena, e);
+
+	d->live = &live;
+	/* A program that watches the folder would have an event to read: then no file is made before the pause. */
+	if (r == 0 && !live.watches)
+		r = image_writer_new(&d->writer, d->o->path, !d->o->no_sync, e);
+	if (r == 0 && d->writer)
+		r = live_copy(&live, d->writer, e);
+	while (r == 0 && (r = dump_attempt(d, e)) == 1) {
+		dump_forget(d);
+		r = 0;
+	}
+	if (r == 0)
+		dump_note_live(d);
+	live_end(&live);
+	if (r == 0)
+		r = interrupt_check(e);
+	return r < 0 ? r : dump_commit(d, e);
 }
 
 /* A program that holds capabilities can only be looked at by one who holds them, too. */
@@ -326,9 +455,13 @@ int core_dump(const struct dump_options *o, struct dump_result *result, struct e
 		return err_set(e, ERR_USAGE, 0, "process %d is %s", o->pid, o->pid == 1 ? "init" : "torpor itself");
 	p = privilege_raise(privilege_extra() | dump_capabilities(o, d.arena));
 	files = dump_raise_fd_limit();
-	r = dump_examine(&d, e);
-	if (r == 0 && !o->check_only)
-		r = dump_save(&d, e);
+	if (o->keep_running) {
+		r = dump_live(&d, e);
+	} else {
+		r = dump_examine(&d, e);
+		if (r == 0 && !o->check_only)
+			r = dump_save(&d, e);
+	}
 	for (size_t i = 0; r < 0 && i < d.tree.n; i++)
 		if (target_blame_ended(&d.tree, d.tree.tasks[i], e))
 			break;

@@ -107,6 +107,9 @@ int image_writer_parent_extent(struct image_writer *w, uint32_t parent_extent, u
 /* Record where pages are. Thread-safe; any order (the index is sorted at commit). */
 int image_writer_run(struct image_writer *w, const struct image_run *run, struct err *e);
 
+/* Forget all runs that were recorded: other ones will be. */
+void image_writer_forget_runs(struct image_writer *w);
+
 /* Bytes of page extents stored so far, as they are in the file. Thread-safe. */
 uint64_t image_writer_stored(const struct image_writer *w);
 

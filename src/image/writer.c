@@ -344,6 +344,13 @@ uint64_t image_writer_seed(const struct image_writer *w)
 	return image_seed(w->id);
 }
 
+void image_writer_forget_runs(struct image_writer *w)
+{
+	pthread_mutex_lock(&w->lock);
+	w->n_runs = 0;
+	pthread_mutex_unlock(&w->lock);
+}
+
 uint64_t image_writer_stored(const struct image_writer *w)
 {
 	return atomic_load(&w->stored);

@@ -13,6 +13,7 @@
 #include <xxhash.h>
 
 #include "memory/memory.h"
+#include "memory/track.h"
 #include "proc/maps.h"
 #include "util/fd.h"
 
@@ -104,7 +105,7 @@ static int memory_add_mapping(struct memory_collect *c, struct target *task, Pb_
 	return 0;
 }
 
-static int memory_read_areas(pid_t pid, const char *name, struct arena *arena, struct vm_area_list *ret, struct err *e)
+int memory_read_areas(pid_t pid, const char *name, struct arena *arena, struct vm_area_list *ret, struct err *e)
 {
 	char *text;
 	int r = fd_read_proc(pid, name, arena, &text, NULL);
@@ -114,10 +115,32 @@ static int memory_read_areas(pid_t pid, const char *name, struct arena *arena, s
 	return r < 0 ? err_sys(e, r, "reading /proc/%d/%s", pid, name) : 0;
 }
 
+int memory_find_vdso(struct target *task, struct arena *arena, struct err *e)
+{
+	struct vm_area_list list;
+	int r = memory_read_areas(task->pid, "maps", arena, &list, e);
+
+	for (size_t i = 0; r == 0 && i < list.n; i++) {
+		if (strcmp(list.areas[i].name, "[vdso]") == 0) {
+			task->vdso = list.areas[i].start;
+			task->vdso_size = list.areas[i].end - list.areas[i].start;
+		}
+	}
+	return r;
+}
+
 static int memory_collect_mappings(struct memory_collect *c, struct target *task, Pb__AddressSpace *space, struct err *e)
 {
 	struct vm_area_list list;
-	int r = memory_read_areas(task->pid, "smaps", c->arena, &list, e);
+	int r = memory_read_areas(task->pid, c->known ? "maps" : "smaps", c->arena, &list, e);
+
+	if (r < 0)
+		return r;
+	if (c->known && !memory_take_flags(&list, c->known))
+		return 1;
+	if (c->track)
+		track_hide(c->track, &list);
+	c->areas = list;
 
 	for (size_t i = 0; r == 0 && i < list.n; i++) {
 		const struct vm_area *a = &list.areas[i];
@@ -201,8 +224,10 @@ int memory_collect(struct memory_collect *c, struct target *task, Pb__AddressSpa
 		return err_sys(e, r, "reading /proc/%d/coredump_filter", task->pid);
 	if (text)
 		pb_set(space, coredump_filter, strtoull(text, NULL, 16));
-	if (memory_collect_auxv(c, task, space, e) < 0 || memory_collect_mappings(c, task, space, e) < 0 ||
-	    memory_collect_exe(c, task, space, e) < 0)
+	r = memory_collect_mappings(c, task, space, e);
+	if (r)
+		return r;
+	if (memory_collect_auxv(c, task, space, e) < 0 || memory_collect_exe(c, task, space, e) < 0)
 		return -1;
 	*ret = space;
 	return 0;

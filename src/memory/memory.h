@@ -14,6 +14,7 @@
 #include "image/image.h"
 #include "image/pb.h"
 #include "inode/inode.h"
+#include "proc/maps.h"
 #include "target/script.h"
 #include "target/target.h"
 #include "util/err.h"
@@ -24,17 +25,41 @@ enum { MEMORY_PAGE = 4096 };
 
 /* ---- dump ---- */
 
+struct page_copies;
+struct track;
+
 struct memory_collect {
 	struct arena *arena;
 	struct obstacle_list *obstacles;
 	struct inode_table *inodes;
+	const struct vm_area_list *known; /* what smaps told of it shortly before; NULL: ask now, 15 ms per GiB of memory */
+	const struct track *track;        /* of this task; NULL: it is not tracked */
+	struct vm_area_list areas;        /* out: all mappings of the task that was collected last */
 };
 
-/* Everything about a task's address space but the pages (collect.c). Also finds task->vdso. */
+/*
+ * Everything about a task's address space but the pages (collect.c). Also finds
+ * task->vdso. Returns 1 when it has a mapping that is not among those known.
+ */
 int memory_collect(struct memory_collect *c, struct target *task, Pb__AddressSpace **ret, struct err *e);
 
+/* The mappings of a task, by /proc/PID/NAME: "maps", or "smaps" with their flags. */
+int memory_read_areas(pid_t pid, const char *name, struct arena *arena, struct vm_area_list *ret, struct err *e);
+
+/*
+ * The flags of mappings, which only smaps shows, from what it told at another time
+ * (flags.c). A mapping is known when one like it was there, or a part of it. False
+ * when one is not, or when it had several flags.
+ */
+bool memory_take_flags(struct vm_area_list *areas, const struct vm_area_list *known);
+
+/* Had all mappings that were collected the same flags at that other time? */
+bool memory_same_flags(const struct vm_area_list *areas, const struct vm_area_list *known);
+
+/* Find task->vdso alone. */
+int memory_find_vdso(struct target *task, struct arena *arena, struct err *e);
+
 /* Why a mapping cannot be saved: an id, with what it is and what would help; NULL: it can be. */
-struct vm_area;
 const char *memory_obstacle(const struct vm_area *a, const char **ret_what, const char **ret_help);
 
 /* XXH3-64 of the [vdso] pages of this very process, as the kernel supplied them. */
@@ -55,11 +80,16 @@ struct page_source {
 	int fd;         /* what the ranges without a task are read from; -1: there are none */
 	struct page_range *ranges;
 	size_t n;
+	struct page_copies *copies; /* where it is noted what was stored; NULL: in the image */
 };
 
-/* Find the private pages of a task that differ from what a fresh mapping would hold (pages.c). */
+/*
+ * Find the private pages of a task that differ from what a fresh mapping would hold
+ * (pages.c). With `kept`, those that are watched (track.h) and were not written since they
+ * were found written last go there.
+ */
 int memory_find_pages(struct arena *arena, const struct target *task, Pb__AddressSpace *space, uint32_t owner,
-		      struct page_source *ret, struct err *e);
+		      struct page_source *ret, struct page_source *kept, struct err *e);
 
 /* The content of an inode that must be stored. */
 int memory_find_inode_pages(struct arena *arena, struct inode_entry *inode, uint32_t owner, struct page_source *ret,

@@ -28,13 +28,13 @@ struct page_finder {
 	Pb__AddressSpace *space;
 	size_t mapping; /* first mapping that may still meet the next region */
 	struct page_source *source;
+	struct page_source *kept; /* NULL: nothing is watched */
 	const struct target *task; /* whose memory it is; NULL: a file's */
 	struct err *e;
 };
 
-static int finder_add_range(struct page_finder *f, uint64_t start, uint64_t end, bool keep_zero)
+static int finder_add_range(struct page_finder *f, struct page_source *s, uint64_t start, uint64_t end, bool keep_zero)
 {
-	struct page_source *s = f->source;
 	struct page_range *last = s->n ? &s->ranges[s->n - 1] : NULL, *v;
 
 	if (last && last->addr + last->pages * MEMORY_PAGE == start && last->keep_zero == keep_zero) {
@@ -56,6 +56,13 @@ static int finder_add_guard(struct page_finder *f, Pb__Mapping *m, uint64_t star
 	return 0;
 }
 
+static struct page_source *finder_choose(const struct page_finder *f, uint64_t categories)
+{
+	bool kept = f->kept && (categories & SYS_PAGE_IS_WPALLOWED) && !(categories & SYS_PAGE_IS_WRITTEN);
+
+	return kept ? f->kept : f->source;
+}
+
 /* A stretch of one mapping whose pages have the same categories (SYS_PAGE_IS_*). */
 static int finder_take(struct page_finder *f, Pb__Mapping *m, uint64_t start, uint64_t end, uint64_t categories)
 {
@@ -66,9 +73,9 @@ static int finder_take(struct page_finder *f, Pb__Mapping *m, uint64_t start, ui
 	if (!present || (m->flags & VM_FLAG_DROPPABLE))
 		return 0;
 	if (m->kind == PB__MAPPING_KIND__ANON)
-		return categories & SYS_PAGE_IS_PFNZERO ? 0 : finder_add_range(f, start, end, false);
+		return categories & SYS_PAGE_IS_PFNZERO ? 0 : finder_add_range(f, finder_choose(f, categories), start, end, false);
 	if (m->kind == PB__MAPPING_KIND__FILE_PRIVATE && !(categories & SYS_PAGE_IS_FILE))
-		return finder_add_range(f, start, end, true);
+		return finder_add_range(f, f->source, start, end, true);
 	return 0;
 }
 
@@ -101,7 +108,7 @@ static int finder_scan_stretch(struct page_finder *f, int pagemap, uint64_t star
 		.vec_len = SCAN_REGIONS,
 		.category_anyof_mask = SYS_PAGE_IS_PRESENT | SYS_PAGE_IS_SWAPPED | guard,
 		.return_mask = SYS_PAGE_IS_PRESENT | SYS_PAGE_IS_SWAPPED | SYS_PAGE_IS_PFNZERO | guard |
-			       (file ? SYS_PAGE_IS_FILE : 0),
+			       (file ? SYS_PAGE_IS_FILE : 0) | (f->kept ? SYS_PAGE_IS_WPALLOWED | SYS_PAGE_IS_WRITTEN : 0),
 	};
 
 	for (;;) {
@@ -183,13 +190,15 @@ static int finder_pagemap(struct page_finder *f, int pagemap)
 }
 
 int memory_find_pages(struct arena *arena, const struct target *task, Pb__AddressSpace *space, uint32_t owner,
-		      struct page_source *ret, struct err *e)
+		      struct page_source *ret, struct page_source *kept, struct err *e)
 {
 	cleanup_close int pagemap = fd_open_proc(task->pid, "pagemap", O_RDONLY);
-	struct page_finder f = { .arena = arena, .space = space, .source = ret, .task = task, .e = e };
+	struct page_finder f = { .arena = arena, .space = space, .source = ret, .kept = kept, .task = task, .e = e };
 	int r;
 
 	*ret = (struct page_source){ .owner = owner, .fd = -1 };
+	if (kept)
+		*kept = *ret;
 	if (pagemap < 0)
 		return err_sys(e, pagemap, "opening /proc/%d/pagemap", task->pid);
 	if (!space->n_mappings)
@@ -218,7 +227,7 @@ static int inode_pages_of_file(struct page_finder *f, const struct inode_entry *
 			return err_sys(f->e, errno, "finding the data of %s", inode->pb->path);
 		data &= ~(off_t)(MEMORY_PAGE - 1);
 		at = (hole + MEMORY_PAGE - 1) & ~(off_t)(MEMORY_PAGE - 1);
-		if (finder_add_range(f, (uint64_t)data, (uint64_t)at, false) < 0)
+		if (finder_add_range(f, f->source, (uint64_t)data, (uint64_t)at, false) < 0)
 			return -1;
 	}
 	return 0;

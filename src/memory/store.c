@@ -14,6 +14,7 @@
 
 #include "image/codec.h"
 #include "image/layout.h"
+#include "memory/copies.h"
 #include "memory/memory.h"
 #include "memory/once.h"
 #include "util/cpu.h"
@@ -153,16 +154,22 @@ static int store_read_mem(const struct page_range *piece, char *buf, size_t size
 	return r < 0 ? err_sys(e, r, "reading %zu bytes at %#lx of task %d", size, piece->from, piece->task->pid) : 0;
 }
 
-static int store_read(const struct store_chunk *c, char *buf, struct err *e)
+/* A task that runs may have unmapped what was there: such a piece is left out. */
+static int store_read(struct store_chunk *c, char *buf, struct err *e)
 {
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < c->n; i++) {
-		const struct page_range *piece = &c->pieces[i];
+		struct page_range *piece = &c->pieces[i];
 		size_t size = piece->pages * MEMORY_PAGE;
 
 		r = piece->task ? store_read_mem(piece, buf, size, e)
 				: store_read_file(c->source->fd, piece->from, buf, size, e);
+		if (r < 0 && c->source->copies) {
+			c->pages -= piece->pages;
+			piece->pages = size = 0;
+			r = 0;
+		}
 		buf += size;
 	}
 	return r;
@@ -214,8 +221,34 @@ static uint32_t store_compact(struct once_page *pages, size_t n, char *buf)
 	return kept;
 }
 
+/* Of memory that is copied while it is written to: those that are zero now. */
+static int store_note_zero(const struct store_chunk *c, const char *buf, struct err *e)
+{
+	struct image_run runs[CHUNK_PAGES];
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->n; i++) {
+		for (uint64_t k = 0; k < c->pieces[i].pages; k++, buf += MEMORY_PAGE) {
+			uint64_t addr = c->pieces[i].addr + k * MEMORY_PAGE;
+
+			if (!page_is_zero(buf))
+				continue;
+			if (n && runs[n - 1].addr + (uint64_t)runs[n - 1].pages * MEMORY_PAGE == addr)
+				runs[n - 1].pages++;
+			else
+				runs[n++] = (struct image_run){ .addr = addr, .pages = 1, .extent = COPIES_ZERO };
+		}
+	}
+	return copies_add(c->source->copies, runs, n, e);
+}
+
+static int store_run(struct store_job *job, const struct page_source *s, const struct image_run *run, struct err *e)
+{
+	return s->copies ? copies_add(s->copies, run, 1, e) : image_writer_run(job->writer, run, e);
+}
+
 /* A run grows as long as the next page follows on it both in memory and in the extent. */
-static int store_runs(struct store_job *job, const struct once_page *pages, size_t n, uint32_t owner, struct err *e)
+static int store_runs(struct store_job *job, const struct page_source *s, const struct once_page *pages, size_t n, struct err *e)
 {
 	struct image_run run = { 0 };
 	int r = 0;
@@ -229,10 +262,10 @@ static int store_runs(struct store_job *job, const struct once_page *pages, size
 			continue;
 		}
 		if (run.pages)
-			r = image_writer_run(job->writer, &run, e);
-		run = (struct image_run){ .addr = p->addr, .owner = owner, .pages = 1, .extent = p->extent, .page = p->page };
+			r = store_run(job, s, &run, e);
+		run = (struct image_run){ .addr = p->addr, .owner = s->owner, .pages = 1, .extent = p->extent, .page = p->page };
 	}
-	return r == 0 && run.pages ? image_writer_run(job->writer, &run, e) : r;
+	return r == 0 && run.pages ? store_run(job, s, &run, e) : r;
 }
 
 /* The first pages of the buffer, as one extent. */
@@ -265,17 +298,19 @@ static int store_put(struct store_worker *w, struct err *e)
 
 static int store_chunk(struct store_worker *w, struct err *e)
 {
-	const struct store_chunk *c = &w->chunk;
+	struct store_chunk *c = &w->chunk;
 	uint32_t owner = c->source->owner;
 	int r = store_read(c, w->buf, e);
 
 	if (r < 0)
 		return r;
+	if (c->source->copies && store_note_zero(c, w->buf, e) < 0)
+		return -1;
 	w->n_pages = store_pages_of(c, w->buf, w->pages);
 	w->stats.pages_zero += c->pages - w->n_pages;
 	once_look(owner & IMAGE_OWNER_INODE(0) ? NULL : w->job->once, w->pages, w->n_pages);
 	r = store_put(w, e);
-	return r < 0 ? r : store_runs(w->job, w->pages, w->n_pages, owner, e);
+	return r < 0 ? r : store_runs(w->job, c->source, w->pages, w->n_pages, e);
 }
 
 /* ---- the workers ---- */

@@ -54,7 +54,7 @@ def attack_dump(t, start, keep, signals, parts_allowed, expect_status, at_end=Fa
     quick = [*save, "--keep-running"]
     arguments = quick if keep else save
     duration = measure(t, quick)
-    frozen = re.search(r"after ([\d.]+) ms", read(f"{t.logs}/{t.calls}.out"))
+    frozen = re.search(r"paused for ([\d.]+) ms", read(f"{t.logs}/{t.calls}.out"))
     t.log(f"a dump takes {duration * 1000:.1f} ms")
     moments = Moments(duration, lambda: traced(program.root), float(frozen.group(1)) / 1000 * 1.3)
     if at_end:

@@ -2,11 +2,13 @@
 """A JVM, and a redis under a client's load, as programs to be attacked."""
 
 import os
+import re
+import signal
 import subprocess
 import threading
 import time
 
-from common import Program, alive  # tells where the next two are
+from common import Program, alive, look_at_fds  # tells where the next two are
 from clients import connected, free_port
 from harness import Failure, Steps, read, threads_of, tree_of
 
@@ -24,6 +26,48 @@ class Untouched:
     @staticmethod
     def traced(pid, tid):
         return "\nTracerPid:\t0\n" not in read(f"/proc/{pid}/task/{tid}/status", "\nTracerPid:\t0\n")
+
+
+class Moment(Program):
+    """tests/state/moment.c: memory that changes all the time, copied while it runs."""
+
+    def __init__(self, t, pause):
+        super().__init__(t)
+        self.options = ("--pause", pause)
+        self.result = t.path("result")
+        self.root = t.start([t.target("moment"), t.path("pid"), self.result])
+        t.until(lambda: os.path.exists(t.path("pid")), 20, "the start of moment")
+
+    def before(self, root):
+        return Unmarked(root)
+
+    def check(self):
+        if os.path.exists(self.result):
+            os.unlink(self.result)
+        os.kill(self.root, signal.SIGUSR1)
+        self.t.until(lambda: os.path.exists(self.result) or not alive(self.root), 20, "moment does not answer")
+        self.expect_alive()
+        text = read(self.result).strip()
+        if text != "ok":
+            raise Failure(f"moment says: {text}")
+
+
+class Unmarked:
+    """What must hold of a program after its memory was copied while it ran: no mark of that, no fd, no child."""
+
+    def __init__(self, root):
+        self.root, self.pids = root, [root]
+        self.fds = look_at_fds(root)
+
+    def expect_same(self, t):
+        t.until(lambda: not Untouched.traced(self.root, self.root), 5, "it is still traced")
+        if re.search(r"^VmFlags:.* uw", read(f"/proc/{self.root}/smaps"), re.M):
+            raise Failure("its memory is still watched")
+        t.until(lambda: look_at_fds(self.root) == self.fds, 5, "it has other files open")
+        # It has one child at a time, of its own, which comes and goes.
+        t.until(lambda: len(tree_of(self.root)) <= 2, 5, "it has another child")
+        for pid in tree_of(self.root)[1:]:
+            t.until(lambda: pid not in tree_of(self.root), 5, "a child stays")
 
 
 def compile_live(t):

@@ -323,8 +323,12 @@ def killed(status, signo):
 
 
 def compile_steady(setup):
-    """Make steady.c one of the targets, where the user can execute it."""
+    """Make steady.c and moment.c targets, where the user can execute it."""
     if harness.TARGETS == os.path.join(harness.HERE, "targets"):
         harness.TARGETS = shutil.copytree(harness.TARGETS, os.path.join(setup.folder, "targets"))
     subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-o",
                     os.path.join(harness.TARGETS, "steady"), os.path.join(HERE, "steady.c")], check=True)
+    tests = os.path.join(HERE, "..")
+    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-I", os.path.join(tests, "kinds"),
+                    "-o", os.path.join(harness.TARGETS, "moment"), os.path.join(tests, "kinds", "common.c"),
+                    os.path.join(tests, "state", "moment.c")], check=True)

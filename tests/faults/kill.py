@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from attack import interrupt_dump, kill_dump, kill_dump_end, kill_restore  # noqa: E402
 from common import (KILLS, LIMIT, PATIENCE, Before, Moments, PythonThreads, Steady, alive, delay, files,  # noqa: E402
                     compile_steady, kill_members, main, measure, strike, summary, traced)
-from attacked import Jvm, RedisServer  # noqa: E402
+from attacked import Jvm, Moment, RedisServer  # noqa: E402
 from harness import Failure, Skip, all_stats, case, read, stat_of, tree_of  # noqa: E402
 
 
@@ -39,6 +39,9 @@ for keep in (False, True):
     case("interrupt-dump" + suffix, limit=LIMIT, start=Steady, keep=keep)(interrupt_dump)
     case("interrupt-dump-redis" + suffix, needs=["redis-server"], limit=LIMIT, start=RedisServer,
          keep=keep)(interrupt_dump)
+
+# A program whose memory is copied while it runs: killed at any moment, torpor leaves no trace in it.
+case("kill-dump-track", limit=LIMIT * 2, start=lambda t: Moment(t, "track"), keep=True)(kill_dump)
 
 case("kill-dump-end", limit=LIMIT)(lambda t: kill_dump_end(t, lambda t: Steady(t, 5)))
 

@@ -9,6 +9,7 @@ tests/kinds/common.h). How it is compiled, saved and restored: tests/programs/se
 """
 
 import fcntl
+import json
 import os
 import random
 import sys
@@ -207,6 +208,31 @@ def unseen_killed(t):
     program.end()
 
 
+def uses_tracking(pid):
+    return " uw" in harness.read(f"/proc/{pid}/smaps", "")
+
+
+def moment(t, pause):
+    """The image of a program that runs on is of one moment, and nothing is left in the program."""
+    program = Program(t, "moment")
+    for number in range(4):
+        t.torpor("dump", program.root, "-o", t.image(), "--keep-running", "--no-sync", "--pause", pause)
+        if uses_tracking(program.root):
+            raise Failure(f"it is still tracked after dump {number + 1}")
+        stats = json.loads(t.torpor("inspect", "--json", t.image()).out)["image"]["stats"]
+        if stats.get("way", "pause_copy") != f"pause_{pause}":
+            raise Failure(f"not by way of {pause}: {stats}")
+        if number % 2:
+            program.verify(f"after dump {number + 1}")
+    for number in range(2):
+        program.kill()
+        t.restore(program.root)
+        program.verify(f"after restore {number + 1}")
+    t.cycle(program.root, static=False)
+    program.verify("saved and restored as usual")
+    program.end()
+
+
 def parent_death(t):
     """The signal at the end of its parent is for a parent that the program knew, not for `restore --detach`."""
     program = Program(t, "parent_death")
@@ -257,6 +283,8 @@ def declare():
     case("unseen-running")(unseen_running)
     case("unseen-killed")(unseen_killed)
     case("parent-death")(parent_death)
+    for pause in ("track", "copy"):
+        case(f"moment-{pause}", pause=pause)(moment)
     case("task-limits-noted")(limits_noted)
     sysv.declare()
 

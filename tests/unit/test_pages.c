@@ -28,7 +28,7 @@ static void find(size_t regions)
 	mapping.kind = PB__MAPPING_KIND__ANON;
 	space.mappings = mappings;
 	space.n_mappings = 1;
-	UNIT_CHECK_EQ(memory_find_pages(&arena, &task, &space, 0, &source, &e), 0);
+	UNIT_CHECK_EQ(memory_find_pages(&arena, &task, &space, 0, &source, NULL, &e), 0);
 	UNIT_CHECK_EQ(source.n, regions);
 	for (size_t i = 0; i < regions; i++) {
 		UNIT_CHECK_EQ(source.ranges[i].addr, start + i * 2 * MEMORY_PAGE);

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/live.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "proc/fdinfo.h"
+#include "util/clock.h"
+#include "util/fd.h"
+#include "util/interrupt.h"
+
+enum {
+	LIVE_SMALL = 8 << 20,       /* bytes that are copied sooner than the tracking begins */
+	LIVE_QUICK = 64 << 20,      /* bytes of which smaps tells within a millisecond */
+	LIVE_BATCH = 16384,         /* pages that are found at once: they are copied soon after */
+	LIVE_FEW = 1024,            /* pages that may be left for the pause: about a millisecond */
+	LIVE_ROUNDS = 8,
+	LIVE_ATTEMPTS = 3,          /* stops that may be in vain; the next asks smaps itself */
+	LIVE_DEAD_SHARE = 4,        /* stop when a quarter of the file is dead */
+};
+
+/* ---- what a task has open ---- */
+
+/* The folder of the image; false when there is none. */
+static bool live_folder(const struct live *l, struct stat *ret)
+{
+	char *path = arena_strdup(l->arena, l->o->path);
+
+	return path && stat(dirname(path), ret) == 0;
+}
+
+static void live_look_at_fd(struct live *l, const struct fdinfo *info, const struct stat *folder)
+{
+	if (info->flags & O_DIRECT)
+		l->direct = true;
+	for (size_t i = 0; i < info->n_inotify; i++)
+		if (info->inotify[i].file.ino == folder->st_ino)
+			l->watches = true;
+	for (size_t i = 0; i < info->n_fanotify; i++)
+		if (info->fanotify[i].other || info->fanotify[i].file.ino == folder->st_ino)
+			l->watches = true;
+}
+
+/*
+ * Whoever reads a file around the page cache (O_DIRECT) has the disk write into
+ * its memory, perhaps after the page has been marked as not written. No other way
+ * past the marks is open to a program that can be saved at all.
+ */
+static void live_look_at_fds(struct live *l, pid_t pid)
+{
+	struct arena scratch = ARENA_INIT;
+	struct stat folder = { 0 };
+	struct dirent *entry;
+	char path[64], *text;
+	int number;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo", pid);
+	dir = opendir(path);
+	if (!dir)
+		return;
+	live_folder(l, &folder);
+	while ((entry = fd_next_entry(dir, &number))) {
+		struct fdinfo info = { 0 };
+
+		snprintf(path, sizeof(path), "fdinfo/%d", atoi(entry->d_name));
+		if (fd_read_proc(pid, path, &scratch, &text, NULL) == 0 && proc_parse_fdinfo(text, &scratch, &info) == 0)
+			live_look_at_fd(l, &info, &folder);
+		arena_done(&scratch);
+	}
+	closedir(dir);
+}
+
+static void live_look_at_all_fds(struct live *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		live_look_at_fds(l, l->tasks[i].track.task.pid);
+}
+
+/* ---- beginning ---- */
+
+static uint64_t live_rss(struct live *l, pid_t pid)
+{
+	struct proc_status status;
+	char *text;
+
+	return fd_read_proc(pid, "status", l->arena, &text, NULL) == 0 && proc_parse_status(text, l->arena, &status) == 0
+		? status.vm_rss : 0;
+}
+
+static int live_begin_task(struct live *l, struct target *t, struct err *e)
+{
+	struct live_task *tasks = arena_grow(l->arena, l->tasks, l->n, sizeof(*tasks));
+	const char *why;
+	int r;
+
+	if (!tasks)
+		return err_nomem(e);
+	l->tasks = tasks;
+	track_init(&tasks[l->n].track, t->pid);
+	tasks[l->n++].known.n = 0;
+	r = memory_find_vdso(t, l->arena, e);
+	if (r == 0)
+		r = track_begin(&tasks[l->n - 1].track, t, &why, e);
+	if (r == 1)
+		log_say(l->o->log, LOG_INFO, "task %d (%s) is not tracked: %s", t->pid, t->stat.comm, why);
+	if (r < 0)
+		track_end(&tasks[l->n - 1].track);
+	l->tracks |= r == 0;
+	return r < 0 ? r : 0;
+}
+
+/* Whatever fails with one task will fail again in the pause, where it is told as always. */
+static int live_stop(struct live *l, struct err *e)
+{
+	struct target_tree tree;
+	struct err unheard = ERR_INIT;
+
+	if (target_freeze(&tree, l->o->pid, l->arena, l->o->timeout_ms, e) < 0)
+		return -1;
+	for (size_t i = 0; i < tree.n; i++)
+		if (!tree.tasks[i]->zombie && live_begin_task(l, tree.tasks[i], &unheard) < 0)
+			break;
+	l->watch_ns = clock_now_ns(CLOCK_MONOTONIC) - tree.frozen_at;
+	target_tree_release(&tree);
+	return 0;
+}
+
+/* Without tracking, only of the root is anything known before the pause. */
+static int live_begin_root(struct live *l, struct err *e)
+{
+	l->tasks = arena_new(l->arena, struct live_task);
+	if (!l->tasks)
+		return err_nomem(e);
+	track_init(&l->tasks[l->n++].track, l->o->pid);
+	return 0;
+}
+
+/* Only the memory of the root is asked for: the tree is not known yet, and small roots have small children, as a rule. */
+int live_begin(struct live *l, const struct dump_options *o, struct arena *arena, struct err *e)
+{
+	int r;
+
+	*l = (struct live){ .o = o, .arena = arena };
+	l->rss = live_rss(l, o->pid);
+	if (o->pause == PAUSE_COPY || o->pause == PAUSE_CLONE || (o->pause == PAUSE_AUTO && l->rss < LIVE_SMALL))
+		r = live_begin_root(l, e);
+	else
+		r = live_stop(l, e);
+	live_look_at_all_fds(l);
+	return r;
+}
+
+/* ---- copying while it runs ---- */
+
+static int live_read_smaps(struct live *l, struct live_task *t, struct vm_area_list *ret, struct err *e)
+{
+	struct err gone = ERR_INIT;
+
+	*ret = (struct vm_area_list){ 0 };
+	/* Whoever has ended is not in the tree any more, and nobody will ask. */
+	(void)memory_read_areas(t->track.task.pid, "smaps", l->arena, ret, &gone);
+	track_hide(&t->track, ret);
+	return interrupt_check(e);
+}
+
+static int live_watch(struct live *l, struct err *e)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		struct live_task *t = &l->tasks[i];
+
+		if (live_read_smaps(l, t, &t->known, e) < 0 || track_watch(&t->track, &t->known, e) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/*
+ * The next pages of all tasks that were written. Memory of one task is copied soon after
+ * it was found; that of several in one go, so that what they share is stored once.
+ */
+static int live_find_written(struct live *l, struct arena *arena, struct page_source *sources, struct err *e)
+{
+	uint64_t most = l->n == 1 ? LIVE_BATCH : UINT64_MAX;
+	int more = 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		struct track *t = &l->tasks[i].track;
+		int r = 0;
+
+		sources[i] = (struct page_source){ .owner = IMAGE_OWNER_SPACE(i), .fd = -1, .copies = &t->copies };
+		if (t->uffd >= 0)
+			r = track_find(t, arena, most, &sources[i], e);
+		if (r < 0)
+			return r;
+		more |= r;
+	}
+	return more;
+}
+
+/* *ret_more: there are further pages. Adds how many there were to *ret_pages. */
+static int live_copy_written(struct live *l, bool *ret_more, uint64_t *ret_pages, struct err *e)
+{
+	struct arena scratch = ARENA_INIT;
+	struct page_source *sources = arena_alloc(&scratch, (l->n + 1) * sizeof(*sources));
+	struct memory_stats stats = { 0 };
+	int r = sources ? live_find_written(l, &scratch, sources, e) : err_nomem(e);
+
+	*ret_more = r > 0;
+	for (size_t i = 0; r >= 0 && i < l->n; i++)
+		for (size_t k = 0; k < sources[i].n; k++)
+			*ret_pages += sources[i].ranges[k].pages;
+	if (r >= 0)
+		r = memory_store(sources, l->n, l->writer, &l->o->packing, NULL, &stats, e);
+	l->stored += stats.pages_stored;
+	arena_done(&scratch);
+	return r < 0 ? r : interrupt_check(e);
+}
+
+static int live_round(struct live *l, uint64_t *ret_pages, struct err *e)
+{
+	bool more = true;
+
+	*ret_pages = 0;
+	for (size_t i = 0; i < l->n; i++)
+		track_rewind(&l->tasks[i].track);
+	while (more)
+		if (live_copy_written(l, &more, ret_pages, e) < 0)
+			return -1;
+	for (size_t i = 0; i < l->n; i++)
+		if (copies_settle(&l->tasks[i].track.copies, e) < 0)
+			return -1;
+	l->rounds++;
+	live_look_at_all_fds(l);
+	return 0;
+}
+
+int live_copy(struct live *l, struct image_writer *writer, struct err *e)
+{
+	uint64_t all, found, before, dead = 0;
+
+	l->writer = writer;
+	if (!l->tracks || l->direct)
+		return 0;
+	if (live_watch(l, e) < 0 || live_round(l, &all, e) < 0)
+		return -1;
+	found = all;
+	do {
+		before = found;
+		if (live_round(l, &found, e) < 0)
+			return -1;
+		dead += found;
+	} while (found > LIVE_FEW && found < before / 2 && l->rounds < LIVE_ROUNDS && dead < all / LIVE_DEAD_SHARE);
+	log_say(l->o->log, LOG_INFO, "copied %lu pages while it ran, and %lu again in %u rounds", all, dead, l->rounds - 1);
+	return 0;
+}
+
+/* ---- around the pause ---- */
+
+int live_prepare(struct live *l, struct err *e)
+{
+	uint64_t found;
+
+	l->attempts++;
+	if (l->rss < LIVE_QUICK || l->attempts > LIVE_ATTEMPTS)
+		l->asks_inside = true;
+	for (size_t i = 0; !l->asks_inside && i < l->n; i++)
+		if (live_read_smaps(l, &l->tasks[i], &l->tasks[i].known, e) < 0)
+			return -1;
+	return l->rounds ? live_round(l, &found, e) : 0;
+}
+
+static struct live_task *live_find(const struct live *l, pid_t pid)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->tasks[i].track.task.pid == pid)
+			return &l->tasks[i];
+	return NULL;
+}
+
+void live_known(struct live *l, pid_t pid, const struct vm_area_list **ret_known, const struct track **ret_track)
+{
+	struct live_task *t = live_find(l, pid);
+
+	*ret_known = t && !l->asks_inside ? &t->known : NULL;
+	*ret_track = t ? &t->track : NULL;
+}
+
+void live_saw(struct live *l, pid_t pid, const struct vm_area_list *areas)
+{
+	struct live_task *t = live_find(l, pid);
+
+	if (t)
+		t->seen = *areas;
+}
+
+const struct track *live_track(const struct live *l, pid_t pid)
+{
+	const struct live_task *t = live_find(l, pid);
+
+	return t && t->track.uffd >= 0 && l->rounds && !l->direct ? &t->track : NULL;
+}
+
+int live_verify(struct live *l, struct err *e)
+{
+	for (size_t i = 0; !l->asks_inside && i < l->n; i++) {
+		struct live_task *t = &l->tasks[i];
+
+		if (!t->seen.n)
+			continue; /* it was not there any more */
+		if (live_read_smaps(l, t, &t->after, e) < 0)
+			return -1;
+		if (memory_same_flags(&t->seen, &t->after))
+			continue;
+		l->asks_inside = true;
+		return 0;
+	}
+	return 1;
+}
+
+enum pause_way live_way(const struct live *l)
+{
+	return l->rounds && !l->direct ? PAUSE_TRACK : PAUSE_COPY;
+}
+
+void live_end(struct live *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		track_end(&l->tasks[i].track);
+	l->n = 0;
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "memory/copies.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory/memory.h"
+
+void copies_init(struct page_copies *c)
+{
+	*c = (struct page_copies){ .lock = PTHREAD_MUTEX_INITIALIZER };
+}
+
+void copies_done(struct page_copies *c)
+{
+	free(c->fresh);
+	free(c->v);
+	copies_init(c);
+}
+
+static uint64_t run_end(const struct image_run *r)
+{
+	return r->addr + (uint64_t)r->pages * MEMORY_PAGE;
+}
+
+/* Does `next` go on where `r` ends, both in memory and in the image? */
+static bool run_continues(const struct image_run *r, const struct image_run *next)
+{
+	return run_end(r) == next->addr && r->extent == next->extent &&
+	       (r->extent == COPIES_ZERO || r->page + r->pages == next->page);
+}
+
+/* The part of a run within [from, to). */
+static struct image_run run_part(const struct image_run *r, uint64_t from, uint64_t to)
+{
+	struct image_run part = *r;
+
+	if (from > r->addr) {
+		part.addr = from;
+		part.page += (uint32_t)((from - r->addr) / MEMORY_PAGE);
+	}
+	part.pages = (uint32_t)(((to < run_end(r) ? to : run_end(r)) - part.addr) / MEMORY_PAGE);
+	return part;
+}
+
+int copies_add(struct page_copies *c, const struct image_run *runs, size_t n, struct err *e)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&c->lock);
+	if (c->n_fresh + n > c->room_fresh) {
+		size_t room = (c->n_fresh + n) * 2;
+		struct image_run *bigger = reallocarray(c->fresh, room, sizeof(*bigger));
+
+		if (bigger) {
+			c->fresh = bigger;
+			c->room_fresh = room;
+		} else {
+			r = err_nomem(e);
+		}
+	}
+	for (size_t i = 0; r == 0 && i < n; i++)
+		c->fresh[c->n_fresh++] = runs[i];
+	pthread_mutex_unlock(&c->lock);
+	return r;
+}
+
+/* ---- the end of a round ---- */
+
+static int compare_runs(const void *left, const void *right)
+{
+	const struct image_run *a = left, *b = right;
+
+	return a->addr < b->addr ? -1 : a->addr > b->addr;
+}
+
+static void put_run(struct image_run *to, size_t *n, struct image_run run)
+{
+	if (!run.pages)
+		return;
+	if (*n && run_continues(&to[*n - 1], &run))
+		to[*n - 1].pages += run.pages;
+	else
+		to[(*n)++] = run;
+}
+
+/* Merge: where both have a page, the fresh one wins. `to` has room for old + 2 * fresh runs. */
+static size_t overlay(struct image_run *to, const struct image_run *old, size_t n_old, const struct image_run *fresh,
+		      size_t n_fresh)
+{
+	size_t n = 0, k = 0;
+	uint64_t done = 0; /* old pages below this are settled */
+
+	for (size_t i = 0; i < n_fresh; i++) {
+		for (; k < n_old && old[k].addr < fresh[i].addr; k++) {
+			if (run_end(&old[k]) > done)
+				put_run(to, &n, run_part(&old[k], done, fresh[i].addr));
+			if (run_end(&old[k]) > fresh[i].addr)
+				break; /* its rest may stand behind this fresh run */
+		}
+		put_run(to, &n, fresh[i]);
+		done = run_end(&fresh[i]);
+		while (k < n_old && run_end(&old[k]) <= done)
+			k++;
+	}
+	for (; k < n_old; k++)
+		if (run_end(&old[k]) > done)
+			put_run(to, &n, run_part(&old[k], done, run_end(&old[k])));
+	return n;
+}
+
+int copies_settle(struct page_copies *c, struct err *e)
+{
+	struct image_run *merged = calloc(c->n + 2 * c->n_fresh + 1, sizeof(*merged)), *fit;
+	size_t n;
+
+	if (!merged)
+		return err_nomem(e);
+	if (c->n_fresh)
+		qsort(c->fresh, c->n_fresh, sizeof(*c->fresh), compare_runs);
+	n = overlay(merged, c->v, c->n, c->fresh, c->n_fresh);
+	fit = realloc(merged, (n + 1) * sizeof(*merged));
+	free(c->v);
+	c->v = fit ?: merged;
+	c->n = n;
+	c->n_fresh = 0;
+	return 0;
+}
+
+/* ---- the end ---- */
+
+static int add_missing(struct arena *arena, struct page_source *s, const struct page_range *like, uint64_t from, uint64_t to,
+		       struct err *e)
+{
+	struct page_range *v = arena_grow(arena, s->ranges, s->n, sizeof(*v));
+
+	if (!v)
+		return err_nomem(e);
+	s->ranges = v;
+	v[s->n++] = (struct page_range){ .addr = from, .from = from, .pages = (to - from) / MEMORY_PAGE, .task = like->task,
+					 .keep_zero = like->keep_zero };
+	return 0;
+}
+
+int copies_take(const struct page_copies *c, const struct page_source *kept, uint32_t owner, struct image_writer *w,
+		struct arena *arena, struct page_source *missing, uint64_t *ret_pages, struct err *e)
+{
+	size_t k = 0;
+	int r = 0;
+
+	*ret_pages = 0;
+	for (size_t i = 0; r == 0 && i < kept->n; i++) {
+		const struct page_range *range = &kept->ranges[i];
+		uint64_t at = range->addr, end = at + range->pages * MEMORY_PAGE;
+
+		while (k < c->n && run_end(&c->v[k]) <= at)
+			k++;
+		for (size_t m = k; r == 0 && at < end; m++) {
+			uint64_t next = m < c->n && c->v[m].addr < end ? c->v[m].addr : end;
+
+			if (next > at) {
+				r = add_missing(arena, missing, range, at, next, e);
+				at = next;
+			}
+			if (r == 0 && at < end) {
+				struct image_run run = run_part(&c->v[m], at, end);
+
+				run.owner = owner;
+				at = run_end(&run);
+				if (run.extent != COPIES_ZERO) {
+					*ret_pages += run.pages;
+					r = image_writer_run(w, &run, e);
+				}
+			}
+		}
+	}
+	return r;
+}

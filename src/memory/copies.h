@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Where the pages of an address space that were copied while the program ran stand
+ * in the image. Of a page that was copied several times, the last copy counts;
+ * the others are dead: pages of the image that belong to no run.
+ */
+
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "image/image.h"
+#include "util/arena.h"
+#include "util/err.h"
+
+struct page_source;
+
+/* In image_run.extent: these pages are zero, and not stored. */
+#define COPIES_ZERO UINT32_MAX
+
+struct page_copies {
+	pthread_mutex_t lock; /* for what is fresh */
+	struct image_run *fresh; /* of this round, in any order */
+	size_t n_fresh, room_fresh;
+	struct image_run *v; /* of the rounds before: ascending, never overlapping */
+	size_t n;
+};
+
+void copies_init(struct page_copies *c);
+void copies_done(struct page_copies *c);
+
+/* Pages were stored. Thread-safe. */
+int copies_add(struct page_copies *c, const struct image_run *runs, size_t n, struct err *e);
+
+/* A round has ended: what it brought replaces what was there of the same pages. */
+int copies_settle(struct page_copies *c, struct err *e);
+
+/*
+ * The pages in `kept` are to be found in the image as they were copied: tell the
+ * writer, as pages of `owner`. Those that were never copied are added to `missing`.
+ * *ret_pages is how many stored pages are in use.
+ */
+int copies_take(const struct page_copies *c, const struct page_source *kept, uint32_t owner, struct image_writer *w,
+		struct arena *arena, struct page_source *missing, uint64_t *ret_pages, struct err *e);

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "memory/track.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "sys/memory.h"
+#include "sys/userfault.h"
+#include "util/fd.h"
+
+enum {
+	TRACK_REGIONS = 1024,
+	TRACK_WINDOW = 64 << 20, /* bytes of addresses that are looked at in one go */
+};
+
+/* ---- making the userfaultfd ---- */
+
+/* It has an fd in the task only while all its threads stand; if torpor dies meanwhile, the stage closes it. */
+static int track_make(struct remote *r, int *ret, struct err *e)
+{
+	const uint64_t make[6] = { UFFD_USER_MODE_ONLY | O_CLOEXEC };
+	int64_t fd, closed;
+
+	if (remote_make(r, SYS_userfaultfd, make, SYS_close, &fd, e) < 0)
+		return -1;
+	*ret = (int)fd;
+	if (fd < 0)
+		return 0;
+	*ret = sys_pidfd_getfd(r->task->pidfd, (int)fd);
+	return remote_unmake(r, SYS_close, (const uint64_t[6]){ (uint64_t)fd }, &closed, e);
+}
+
+void track_init(struct track *t, pid_t pid)
+{
+	*t = (struct track){ .task = { .pid = pid, .mem_fd = -1, .pidfd = -1 }, .uffd = -1, .pagemap = -1 };
+	copies_init(&t->copies);
+}
+
+int track_begin(struct track *t, struct target *task, const char **ret_why, struct err *e)
+{
+	struct remote remote;
+	struct err later = ERR_INIT;
+	int r, closed;
+
+	track_init(t, task->pid);
+	r = remote_open_bare(&remote, task, e);
+	if (r == 0)
+		r = track_make(&remote, &t->uffd, e);
+	closed = remote_close(&remote, &later);
+	if (r == 0 && closed < 0)
+		*e = later, r = closed;
+	if (r < 0)
+		return r;
+	*ret_why = "it cannot make a userfaultfd";
+	if (t->uffd < 0)
+		return 1;
+	*ret_why = "the kernel has no asynchronous write protection (Linux 6.7)";
+	if (sys_userfault_begin(t->uffd, SYS_UFFD_FEATURE_WP_ASYNC) < 0)
+		return 1;
+	t->task.mem_fd = fd_open_proc(task->pid, "mem", O_RDONLY);
+	t->pagemap = fd_open_proc(task->pid, "pagemap", O_RDONLY);
+	if (t->task.mem_fd < 0 || t->pagemap < 0)
+		return err_sys(e, t->pagemap < 0 ? t->pagemap : t->task.mem_fd, "opening the memory of task %d", task->pid);
+	return 0;
+}
+
+void track_end(struct track *t)
+{
+	fd_closep(&t->uffd);
+	fd_closep(&t->pagemap);
+	fd_closep(&t->task.mem_fd);
+	t->uffd = t->pagemap = t->task.mem_fd = -1;
+	free(t->stretches);
+	t->stretches = NULL;
+	t->n = t->room = 0;
+	copies_done(&t->copies);
+}
+
+/* ---- watching ---- */
+
+/*
+ * Memory of the task's own and nothing else. Not file mappings: the kernel keeps the
+ * mark of a page that MADV_DONTNEED has made the file's again. Not hugetlb, which
+ * swaps whole pages below the marks.
+ */
+static bool track_is_own(const struct vm_area *a)
+{
+	const unsigned strange = VM_FLAG_SHARED | VM_FLAG_HUGETLB | VM_FLAG_IO | VM_FLAG_UFFD | VM_FLAG_SHADOW_STACK |
+				 VM_FLAG_SEALED | VM_FLAG_DROPPABLE;
+
+	return !a->ino && a->name[0] != '/' && !(a->flags & strange) && (a->flags & VM_FLAG_MAYWRITE) &&
+	       strncmp(a->name, "[v", 2) != 0;
+}
+
+static int track_add(struct track *t, uint64_t start, uint64_t end, struct err *e)
+{
+	if (t->n && t->stretches[t->n - 1].end == start) {
+		t->stretches[t->n - 1].end = end;
+		return 0;
+	}
+	if (t->n == t->room) {
+		size_t room = t->room ? t->room * 2 : 64;
+		struct track_stretch *bigger = reallocarray(t->stretches, room, sizeof(*bigger));
+
+		if (!bigger)
+			return err_nomem(e);
+		t->stretches = bigger;
+		t->room = room;
+	}
+	t->stretches[t->n++] = (struct track_stretch){ start, end };
+	return 0;
+}
+
+int track_watch(struct track *t, const struct vm_area_list *areas, struct err *e)
+{
+	for (size_t i = 0; t->uffd >= 0 && i < areas->n; i++) {
+		const struct vm_area *a = &areas->areas[i];
+
+		/* What has vanished meanwhile, or cannot be watched, is just not watched. */
+		if (!track_is_own(a) || sys_userfault_register(t->uffd, a->start, a->end - a->start) < 0)
+			continue;
+		if (track_add(t, a->start, a->end, e) < 0)
+			return -1;
+	}
+	track_rewind(t);
+	return 0;
+}
+
+void track_hide(const struct track *t, struct vm_area_list *areas)
+{
+	size_t k = 0;
+
+	for (size_t i = 0; i < areas->n; i++) {
+		struct vm_area *a = &areas->areas[i];
+
+		while (k < t->n && t->stretches[k].end <= a->start)
+			k++;
+		if (k < t->n && t->stretches[k].start < a->end)
+			a->flags &= ~(unsigned)VM_FLAG_UFFD;
+	}
+}
+
+/* ---- what was written ---- */
+
+void track_rewind(struct track *t)
+{
+	t->stretch = 0;
+	t->at = t->n ? t->stretches[0].start : 0;
+}
+
+static int track_take(struct track *t, struct arena *arena, const struct sys_page_region *region, struct page_source *s,
+		      struct err *e)
+{
+	struct page_range *last = s->n ? &s->ranges[s->n - 1] : NULL, *v;
+	uint64_t pages = (region->end - region->start) / MEMORY_PAGE;
+
+	if (region->categories & SYS_PAGE_IS_PFNZERO)
+		return 0; /* it is zero, and what is zero later without having been written is, too */
+	if (last && last->addr + last->pages * MEMORY_PAGE == region->start) {
+		last->pages += pages;
+		return 0;
+	}
+	v = arena_grow(arena, s->ranges, s->n, sizeof(*v));
+	if (!v)
+		return err_nomem(e);
+	s->ranges = v;
+	v[s->n++] = (struct page_range){ .addr = region->start, .from = region->start, .pages = pages, .task = &t->task };
+	return 0;
+}
+
+/* Returns the number of pages found, or negative; -ESRCH when the task has ended. */
+static int64_t track_scan(struct track *t, struct arena *arena, uint64_t start, uint64_t end, struct page_source *s,
+			  struct err *e)
+{
+	struct sys_page_region regions[TRACK_REGIONS];
+	struct sys_pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.flags = SYS_PM_SCAN_WP_MATCHING,
+		.start = start,
+		.end = end,
+		.vec = (uint64_t)regions,
+		.vec_len = TRACK_REGIONS,
+		.category_mask = SYS_PAGE_IS_WRITTEN,
+		.category_anyof_mask = SYS_PAGE_IS_PRESENT | SYS_PAGE_IS_SWAPPED,
+		.return_mask = SYS_PAGE_IS_PFNZERO,
+	};
+	int64_t pages = 0;
+
+	for (;;) {
+		long n = sys_pagemap_scan(t->pagemap, &arg);
+
+		if (n < 0)
+			return n;
+		for (long i = 0; i < n; i++) {
+			if (track_take(t, arena, &regions[i], s, e) < 0)
+				return -ECANCELED;
+			pages += (int64_t)((regions[i].end - regions[i].start) / MEMORY_PAGE);
+		}
+		if (n < TRACK_REGIONS) /* as in pages.c: walk_end may be stale */
+			return pages;
+		arg.start = arg.walk_end > regions[n - 1].end ? arg.walk_end : regions[n - 1].end;
+	}
+}
+
+int track_find(struct track *t, struct arena *arena, uint64_t most, struct page_source *ret, struct err *e)
+{
+	uint64_t found = 0;
+
+	while (t->stretch < t->n && found < most) {
+		uint64_t end = t->stretches[t->stretch].end;
+		uint64_t to = end - t->at > TRACK_WINDOW ? t->at + TRACK_WINDOW : end;
+		int64_t n = track_scan(t, arena, t->at, to, ret, e);
+
+		if (n == -ESRCH)
+			return 0;
+		if (n < 0)
+			return n == -ECANCELED ? -1 : err_sys(e, (int)n, "finding written pages of task %d", t->task.pid);
+		found += (uint64_t)n;
+		t->at = to;
+		if (to == end && ++t->stretch < t->n)
+			t->at = t->stretches[t->stretch].start;
+	}
+	return t->stretch < t->n;
+}
