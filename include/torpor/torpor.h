@@ -80,6 +80,12 @@ void torpor_options_set_external(struct torpor_options *o, int on);     /* let g
 void torpor_options_set_tcp_close(struct torpor_options *o, int on);    /* ... and of TCP connections */
 void torpor_options_set_timeout_ms(struct torpor_options *o, unsigned ms); /* for a task that does not stop; 30000 */
 
+/* With keep_running, how the pause is kept short: "auto" (the default), "track" or "copy". As torpor_options_set_compress(). */
+int torpor_options_set_pause(struct torpor_options *o, const char *way);
+
+/* Pack the memory: "zstd", "zstd:1" to "zstd:19", "lz4" or "none" (the default). Returns 0, or negative: it is none of these. */
+int torpor_options_set_compress(struct torpor_options *o, const char *how);
+
 /* For dumps and torpor_run(): by which torpor_find() finds the program and its restores. Returns 0, or negative. */
 int torpor_options_set_name(struct torpor_options *o, const char *name);
 
@@ -145,9 +151,11 @@ struct torpor_result {
 	const char *path;      /* of the image */
 	size_t tasks, threads;
 	uint64_t bytes;        /* of memory stored; of a check: that would be stored */
-	uint64_t frozen_ns;    /* how long the tree stood still */
+	uint64_t frozen_ns;    /* how long the tree stood still, at most */
 	const char *leftovers; /* zombies that another parent must reap, in words; or NULL */
 	size_t obstacles;      /* how many; 0 on success */
+	uint64_t packed_bytes; /* that the memory takes in the file */
+	int while_running;     /* it was copied while it ran, but for what it wrote meanwhile */
 };
 
 /*
@@ -243,9 +251,20 @@ struct torpor_image_info {
 	uint64_t total_ns, frozen_ns, collect_ns, memory_ns; /* of the dump; 0: not known */
 	uint64_t stored_bytes, zero_bytes; /* of pages; those that are zero are left out */
 	int has_stats;        /* are these known? */
+	uint64_t counted_bytes; /* of all pages, as often as they are referred to: what tasks share is stored once */
+	int64_t restored_ns;  /* when it was last restored; 0: never, or that is not known */
 };
 
 const struct torpor_image_info *torpor_image_info(const struct torpor_image *image);
+
+/* A phase of the last restore. */
+struct torpor_phase {
+	const char *key;  /* "tasks_ns" */
+	const char *name; /* for people */
+	uint64_t ns;
+};
+
+const struct torpor_phase *torpor_image_phase(const struct torpor_image *image, size_t i); /* NULL behind the last */
 
 enum torpor_task_state { TORPOR_RUNNING, TORPOR_STOPPED, TORPOR_ZOMBIE };
 

@@ -20,7 +20,7 @@
 #include "util/fd.h"
 
 /* What the helper tells of; a text each, or numbers. */
-enum dump_news { NEWS_COMM, NEWS_PATH, NEWS_LEFTOVERS, NEWS_TASKS, NEWS_BYTES, NEWS_OBSTACLE, NEWS_NO_MEMORY };
+enum dump_news { NEWS_COMM, NEWS_PATH, NEWS_LEFTOVERS, NEWS_TASKS, NEWS_BYTES, NEWS_RUNNING, NEWS_OBSTACLE };
 
 struct dump_job {
 	const struct torpor_options *o;
@@ -68,6 +68,7 @@ static int dump_here(const struct dump_job *j, pid_t pid, const struct proc_stat
 	o.name = j->o->name;
 	o.outside = outside;
 	o.check_only = j->check_only;
+	o.keep_running &= !j->check_only;
 	o.log = &c->log;
 	o.progress = &c->progress;
 	r->public.pid = pid;
@@ -93,7 +94,8 @@ static void dump_tell(int link, const struct result *r)
 	char text[HELPER_DATA_MAX];
 
 	helper_say(link, HELPER_NEWS, NEWS_TASKS, p->tasks, p->threads, &p->pid, sizeof(p->pid));
-	helper_say(link, HELPER_NEWS, NEWS_BYTES, p->bytes, p->frozen_ns, NULL, 0);
+	helper_say(link, HELPER_NEWS, NEWS_BYTES, p->bytes, p->frozen_ns, &p->packed_bytes, sizeof(p->packed_bytes));
+	helper_say(link, HELPER_NEWS, NEWS_RUNNING, (uint64_t)p->while_running, 0, NULL, 0);
 	helper_say_text(link, HELPER_NEWS, NEWS_COMM, p->comm);
 	helper_say_text(link, HELPER_NEWS, NEWS_PATH, p->path);
 	if (p->leftovers)
@@ -233,6 +235,11 @@ static void dump_hear(int link, void *data, const struct helper_message *m, cons
 	case NEWS_BYTES:
 		p->bytes = m->a;
 		p->frozen_ns = m->b;
+		if (size == sizeof(p->packed_bytes))
+			memcpy(&p->packed_bytes, text, size);
+		break;
+	case NEWS_RUNNING:
+		p->while_running = (int)m->a;
 		break;
 	case NEWS_OBSTACLE:
 		j->no_memory |= !dump_keep_obstacle(j->result, text, size);
@@ -271,6 +278,8 @@ static int dump(struct dump_job *j, const struct torpor_options *o, struct torpo
 	api_options_default(&defaults);
 	j->o = o ?: &defaults;
 	j->result = api_result_new();
+	if (j->result)
+		j->result->public = (struct torpor_result){ .pid = j->pid, .comm = "" };
 	if (j->pid <= 0)
 		r = err_set(&e, ERR_USAGE, 0, "%d is no PID", j->pid);
 	else if (!j->result)

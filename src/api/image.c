@@ -51,6 +51,11 @@ const struct torpor_image_info *torpor_image_info(const struct torpor_image *ima
 	return &image->info;
 }
 
+const struct torpor_phase *torpor_image_phase(const struct torpor_image *image, size_t i)
+{
+	return image->info.restored_ns && i < IMAGE_PHASES ? &image->phases[i] : NULL;
+}
+
 const struct torpor_task *torpor_image_task(const struct torpor_image *image, size_t i)
 {
 	return i < image->info.tasks ? &image->tasks[i] : NULL;

@@ -6,6 +6,7 @@
 #include "api/api.h"
 #include "image/image.h"
 #include "image/pb.h"
+#include "image/timing.h"
 
 /* One end of something that has two. */
 struct image_end {
@@ -28,6 +29,7 @@ struct torpor_image {
 	struct torpor_mapping **mappings;
 	struct torpor_inode *inodes;
 	struct torpor_ipc *semaphores, *queues;
+	struct torpor_phase phases[IMAGE_PHASES]; /* of the last restore, if info.restored_ns says that there was one */
 	struct torpor_object *objects;
 	struct torpor_holder *holders;  /* ascending by object */
 	size_t *first_holder;           /* of each object; one more at the end */

@@ -2,28 +2,20 @@
 
 /* Which pages of two images differ: their contents are compared. */
 
-#include <string.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "api/image.h"
-#include "util/fd.h"
 
 enum { PAGE = IMAGE_PAGE, CHUNK = 64 * PAGE };
 
 struct comparison {
 	const struct torpor_image *a, *b;
 	uint32_t owner_a, owner_b;
+	struct image_cursor cursor_a, cursor_b;
 	char *page_a, *page_b; /* CHUNK bytes each */
 	struct torpor_pages *pages;
 };
-
-static int compare_read(const struct image *img, const struct image_run *run, uint64_t addr, char *buf, size_t size, struct err *e)
-{
-	uint64_t at = img->extents[run->extent].offset + (uint64_t)run->page * PAGE + (addr - run->addr);
-	int r = fd_pread_full(img->fd, buf, size, (off_t)at);
-
-	return r < 0 ? err_sys(e, r, "reading memory from %s", img->path) : 0;
-}
 
 /* Stored in both: `ra` and `rb` hold all from `addr` on. */
 static int compare_stored(struct comparison *c, const struct image_run *ra, const struct image_run *rb, uint64_t addr,
@@ -32,7 +24,8 @@ static int compare_stored(struct comparison *c, const struct image_run *ra, cons
 	while (size) {
 		size_t n = size < CHUNK ? size : CHUNK;
 
-		if (compare_read(c->a->image, ra, addr, c->page_a, n, e) < 0 || compare_read(c->b->image, rb, addr, c->page_b, n, e) < 0)
+		if (image_cursor_read(&c->cursor_a, ra, addr - ra->addr, c->page_a, n, e) < 0 ||
+		    image_cursor_read(&c->cursor_b, rb, addr - rb->addr, c->page_b, n, e) < 0)
 			return -1;
 		for (size_t at = 0; at < n; at += PAGE) {
 			if (memcmp(c->page_a + at, c->page_b + at, PAGE) == 0)
@@ -85,9 +78,13 @@ static int compare(struct comparison *c, uint64_t start, uint64_t end, struct to
 	struct err e = ERR_INIT;
 	int r;
 
+	c->cursor_a.img = c->a->image;
+	c->cursor_b.img = c->b->image;
 	c->page_a = pages;
 	c->page_b = pages + CHUNK;
 	r = pages ? compare_stretch(c, start & ~(uint64_t)(PAGE - 1), (end + PAGE - 1) & ~(uint64_t)(PAGE - 1), &e) : err_nomem(&e);
+	image_cursor_done(&c->cursor_a);
+	image_cursor_done(&c->cursor_b);
 	free(pages);
 	return r < 0 ? api_fail(error, &e) : 0;
 }

@@ -352,6 +352,23 @@ long torpor_image_other(const struct torpor_image *image, size_t object, size_t 
 
 /* ---- all of it ---- */
 
+static void fill_phases(struct torpor_image *v)
+{
+	static const char *const keys[] = {
+		[IMAGE_PHASE_READ] = "read_ns",
+		[IMAGE_PHASE_FILES] = "files_ns",
+		[IMAGE_PHASE_TASKS] = "tasks_ns",
+		[IMAGE_PHASE_FINISH] = "finish_ns",
+	};
+	struct image_timing t;
+
+	if (!image_timing_read(v->image->fd, &t))
+		return;
+	v->info.restored_ns = (int64_t)t.realtime_ns;
+	for (int i = 0; i < IMAGE_PHASES; i++)
+		v->phases[i] = (struct torpor_phase){ keys[i], image_phase_name((enum image_phase)i), t.phase_ns[i] };
+}
+
 static void fill_info(struct torpor_image *v)
 {
 	const Pb__Machine *m = v->meta->machine;
@@ -366,6 +383,9 @@ static void fill_info(struct torpor_image *v)
 		.boot_id = m->boot_id, .name = m->name, .uid = m->has_uid ? (int64_t)m->uid : -1,
 		.realtime_ns = m->realtime_ns, .monotonic_ns = m->monotonic_ns, .has_stats = s != NULL,
 	};
+	for (size_t i = 0; i < v->image->n_runs; i++)
+		v->info.counted_bytes += (uint64_t)v->image->runs[i].pages * IMAGE_PAGE;
+	fill_phases(v);
 	if (!s)
 		return;
 	v->info.total_ns = s->total_ns;
@@ -400,7 +420,7 @@ static int image_open_damaged(struct torpor_image *v, const char *path, struct e
 
 static int image_open_any(struct torpor_image *v, const char *path, unsigned flags, struct err *e)
 {
-	enum core_verify verify = flags & TORPOR_OPEN_VERIFY ? VERIFY_ALL : VERIFY_NONE;
+	enum core_verify verify = flags & TORPOR_OPEN_VERIFY ? VERIFY_PAGES : VERIFY_NONE;
 	const char *copy = arena_strdup(&v->arena, path);
 	int r = copy ? core_open(copy, verify, &v->arena, &v->image, &v->meta, e) : err_nomem(e);
 
@@ -410,7 +430,7 @@ static int image_open_any(struct torpor_image *v, const char *path, unsigned fla
 		r = image_open_damaged(v, copy, e);
 	if (r < 0)
 		return r;
-	v->verified = verify == VERIFY_ALL && !v->damage;
+	v->verified = verify == VERIFY_PAGES && !v->damage;
 	fill_info(v);
 	return fill_spaces(v) && fill_inodes(v) && fill_tasks(v) && fill_ipc(v) && fill_objects(v) ? 0 : err_nomem(e);
 }

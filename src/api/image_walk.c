@@ -240,6 +240,19 @@ static void walk_message(struct walk *w, const ProtobufCMessage *m, bool plain)
 	walk_end(w);
 }
 
+static void walk_last_restore(struct walk *w)
+{
+	const struct torpor_phase *phase;
+
+	if (!w->v->info.restored_ns)
+		return;
+	walk_begin(w, "last_restore", TORPOR_OBJECT);
+	walk_u64(w, "realtime_ns", (uint64_t)w->v->info.restored_ns);
+	for (size_t i = 0; (phase = torpor_image_phase(w->v, i)); i++)
+		walk_u64(w, phase->key, phase->ns);
+	walk_end(w);
+}
+
 int torpor_image_walk(struct torpor_image *image, void (*visit)(void *data, const struct torpor_item *item), void *data,
 		      struct torpor_error **error)
 {
@@ -257,6 +270,7 @@ int torpor_image_walk(struct torpor_image *image, void (*visit)(void *data, cons
 	walk_u64(&w, "extents", image->info.extents);
 	walk_u64(&w, "runs", image->info.runs);
 	walk_end(&w);
+	walk_last_restore(&w);
 	w.key = "image";
 	walk_message(&w, &image->meta->base, false);
 	walk_end(&w);

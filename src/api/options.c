@@ -57,6 +57,24 @@ void torpor_options_set_timeout_ms(struct torpor_options *o, unsigned ms)
 	o->dump.timeout_ms = ms;
 }
 
+int torpor_options_set_pause(struct torpor_options *o, const char *way)
+{
+	static const char *const ways[] = { [PAUSE_AUTO] = "auto", [PAUSE_TRACK] = "track", [PAUSE_COPY] = "copy" };
+
+	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+		if (ways[i] && strcmp(way, ways[i]) == 0) {
+			o->dump.pause = (enum pause_way)i;
+			return 0;
+		}
+	}
+	return -TORPOR_USAGE;
+}
+
+int torpor_options_set_compress(struct torpor_options *o, const char *how)
+{
+	return image_packing_parse(how, &o->dump.packing) ? 0 : -TORPOR_USAGE;
+}
+
 int torpor_options_set_name(struct torpor_options *o, const char *name)
 {
 	char *copy = NULL;

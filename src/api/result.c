@@ -20,6 +20,8 @@ int api_result_fill(struct result *r, const struct dump_result *from)
 	p->tasks = from->n_tasks;
 	p->threads = from->n_threads;
 	p->bytes = from->bytes;
+	p->while_running = from->way == PAUSE_TRACK;
+	p->packed_bytes = from->bytes_packed;
 	p->frozen_ns = from->frozen_ns;
 	p->obstacles = from->obstacles.n;
 	if (from->leftovers && !(p->leftovers = arena_strdup(&r->arena, from->leftovers)))

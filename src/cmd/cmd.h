@@ -6,9 +6,7 @@
 #include <stdbool.h>
 
 #include "cmd/progress.h"
-#include "util/err.h"
-#include "util/log.h"
-#include "util/obstacle.h"
+#include "torpor/torpor.h"
 
 /* What stands before the subcommand, and is the same for all. */
 struct cmd_globals {
@@ -16,7 +14,6 @@ struct cmd_globals {
 	bool quiet;
 	enum cmd_progress_mode progress;
 	const char *log_path;
-	struct log log;
 };
 
 struct cmd {
@@ -36,18 +33,25 @@ const struct cmd *cmd_find(const char *name); /* NULL: there is none */
 /* What "torpor COMMAND --help" shows. */
 void cmd_print_help(const struct cmd *cmd);
 
-/* The id that explains an error (torpor help ID); "" where it has none. */
-const char *cmd_error_id(const struct err *e);
+/*
+ * What commands tell the library: log and progress as the globals say, and that this process is there for nothing
+ * else. `p` is initialised, and must live as long. NULL, with a message, when out of memory.
+ */
+struct torpor_options *cmd_options(const struct cmd_globals *g, struct cmd_progress *p);
 
-/* "torpor: TEXT [ID]" and what would help; returns the exit status for it. */
-int cmd_fail(const struct err *e);
+/* "torpor: TEXT [ID]" and what would help; frees the error and returns the exit status for it. */
+int cmd_fail(struct torpor_error *error);
 
-/* The same for an error of libtorpor, which is freed. */
-struct torpor_error;
-int cmd_fail_with(struct torpor_error *error);
+/* The same for what the command itself finds out; `help` may be NULL. */
+int cmd_complain(enum torpor_reason reason, const char *help, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Every obstacle on a line of its own. */
-void cmd_print_obstacles(const struct obstacle_list *list);
+/* ... with an id that the library knows. */
+int cmd_complain_of(enum torpor_reason reason, const char *id, const char *help, const char *text);
+
+int cmd_no_memory(void);
+
+/* Every obstacle on a line of its own. NULL is allowed. */
+void cmd_print_obstacles(const struct torpor_result *result);
 
 /* A usage error, with a pointer to --help; returns its exit status. */
 int cmd_usage(const struct cmd *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

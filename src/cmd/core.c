@@ -7,12 +7,10 @@
 
 #include "cmd/cmd.h"
 #include "cmd/text.h"
-#include "core/core.h"
-#include "elf/core.h"
 
 struct core_options {
 	const char *image, *output;
-	pid_t pid; /* 0: the first process */
+	int pid; /* 0: the first process */
 };
 
 static int core_parse(struct core_options *o, int argc, char **argv)
@@ -40,63 +38,71 @@ static int core_parse(struct core_options *o, int argc, char **argv)
 	return o->image ? 0 : cmd_usage(&cmd_core, "the image is missing");
 }
 
-/* The index of the task with this PID, or of the one that a thread with this TID belongs to; 0: the first. */
-static int core_find_task(const Pb__Image *meta, pid_t pid, size_t *ret, struct err *e)
+/* The PID of the task that this is, or that has a thread of this number. */
+static int core_task_of(const struct torpor_image *image, int pid)
 {
-	for (size_t i = 0; i < meta->n_tasks; i++) {
-		const Pb__Task *t = meta->tasks[i];
-		bool found = !pid || t->pid == pid;
+	const struct torpor_task *t;
+	const struct torpor_thread *thread;
 
-		for (size_t k = 0; !found && k < t->n_threads; k++)
-			found = t->threads[k]->tid == pid;
-		if (!found)
-			continue;
-		*ret = i;
-		if (t->state != PB__TASK_STATE__ZOMBIE)
-			return 0;
-		return err_set(e, ERR_USAGE, 0, "task %d had ended already: it has no memory", pid);
-	}
-	err_set(e, ERR_USAGE, 0, "there is no task %d in the image", pid);
-	return err_help(e, "torpor inspect shows those that there are");
+	for (size_t i = 0; (t = torpor_image_task(image, i)); i++)
+		for (size_t k = 0; (thread = torpor_image_thread(image, i, k)); k++)
+			if (thread->tid == pid)
+				return t->pid;
+	return pid;
 }
 
-static void core_print(const char *path, const Pb__Task *t, const struct elf_core *r)
+/* The name of a task. */
+static const char *core_comm(const struct torpor_image *image, int pid)
 {
-	struct arena arena = ARENA_INIT;
+	const struct torpor_task *t;
+
+	for (size_t i = 0; (t = torpor_image_task(image, i)); i++)
+		if (t->pid == pid)
+			return t->comm;
+	return NULL;
+}
+
+static void core_print(const char *path, const struct torpor_image *image, const struct torpor_core_info *info)
+{
+	struct pool pool = POOL_INIT;
 	char stored[32], size[32];
 
-	printf("%s: %d (%s), %zu thread%s, %s of %s of memory\n", text_safe(&arena, path, FILENAME_MAX), t->pid,
-	       text_safe(&arena, t->comm, FILENAME_MAX), r->n_threads, r->n_threads == 1 ? "" : "s",
-	       cmd_format_bytes(stored, r->stored), cmd_format_bytes(size, r->memory_size));
-	arena_done(&arena);
+	printf("%s: %d (%s), %zu thread%s, %s of %s of memory\n", text_safe(&pool, path, FILENAME_MAX), info->pid,
+	       text_safe(&pool, core_comm(image, info->pid), FILENAME_MAX), info->threads, info->threads == 1 ? "" : "s",
+	       cmd_format_bytes(stored, info->stored_bytes), cmd_format_bytes(size, info->memory_bytes));
+	pool_done(&pool);
+}
+
+static int core_write(const struct core_options *o, const struct torpor_image *image)
+{
+	const struct torpor_task *root = torpor_image_task(image, 0);
+	struct torpor_core_info *info;
+	struct torpor_error *error = NULL;
+	char name[32];
+
+	snprintf(name, sizeof(name), "core.%d", o->pid || !root ? core_task_of(image, o->pid) : root->pid);
+	if (torpor_core(image, o->pid, o->output ?: name, &info, &error) < 0)
+		return cmd_fail(error);
+	core_print(o->output ?: name, image, info);
+	torpor_core_info_free(info);
+	return 0;
 }
 
 static int core_run(const struct cmd_globals *g, int argc, char **argv)
 {
 	struct core_options o = { 0 };
-	struct arena arena = ARENA_INIT;
-	struct image *img = NULL;
-	struct err e = ERR_INIT;
-	struct elf_core result;
-	int r = core_parse(&o, argc, argv);
-	size_t task = 0;
-	Pb__Image *meta;
+	struct torpor_error *error = NULL;
+	struct torpor_image *image;
+	int status = core_parse(&o, argc, argv);
 
 	(void)g;
-	if (r)
-		return r;
-	r = core_open(o.image, VERIFY_ALL, &arena, &img, &meta, &e);
-	if (r == 0)
-		r = core_find_task(meta, o.pid, &task, &e);
-	if (r == 0 && !o.output)
-		o.output = arena_printf(&arena, "core.%d", meta->tasks[task]->pid);
-	if (r == 0)
-		r = o.output ? elf_core_write(img, meta, task, o.output, &result, &e) : err_nomem(&e);
-	if (r == 0)
-		core_print(o.output, meta->tasks[task], &result);
-	image_close(img);
-	arena_done(&arena);
-	return r < 0 ? cmd_fail(&e) : 0;
+	if (status)
+		return status;
+	if (torpor_image_open(o.image, 0, &image, &error) < 0)
+		return cmd_fail(error);
+	status = core_write(&o, image);
+	torpor_image_close(image);
+	return status;
 }
 
 const struct cmd cmd_core = {

@@ -5,30 +5,18 @@
  * file descriptors, mappings, and pages, whose contents are compared.
  */
 
-#include <errno.h>
-#include <getopt.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "cmd/cmd.h"
 #include "cmd/view.h"
-#include "proc/maps.h"
-#include "util/fd.h"
-
-enum { PAGE = IMAGE_PAGE, CHUNK = 64 * PAGE };
-
-/* Pages of one mapping, or of all. */
-struct diff_pages {
-	uint64_t changed, added, gone, same;
-};
 
 struct diff {
 	struct view a, b;
-	char *page_a, *page_b; /* CHUNK bytes each */
-	struct image_cursor cursor_a, cursor_b;
-	struct diff_pages pages; /* of all */
-	size_t changes;        /* lines that told of one */
+	struct torpor_pages pages; /* of all */
+	size_t changes;            /* lines that told of one */
+	struct torpor_error *error;
 };
 
 /* ---- lines ---- */
@@ -41,63 +29,7 @@ static void diff_line(struct diff *d, char sign, const char *what)
 
 /* ---- pages ---- */
 
-/* Stored in both: `ra` and `rb` hold all from `addr` on. */
-static int diff_compare(struct diff *d, const struct image_run *ra, const struct image_run *rb, uint64_t addr, uint64_t size,
-			struct diff_pages *p, struct err *e)
-{
-	while (size) {
-		size_t n = size < CHUNK ? size : CHUNK;
-
-		if (image_cursor_read(&d->cursor_a, ra, addr - ra->addr, d->page_a, n, e) < 0 ||
-		    image_cursor_read(&d->cursor_b, rb, addr - rb->addr, d->page_b, n, e) < 0)
-			return -1;
-		for (size_t at = 0; at < n; at += PAGE) {
-			if (memcmp(d->page_a + at, d->page_b + at, PAGE) == 0)
-				p->same++;
-			else
-				p->changed++;
-		}
-		addr += n, size -= n;
-	}
-	return 0;
-}
-
-static uint64_t diff_run_end(const struct image_run *run)
-{
-	return run->addr + (uint64_t)run->pages * PAGE;
-}
-
-/* The runs of both, side by side, cut where either begins or ends. */
-static int diff_stretch(struct diff *d, uint32_t owner_a, uint32_t owner_b, uint64_t start, uint64_t end, struct diff_pages *p,
-			struct err *e)
-{
-	size_t na, nb;
-	const struct image_run *ra = image_runs_from(d->a.image, owner_a, start, &na);
-	const struct image_run *rb = image_runs_from(d->b.image, owner_b, start, &nb);
-
-	for (uint64_t at = start, next; at < end; at = next) {
-		bool in_a, in_b;
-
-		for (; na && diff_run_end(ra) <= at; ra++)
-			na--;
-		for (; nb && diff_run_end(rb) <= at; rb++)
-			nb--;
-		in_a = na && ra->addr <= at;
-		in_b = nb && rb->addr <= at;
-		next = end;
-		if (na && (in_a ? diff_run_end(ra) : ra->addr) < next)
-			next = in_a ? diff_run_end(ra) : ra->addr;
-		if (nb && (in_b ? diff_run_end(rb) : rb->addr) < next)
-			next = in_b ? diff_run_end(rb) : rb->addr;
-		if (in_a && in_b && diff_compare(d, ra, rb, at, next - at, p, e) < 0)
-			return -1;
-		p->gone += in_a && !in_b ? (next - at) / PAGE : 0;
-		p->added += in_b && !in_a ? (next - at) / PAGE : 0;
-	}
-	return 0;
-}
-
-static void diff_print_pages(struct diff *d, const struct diff_pages *p)
+static void diff_print_pages(struct diff *d, const struct torpor_pages *p)
 {
 	d->pages.changed += p->changed;
 	d->pages.added += p->added;
@@ -106,49 +38,51 @@ static void diff_print_pages(struct diff *d, const struct diff_pages *p)
 	printf("pages: %lu changed, %lu new, %lu gone, %lu the same", p->changed, p->added, p->gone, p->same);
 }
 
-static bool diff_pages_differ(const struct diff_pages *p)
+static bool diff_pages_differ(const struct torpor_pages *p)
 {
 	return p->changed || p->added || p->gone;
 }
 
 /* ---- mappings ---- */
 
-static const Pb__Mapping *diff_find_mapping(const Pb__AddressSpace *s, uint64_t start)
+static const struct torpor_mapping *diff_find_mapping(const struct view *v, size_t space, uint64_t start)
 {
-	size_t low = 0, high = s->n_mappings;
+	size_t low = 0, n = torpor_image_space(v->image, space)->mappings, high = n;
+	const struct torpor_mapping *m;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (s->mappings[middle]->start < start)
+		if (torpor_image_mapping(v->image, space, middle)->start < start)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return low < s->n_mappings && s->mappings[low]->start == start ? s->mappings[low] : NULL;
+	m = torpor_image_mapping(v->image, space, low);
+	return m && m->start == start ? m : NULL;
 }
 
-static void diff_print_mapping(struct view *v, const Pb__Mapping *m)
+static void diff_print_mapping(struct view *v, const struct torpor_mapping *m)
 {
-	printf("mapping %lx-%lx %c%c%c%c %s", m->start, m->end, m->prot & PROT_READ ? 'r' : '-', m->prot & PROT_WRITE ? 'w' : '-',
-	       m->prot & PROT_EXEC ? 'x' : '-', m->flags & VM_FLAG_SHARED ? 's' : 'p',
+	char access[5];
+
+	printf("mapping %lx-%lx %s %s", m->start, m->end, view_access(m, access),
 	       m->name && m->name[0] ? view_path(v, m->name) : "anonymous");
 }
 
-static bool diff_same_mapping(const Pb__Mapping *a, const Pb__Mapping *b)
+static bool diff_same_mapping(const struct torpor_mapping *a, const struct torpor_mapping *b)
 {
-	return a->end == b->end && a->prot == b->prot && a->kind == b->kind && a->flags == b->flags &&
+	return a->end == b->end && a->prot == b->prot && a->memory == b->memory && a->flags == b->flags &&
 	       strcmp(a->name ?: "", b->name ?: "") == 0;
 }
 
 /* One that is there in both, and its pages as far as it reached and reaches. */
-static int diff_mapping(struct diff *d, const Pb__Task *ta, const Pb__Task *tb, const Pb__Mapping *a, const Pb__Mapping *b,
-			struct err *e)
+static int diff_mapping(struct diff *d, size_t space_a, size_t space_b, const struct torpor_mapping *a, const struct torpor_mapping *b)
 {
 	const uint64_t end = a->end > b->end ? a->end : b->end;
-	struct diff_pages p = { 0 };
+	struct torpor_pages p = { 0 };
 
-	if (diff_stretch(d, IMAGE_OWNER_SPACE(ta->space), IMAGE_OWNER_SPACE(tb->space), a->start, end, &p, e) < 0)
+	if (torpor_compare_spaces(d->a.image, space_a, d->b.image, space_b, a->start, end, &p, &d->error) < 0)
 		return -1;
 	if (diff_same_mapping(a, b) && !diff_pages_differ(&p)) {
 		d->pages.same += p.same;
@@ -167,116 +101,125 @@ static int diff_mapping(struct diff *d, const Pb__Task *ta, const Pb__Task *tb, 
 }
 
 /* One that is there in one of them only. */
-static void diff_lone_mapping(struct diff *d, struct view *v, const Pb__Task *t, size_t i, bool is_new)
+static void diff_lone_mapping(struct diff *d, struct view *v, const struct torpor_mapping *m, bool is_new)
 {
-	uint64_t stored = v->mapping_bytes[t->space][i] / PAGE;
-	const struct diff_pages p = { .added = is_new ? stored : 0, .gone = is_new ? 0 : stored };
+	uint64_t stored = m->stored_bytes / PAGE;
+	const struct torpor_pages p = { .added = is_new ? stored : 0, .gone = is_new ? 0 : stored };
 
 	diff_line(d, is_new ? '+' : '-', "");
-	diff_print_mapping(v, v->meta->spaces[t->space]->mappings[i]);
+	diff_print_mapping(v, m);
 	printf("; ");
 	diff_print_pages(d, &p);
 	putchar('\n');
 }
 
-static int diff_space(struct diff *d, const Pb__Task *ta, const Pb__Task *tb, struct err *e)
+static int diff_space(struct diff *d, size_t space_a, size_t space_b)
 {
-	const Pb__AddressSpace *a = d->a.meta->spaces[ta->space], *b = d->b.meta->spaces[tb->space];
+	const struct torpor_mapping *m, *other;
 
-	for (size_t i = 0; i < a->n_mappings; i++) {
-		const Pb__Mapping *other = diff_find_mapping(b, a->mappings[i]->start);
-
+	for (size_t i = 0; (m = torpor_image_mapping(d->a.image, space_a, i)); i++) {
+		other = diff_find_mapping(&d->b, space_b, m->start);
 		if (!other)
-			diff_lone_mapping(d, &d->a, ta, i, false);
-		else if (diff_mapping(d, ta, tb, a->mappings[i], other, e) < 0)
+			diff_lone_mapping(d, &d->a, m, false);
+		else if (diff_mapping(d, space_a, space_b, m, other) < 0)
 			return -1;
 	}
-	for (size_t i = 0; i < b->n_mappings; i++)
-		if (!diff_find_mapping(a, b->mappings[i]->start))
-			diff_lone_mapping(d, &d->b, tb, i, true);
+	for (size_t i = 0; (m = torpor_image_mapping(d->b.image, space_b, i)); i++)
+		if (!diff_find_mapping(&d->a, space_a, m->start))
+			diff_lone_mapping(d, &d->b, m, true);
 	return 0;
 }
 
 /* ---- file descriptors ---- */
 
-static const Pb__Slot *diff_find_slot(const Pb__Task *t, uint32_t fd)
+static const struct torpor_slot *diff_find_slot(const struct view *v, size_t task, int fd)
 {
-	for (size_t i = 0; i < t->n_slots; i++)
-		if (t->slots[i]->fd == fd)
-			return t->slots[i];
+	const struct torpor_slot *slot;
+
+	for (size_t i = 0; (slot = torpor_image_slot(v->image, task, i)); i++)
+		if (slot->fd == fd)
+			return slot;
 	return NULL;
 }
 
-static void diff_print_object(struct view *v, uint32_t object)
+static void diff_print_object(struct view *v, const struct torpor_slot *slot)
 {
-	printf("%s %s", view_kind_name(v->meta->objects[object]), view_path(v, view_describe(v, object)));
+	printf("%s %s", torpor_image_object(v->image, (size_t)slot->object)->kind, view_object(v, (size_t)slot->object));
 }
 
-static void diff_slot(struct diff *d, const Pb__Slot *a, const Pb__Slot *b)
+static void diff_slot(struct diff *d, const struct torpor_slot *a, const struct torpor_slot *b)
 {
-	const Pb__Object *x = d->a.meta->objects[a->object], *y = d->b.meta->objects[b->object];
-	bool same_kind = x->kind == y->kind;
-	bool same_look = same_kind && strcmp(view_describe(&d->a, a->object), view_describe(&d->b, b->object)) == 0;
-	bool same_body = x->body.len == y->body.len && memcmp(x->body.data, y->body.data, x->body.len) == 0;
+	const struct torpor_object *x = torpor_image_object(d->a.image, (size_t)a->object);
+	const struct torpor_object *y = torpor_image_object(d->b.image, (size_t)b->object);
+	bool same_kind = strcmp(x->kind, y->kind) == 0;
+	bool same_look = same_kind && strcmp(torpor_image_describe(d->a.image, (size_t)a->object),
+					     torpor_image_describe(d->b.image, (size_t)b->object)) == 0;
+	bool same_state = x->state_size == y->state_size && memcmp(x->state, y->state, x->state_size) == 0;
 
-	if (same_look && same_body)
+	if (same_look && same_state)
 		return;
 	diff_line(d, '~', "");
-	printf("fd %u ", b->fd);
-	diff_print_object(&d->b, b->object);
+	printf("fd %d ", b->fd);
+	diff_print_object(&d->b, b);
 	if (same_look) {
 		puts(", in another state");
 		return;
 	}
 	printf(", was ");
-	diff_print_object(&d->a, a->object);
+	diff_print_object(&d->a, a);
 	putchar('\n');
 }
 
-static void diff_lone_slot(struct diff *d, struct view *v, const Pb__Slot *s, char sign)
+static void diff_lone_slot(struct diff *d, struct view *v, const struct torpor_slot *s, char sign)
 {
 	diff_line(d, sign, "");
-	printf("fd %u ", s->fd);
-	diff_print_object(v, s->object);
+	printf("fd %d ", s->fd);
+	diff_print_object(v, s);
 	putchar('\n');
 }
 
-static void diff_slots(struct diff *d, const Pb__Task *a, const Pb__Task *b)
+static void diff_slots(struct diff *d, size_t a, size_t b)
 {
-	for (size_t i = 0; i < a->n_slots; i++) {
-		const Pb__Slot *other = diff_find_slot(b, a->slots[i]->fd);
+	const struct torpor_slot *slot, *other;
 
+	for (size_t i = 0; (slot = torpor_image_slot(d->a.image, a, i)); i++) {
+		other = diff_find_slot(&d->b, b, slot->fd);
 		if (other)
-			diff_slot(d, a->slots[i], other);
+			diff_slot(d, slot, other);
 		else
-			diff_lone_slot(d, &d->a, a->slots[i], '-');
+			diff_lone_slot(d, &d->a, slot, '-');
 	}
-	for (size_t i = 0; i < b->n_slots; i++)
-		if (!diff_find_slot(a, b->slots[i]->fd))
-			diff_lone_slot(d, &d->b, b->slots[i], '+');
+	for (size_t i = 0; (slot = torpor_image_slot(d->b.image, b, i)); i++)
+		if (!diff_find_slot(&d->a, a, slot->fd))
+			diff_lone_slot(d, &d->b, slot, '+');
 }
 
 /* ---- tasks and threads ---- */
 
-static bool diff_has_thread(const Pb__Task *t, int32_t tid)
+static bool diff_has_thread(const struct view *v, size_t task, int tid)
 {
-	for (size_t i = 0; i < t->n_threads; i++)
-		if (t->threads[i]->tid == tid)
+	const struct torpor_thread *thread;
+
+	for (size_t i = 0; (thread = torpor_image_thread(v->image, task, i)); i++)
+		if (thread->tid == tid)
 			return true;
 	return false;
 }
 
-static void diff_threads(struct diff *d, struct view *v, const Pb__Task *t, const Pb__Task *other, char sign)
+/* Threads of a task in `v` that the other one has not. */
+static void diff_threads(struct diff *d, struct view *v, size_t task, const struct view *other, size_t other_task, char sign)
 {
-	for (size_t i = 0; i < t->n_threads; i++) {
-		if (diff_has_thread(other, t->threads[i]->tid))
+	const struct torpor_thread *thread;
+
+	for (size_t i = 0; (thread = torpor_image_thread(v->image, task, i)); i++) {
+		if (diff_has_thread(other, other_task, thread->tid))
 			continue;
 		diff_line(d, sign, "");
-		printf("thread %d %s\n", t->threads[i]->tid, view_name(v, t->threads[i]->comm));
+		printf("thread %d %s\n", thread->tid, view_name(v, thread->comm));
 	}
 }
 
-static void diff_identity(struct diff *d, const Pb__Task *a, const Pb__Task *b)
+static void diff_identity(struct diff *d, const struct torpor_task *a, const struct torpor_task *b)
 {
 	if (strcmp(a->comm ?: "", b->comm ?: "") != 0) {
 		diff_line(d, '~', "");
@@ -288,98 +231,107 @@ static void diff_identity(struct diff *d, const Pb__Task *a, const Pb__Task *b)
 	}
 	if (a->state != b->state)
 		diff_line(d, '~', "state\n");
-	if (a->cwd && b->cwd && strcmp(a->cwd->path, b->cwd->path) != 0) {
+	if (a->cwd && b->cwd && strcmp(a->cwd, b->cwd) != 0) {
 		diff_line(d, '~', "");
-		printf("working folder %s, was %s\n", view_path(&d->b, b->cwd->path), view_path(&d->a, a->cwd->path));
+		printf("working folder %s, was %s\n", view_path(&d->b, b->cwd), view_path(&d->a, a->cwd));
 	}
 }
 
-static int diff_task(struct diff *d, const Pb__Task *a, const Pb__Task *b, struct err *e)
+static int diff_task(struct diff *d, size_t at, size_t bt)
 {
-	bool living = a->state != PB__TASK_STATE__ZOMBIE && b->state != PB__TASK_STATE__ZOMBIE;
+	const struct torpor_task *a = view_task(&d->a, at), *b = view_task(&d->b, bt);
 
 	printf("\n%d %s\n", b->pid, view_name(&d->b, b->comm));
 	diff_identity(d, a, b);
-	diff_threads(d, &d->a, a, b, '-');
-	diff_threads(d, &d->b, b, a, '+');
-	diff_slots(d, a, b);
-	return living ? diff_space(d, a, b, e) : 0;
+	diff_threads(d, &d->a, at, &d->b, bt, '-');
+	diff_threads(d, &d->b, bt, &d->a, at, '+');
+	diff_slots(d, at, bt);
+	return a->space >= 0 && b->space >= 0 ? diff_space(d, (size_t)a->space, (size_t)b->space) : 0;
 }
 
-static const Pb__Task *diff_find_task(const struct view *v, int32_t pid)
+/* SIZE_MAX: there is none. */
+static size_t diff_find_task(const struct view *v, int pid)
 {
-	for (size_t i = 0; i < v->meta->n_tasks; i++)
-		if (v->meta->tasks[i]->pid == pid)
-			return v->meta->tasks[i];
-	return NULL;
+	for (size_t i = 0; i < v->info->tasks; i++)
+		if (view_task(v, i)->pid == pid)
+			return i;
+	return SIZE_MAX;
 }
 
-static void diff_lone_task(struct diff *d, struct view *v, const Pb__Task *t, bool is_new)
+static void diff_lone_task(struct diff *d, struct view *v, const struct torpor_task *t, bool is_new)
 {
 	d->changes++;
 	printf("\n%c %d %s, a child of %d, %s\n", is_new ? '+' : '-', t->pid, view_name(v, t->comm), t->ppid,
-	       view_bytes(v, t->has_space ? v->space_bytes[t->space] : 0));
+	       view_bytes(v, t->stored_bytes));
 }
 
-static int diff_tasks(struct diff *d, struct err *e)
+static int diff_tasks(struct diff *d)
 {
-	for (size_t i = 0; i < d->a.meta->n_tasks; i++) {
-		const Pb__Task *a = d->a.meta->tasks[i], *b = diff_find_task(&d->b, a->pid);
+	const struct torpor_task *t;
 
-		if (!b)
-			diff_lone_task(d, &d->a, a, false);
-		else if (diff_task(d, a, b, e) < 0)
+	for (size_t i = 0; (t = view_task(&d->a, i)); i++) {
+		size_t other = diff_find_task(&d->b, t->pid);
+
+		if (other == SIZE_MAX)
+			diff_lone_task(d, &d->a, t, false);
+		else if (diff_task(d, i, other) < 0)
 			return -1;
 	}
-	for (size_t i = 0; i < d->b.meta->n_tasks; i++)
-		if (!diff_find_task(&d->a, d->b.meta->tasks[i]->pid))
-			diff_lone_task(d, &d->b, d->b.meta->tasks[i], true);
+	for (size_t i = 0; (t = view_task(&d->b, i)); i++)
+		if (diff_find_task(&d->a, t->pid) == SIZE_MAX)
+			diff_lone_task(d, &d->b, t, true);
 	return 0;
 }
 
 /* ---- shared memory and other content of files ---- */
 
-static int diff_inodes(struct diff *d, struct err *e)
+/* The same file in the first image, with its content; SIZE_MAX: there is none. */
+static size_t diff_find_inode(const struct view *v, const struct torpor_inode *b)
 {
-	for (uint32_t i = 0; i < d->b.meta->n_inodes; i++) {
-		const Pb__Inode *b = d->b.meta->inodes[i];
-		struct diff_pages p = { 0 };
+	const struct torpor_inode *a;
 
-		for (uint32_t k = 0; b->has_content && k < d->a.meta->n_inodes; k++) {
-			const Pb__Inode *a = d->a.meta->inodes[k];
-			uint64_t size = a->size > b->size ? a->size : b->size;
+	for (size_t i = 0; (a = torpor_image_inode(v->image, i)); i++)
+		if (a->has_content && a->kind == b->kind && a->dev == b->dev && a->ino == b->ino &&
+		    strcmp(a->path ?: "", b->path ?: "") == 0)
+			return i;
+	return SIZE_MAX;
+}
 
-			if (!a->has_content || a->kind != b->kind || a->dev != b->dev || a->ino != b->ino ||
-			    strcmp(a->path, b->path) != 0)
-				continue;
-			if (diff_stretch(d, IMAGE_OWNER_INODE(k), IMAGE_OWNER_INODE(i), 0, (size + PAGE - 1) & ~(uint64_t)(PAGE - 1),
-					 &p, e) < 0)
-				return -1;
-			if (diff_pages_differ(&p)) {
-				printf("\n");
-				diff_line(d, '~', "content of ");
-				printf("%s; ", view_path(&d->b, b->path));
-				diff_print_pages(d, &p);
-				putchar('\n');
-			}
-			break;
-		}
+static int diff_inodes(struct diff *d)
+{
+	const struct torpor_inode *inode;
+
+	for (size_t i = 0; (inode = torpor_image_inode(d->b.image, i)); i++) {
+		size_t other = inode->has_content ? diff_find_inode(&d->a, inode) : SIZE_MAX;
+		struct torpor_pages p = { 0 };
+
+		if (other == SIZE_MAX)
+			continue;
+		if (torpor_compare_inodes(d->a.image, other, d->b.image, i, &p, &d->error) < 0)
+			return -1;
+		if (!diff_pages_differ(&p))
+			continue;
+		printf("\n");
+		diff_line(d, '~', "content of ");
+		printf("%s; ", view_path(&d->b, inode->path));
+		diff_print_pages(d, &p);
+		putchar('\n');
 	}
 	return 0;
 }
 
 /* ---- the command ---- */
 
-static int diff_all(struct diff *d, struct err *e)
+static int diff_all(struct diff *d)
 {
-	const Pb__Machine *a = d->a.meta->machine, *b = d->b.meta->machine;
-	struct diff_pages all;
+	const struct torpor_image_info *a = d->a.info, *b = d->b.info;
+	struct torpor_pages all;
 
 	printf("from %s to %s", view_path(&d->a, d->a.path), view_path(&d->b, d->b.path));
 	if (a->boot_id && b->boot_id && strcmp(a->boot_id, b->boot_id) == 0)
 		printf(", %.1f s later", (double)(b->monotonic_ns - a->monotonic_ns) / 1e9);
 	putchar('\n');
-	if (diff_tasks(d, e) < 0 || diff_inodes(d, e) < 0)
+	if (diff_tasks(d) < 0 || diff_inodes(d) < 0)
 		return -1;
 	all = d->pages;
 	printf("\n%zu change%s; ", d->changes, d->changes == 1 ? "" : "s");
@@ -391,7 +343,6 @@ static int diff_all(struct diff *d, struct err *e)
 static int diff_run(const struct cmd_globals *g, int argc, char **argv)
 {
 	struct diff d = { .changes = 0 };
-	struct err e = ERR_INIT;
 	bool tells = argc > 1 && strcmp(argv[1], "--exit-code") == 0;
 	int r;
 
@@ -402,22 +353,15 @@ static int diff_run(const struct cmd_globals *g, int argc, char **argv)
 		return cmd_usage(&cmd_diff, "two images, and nothing else");
 	d.a.path = argv[1];
 	d.b.path = argv[2];
-	r = view_open(&d.a, &e);
+	r = view_open(&d.a, 0, &d.error);
 	if (r == 0)
-		r = view_open(&d.b, &e);
-	if (r == 0) {
-		d.cursor_a.img = d.a.image;
-		d.cursor_b.img = d.b.image;
-		d.page_a = arena_alloc(&d.a.arena, CHUNK);
-		d.page_b = arena_alloc(&d.b.arena, CHUNK);
-		r = d.page_a && d.page_b ? diff_all(&d, &e) : err_nomem(&e);
-	}
+		r = view_open(&d.b, 0, &d.error);
+	if (r == 0)
+		r = diff_all(&d);
 	fflush(stdout);
-	image_cursor_done(&d.cursor_a);
-	image_cursor_done(&d.cursor_b);
 	view_close(&d.a);
 	view_close(&d.b);
-	return r < 0 ? cmd_fail(&e) : tells && d.changes;
+	return r < 0 ? cmd_fail(d.error) : tells && d.changes;
 }
 
 const struct cmd cmd_diff = {

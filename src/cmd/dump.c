@@ -6,62 +6,33 @@
 #include <string.h>
 
 #include "cmd/cmd.h"
-#include "cmd/inside.h"
 #include "cmd/text.h"
-#include "core/core.h"
-#include "proc/task.h"
-#include "util/fd.h"
-#include "util/interrupt.h"
 
-enum { TIMEOUT_MS_DEFAULT = 30000, MS = 1000000 };
+enum { MS = 1000000 };
 
-/* COMM-PID.torpor in the current folder; a comm may hold slashes (kworker/0:1) and spaces. */
-/* A program chooses its name itself: what could be a path, or do something to a terminal, is replaced. */
-static const char *dump_default_path(pid_t pid, struct arena *arena)
-{
-	char *comm, *p;
-
-	if (fd_read_proc(pid, "comm", arena, &comm, NULL) < 0)
-		comm = arena_strdup(arena, "process");
-	for (p = comm; p && *p; p++) {
-		if (*p == '\n')
-			*p = '\0';
-		else if (*p == '/' || *p <= ' ' || *p >= 0x7f)
-			*p = '_';
-	}
-	return arena_printf(arena, "%s-%d.torpor", comm, pid);
-}
-
-static const char *const pause_ways[] = {
-	[PAUSE_AUTO] = "auto", [PAUSE_TRACK] = "track", [PAUSE_COPY] = "copy",
+struct dumping {
+	struct torpor_options *o;
+	int pid;
+	const char *path, *name;
+	bool keep_running;
 };
 
-static int dump_parse_pause(const char *word, enum pause_way *ret)
-{
-	for (size_t i = 0; i < sizeof(pause_ways) / sizeof(pause_ways[0]); i++)
-		if (pause_ways[i] && strcmp(word, pause_ways[i]) == 0) {
-			*ret = (enum pause_way)i;
-			return 0;
-		}
-	return cmd_usage(&cmd_dump, "--pause is to be followed by 'auto', 'track' or 'copy', not '%s'", word);
-}
-
-static int dump_print_result(const struct dump_options *o, const struct dump_result *r)
+static int dump_print_result(const struct dumping *d, const struct torpor_result *r)
 {
 	char size[32], packed[32];
 
-	printf("%s: %zu task%s, %zu thread%s, %s", o->path, r->n_tasks, r->n_tasks == 1 ? "" : "s", r->n_threads,
-	       r->n_threads == 1 ? "" : "s", cmd_format_bytes(size, r->bytes));
-	if (r->bytes_packed < r->bytes)
-		printf(" packed into %s", cmd_format_bytes(packed, r->bytes_packed));
-	printf("; %s %.1f ms%s\n", o->keep_running ? "paused for" : "frozen for", (double)r->frozen_ns / MS,
-	       r->way == PAUSE_TRACK ? ", copied while it ran" : "");
+	printf("%s: %zu task%s, %zu thread%s, %s", r->path, r->tasks, r->tasks == 1 ? "" : "s", r->threads,
+	       r->threads == 1 ? "" : "s", cmd_format_bytes(size, r->bytes));
+	if (r->packed_bytes < r->bytes)
+		printf(" packed into %s", cmd_format_bytes(packed, r->packed_bytes));
+	printf("; %s %.1f ms%s\n", d->keep_running ? "paused for" : "frozen for", (double)r->frozen_ns / MS,
+	       r->while_running ? ", copied while it ran" : "");
 	if (r->leftovers)
 		printf("%s\n", r->leftovers);
 	return 0;
 }
 
-static int dump_parse(struct dump_options *o, int argc, char **argv)
+static int dump_parse(struct dumping *d, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "compress", required_argument, NULL, 'c' },
@@ -79,34 +50,34 @@ static int dump_parse(struct dump_options *o, int argc, char **argv)
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, "-o:k", options, NULL)) != -1) {
 		if (c == 'o')
-			o->path = optarg;
+			d->path = optarg;
 		else if (c == 'k')
-			o->keep_running = true;
+			d->keep_running = true;
 		else if (c == 'n')
-			o->no_sync = true;
+			torpor_options_set_sync(d->o, 0);
 		else if (c == 'x')
-			o->choice.external = true;
-		else if (c == 'c' && !image_packing_parse(optarg, &o->packing))
+			torpor_options_set_external(d->o, 1);
+		else if (c == 'c' && torpor_options_set_compress(d->o, optarg) < 0)
 			return cmd_usage(&cmd_dump, "--compress is to be followed by 'zstd', 'zstd:1' to 'zstd:19', 'lz4' or "
 					 "'none', not '%s'", optarg);
-		else if (c == 'p' && (status = dump_parse_pause(optarg, &o->pause)))
-			return status;
+		else if (c == 'p' && torpor_options_set_pause(d->o, optarg) < 0)
+			return cmd_usage(&cmd_dump, "--pause is to be followed by 'auto', 'track' or 'copy', not '%s'", optarg);
 		else if (c == 'T' && strcmp(optarg, "close") != 0)
 			return cmd_usage(&cmd_dump, "--tcp is to be followed by 'close', not '%s'", optarg);
 		else if (c == 'T')
-			o->choice.tcp_close = true;
+			torpor_options_set_tcp_close(d->o, 1);
 		else if (c == 't' && atof(optarg) <= 0)
 			return cmd_usage(&cmd_dump, "--timeout needs a number of seconds, not '%s'", optarg);
 		else if (c == 't')
-			o->timeout_ms = (unsigned)(atof(optarg) * 1000);
-		else if (c == 1 && o->pid)
+			torpor_options_set_timeout_ms(d->o, (unsigned)(atof(optarg) * 1000));
+		else if (c == 1 && d->pid)
 			return cmd_usage(&cmd_dump, "one PID, not also '%s'", optarg);
-		else if (c == 1 && (status = cmd_parse_program(&cmd_dump, optarg, &o->pid, &o->name)))
+		else if (c == 1 && (status = cmd_parse_program(&cmd_dump, optarg, &d->pid, &d->name)))
 			return status;
 		else if (c == '?')
 			return cmd_usage(&cmd_dump, "unknown option or missing argument: %s", argv[optind - 1]);
 	}
-	return o->pid ? 0 : cmd_usage(&cmd_dump, "the PID is missing");
+	return d->pid ? 0 : cmd_usage(&cmd_dump, "the PID is missing");
 }
 
 /*
@@ -116,8 +87,11 @@ static int dump_parse(struct dump_options *o, int argc, char **argv)
  */
 static void dump_hold_signals(sigset_t *held)
 {
-	interrupt_signals(held);
-	sigaddset(held, SIGTSTP);
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP };
+
+	sigemptyset(held);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		sigaddset(held, signals[i]);
 	for (int signo = 1; signo < NSIG; signo++) {
 		struct sigaction sa;
 
@@ -128,37 +102,40 @@ static void dump_hold_signals(sigset_t *held)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-static int dump_run(const struct cmd_globals *g, int argc, char **argv)
+static int dump_carry_out(struct dumping *d, const struct cmd_globals *g, struct cmd_progress *progress)
 {
-	struct dump_options o = { .timeout_ms = TIMEOUT_MS_DEFAULT, .log = &g->log };
-	struct dump_result result;
-	struct cmd_progress progress;
-	struct arena arena = ARENA_INIT;
-	struct visit visit = { 0 };
-	struct err e = ERR_INIT;
-	int r, status = dump_parse(&o, argc, argv);
+	struct torpor_result *result = NULL;
+	struct torpor_error *error = NULL;
 	sigset_t held;
+	int r, status;
 
-	if (status || inside_done(&o.pid, &arena, &visit, &status))
-		return status;
-	if (visit.pid)
-		o.outside = &visit.outside;
-	if (!o.path)
-		o.path = o.name ? arena_printf(&arena, "%s.torpor", o.name) : dump_default_path(o.pid, &arena);
 	dump_hold_signals(&held);
-	cmd_progress_init(&progress, g->progress);
-	o.progress = &progress.progress;
-	r = core_dump(&o, &result, &e);
-	cmd_progress_done(&progress);
+	r = torpor_dump(d->pid, d->path, d->o, &result, &error);
+	cmd_progress_done(progress);
 	if (r < 0) {
-		cmd_print_obstacles(&result.obstacles);
-		status = cmd_fail(&e);
+		cmd_print_obstacles(result);
+		status = cmd_fail(error);
 		sigprocmask(SIG_UNBLOCK, &held, NULL); /* the signal that interrupted us ends us now */
 	} else {
-		status = g->quiet ? 0 : dump_print_result(&o, &result);
+		status = g->quiet ? 0 : dump_print_result(d, result);
 	}
-	dump_result_done(&result);
-	arena_done(&arena);
+	torpor_result_free(result);
+	return status;
+}
+
+static int dump_run(const struct cmd_globals *g, int argc, char **argv)
+{
+	struct cmd_progress progress;
+	struct dumping d = { .o = cmd_options(g, &progress) };
+	int status = d.o ? dump_parse(&d, argc, argv) : TORPOR_SYSTEM;
+
+	if (status == 0) {
+		torpor_options_set_keep_running(d.o, d.keep_running);
+		torpor_options_set_name(d.o, d.name);
+		cmd_progress_init(&progress, g->progress);
+		status = dump_carry_out(&d, g, &progress);
+	}
+	torpor_options_free(d.o);
 	return status;
 }
 

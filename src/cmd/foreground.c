@@ -10,7 +10,6 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "util/fd.h"
 
 void foreground_begin(struct foreground *f)
 {
@@ -43,13 +42,13 @@ void foreground_give_terminal(struct foreground *f, pid_t group)
 	tcsetpgrp(f->tty, group);
 }
 
-void foreground_signal(const struct foreground *f, const struct program *p, int signo)
+void foreground_signal(const struct foreground *f, struct torpor_program *p, int signo)
 {
-	kill(f->group ? -f->group : p->root, signo);
+	kill(f->group ? -f->group : torpor_program_pid(p), signo);
 }
 
 /* The program has stopped: so do we, until the shell continues us. */
-static void foreground_stop(struct foreground *f, const struct program *p)
+static void foreground_stop(struct foreground *f, struct torpor_program *p)
 {
 	if (f->group && tcgetpgrp(f->tty) == f->group) /* not from the background, where the terminal is somebody else's */
 		tcsetpgrp(f->tty, getpgrp());
@@ -85,61 +84,36 @@ static int foreground_end(struct foreground *f, int status)
 }
 
 /* A signal from the terminal, or another one to our whole group, reaches the program by itself when that is in it. */
-static bool foreground_passes(struct foreground *f, const struct program *p, const struct signalfd_siginfo *si)
+static bool foreground_passes(struct foreground *f, struct torpor_program *p, const struct signalfd_siginfo *si)
 {
 	bool from_terminal = si->ssi_code == SI_KERNEL;
 	bool to_group = si->ssi_signo != SIGCHLD && witness_saw(&f->witness, (int)si->ssi_signo);
 
 	if (si->ssi_signo == SIGCHLD || si->ssi_signo == SIGCONT)
 		return false;
-	if (to_group && getpgid(p->root) == getpgrp())
+	if (to_group && getpgid(torpor_program_pid(p)) == getpgrp())
 		return false;
 	return !from_terminal || f->group;
 }
 
-static pid_t foreground_wait_for(pid_t pid, int *ret_status, int flags)
+int foreground_wait(struct foreground *f, struct torpor_program *p)
 {
-	pid_t got;
-
-	do
-		got = waitpid(pid, ret_status, flags);
-	while (got < 0 && errno == EINTR);
-	return got;
-}
-
-/* What has become of the root since we last asked? 1: see *ret_status; 0: nothing; negative: nobody knows. */
-static int foreground_ask(const struct program *p, int *ret_status)
-{
-	ssize_t n;
-
-	if (p->reports < 0)
-		return foreground_wait_for(p->root, ret_status, WUNTRACED | WNOHANG);
-	if (poll(&(struct pollfd){ .fd = p->reports, .events = POLLIN }, 1, 0) <= 0)
-		return 0;
-	n = read(p->reports, ret_status, sizeof(*ret_status));
-	if (n == sizeof(*ret_status))
-		return 1;
-	return foreground_wait_for(p->init, ret_status, 0); /* its init was killed, and the program with it */
-}
-
-int foreground_wait(struct foreground *f, const struct program *p)
-{
-	struct pollfd fds[2] = { { .fd = f->signals, .events = POLLIN }, { .fd = p->reports, .events = POLLIN } };
+	struct pollfd fds[2] = { { .fd = f->signals, .events = POLLIN }, { .fd = torpor_program_fd(p), .events = POLLIN } };
 	struct signalfd_siginfo si;
 	int status;
 
 	witness_begin(&f->witness);
 	for (;;) {
-		int known = foreground_ask(p, &status);
+		int known = torpor_program_poll(p, &status);
 
 		if (known < 0)
-			return ERR_SYSTEM;
+			return TORPOR_SYSTEM;
 		if (known && WIFSTOPPED(status))
 			foreground_stop(f, p);
 		else if (known)
 			return foreground_end(f, status);
 		else if (poll(fds, 2, -1) > 0 && fds[0].revents && read(f->signals, &si, sizeof(si)) == sizeof(si) &&
 			 foreground_passes(f, p, &si))
-			kill(p->root, (int)si.ssi_signo);
+			kill(torpor_program_pid(p), (int)si.ssi_signo);
 	}
 }

@@ -10,7 +10,7 @@
 #include <sys/types.h>
 
 #include "cmd/witness.h"
-#include "core/core.h"
+#include "torpor/torpor.h"
 
 struct foreground {
 	int tty;       /* our controlling terminal; -1: none, or we are not in its foreground */
@@ -33,7 +33,7 @@ void foreground_undo(const struct foreground *f);
 void foreground_give_terminal(struct foreground *f, pid_t group);
 
 /* To the program's group, where that is not ours; else to its root. */
-void foreground_signal(const struct foreground *f, const struct program *p, int signo);
+void foreground_signal(const struct foreground *f, struct torpor_program *p, int signo);
 
 /* Until the program ends; then end as it did, by a signal if need be, or return its exit status. */
-int foreground_wait(struct foreground *f, const struct program *p);
+int foreground_wait(struct foreground *f, struct torpor_program *p);

@@ -2,7 +2,7 @@
 
 /*
  * torpor help: the manual page of a command, or what an id in a message means.
- * The explanations are in ids.def.
+ * The library explains the ids.
  */
 
 #include <ctype.h>
@@ -15,21 +15,8 @@
 #include <unistd.h>
 
 #include "cmd/cmd.h"
-#include "util/privilege.h"
 
 enum { WIDTH = 80, WIDTH_MIN = 40, WIDTH_MAX = 100, INDENT = 13, NEAREST_MAX = 12 };
-
-struct help_id {
-	const char *id, *what, *why, *act;
-};
-
-static const struct help_id ids[] = {
-#define ID(id, what, why, act) { id, what, why, act },
-#include "api/ids.def"
-#undef ID
-};
-
-enum { IDS = sizeof(ids) / sizeof(ids[0]) };
 
 /* ---- text ---- */
 
@@ -77,7 +64,7 @@ static void help_normalize(const char *text, char *buf, size_t size)
 	buf[n] = '\0';
 }
 
-static bool help_matches(const struct help_id *id, const char *text, bool partly)
+static bool help_matches(const struct torpor_explanation *id, const char *text, bool partly)
 {
 	char a[64], b[64];
 
@@ -86,7 +73,7 @@ static bool help_matches(const struct help_id *id, const char *text, bool partly
 	return b[0] && (partly ? strstr(a, b) != NULL : strcmp(a, b) == 0);
 }
 
-static void help_print_id(const struct help_id *id)
+static void help_print_id(const struct torpor_explanation *id)
 {
 	printf("%s\n\n", id->id);
 	help_print_paragraph("What it is", id->what);
@@ -95,28 +82,30 @@ static void help_print_id(const struct help_id *id)
 }
 
 /* The only one that the topic is, or is a part of; else how many it is a part of is in *ret_n. */
-static const struct help_id *help_find_id(const char *topic, size_t *ret_n)
+static const struct torpor_explanation *help_find_id(const char *topic, size_t *ret_n)
 {
-	const struct help_id *found = NULL;
+	const struct torpor_explanation *found = NULL, *id;
 
 	*ret_n = 0;
-	for (size_t i = 0; i < IDS; i++)
-		if (help_matches(&ids[i], topic, false))
-			return &ids[i];
-	for (size_t i = 0; i < IDS; i++)
-		if (help_matches(&ids[i], topic, true))
-			found = &ids[i], ++*ret_n;
+	for (size_t i = 0; (id = torpor_explanation(i)); i++)
+		if (help_matches(id, topic, false))
+			return id;
+	for (size_t i = 0; (id = torpor_explanation(i)); i++)
+		if (help_matches(id, topic, true))
+			found = id, ++*ret_n;
 	return *ret_n == 1 ? found : NULL;
 }
 
 /* No such topic: the `n` that it is a part of, if they are few. */
 static int help_unknown(const char *topic, size_t n)
 {
+	const struct torpor_explanation *id;
+
 	cmd_usage(&cmd_help, "there is no command or id '%s'%s", topic, n && n <= NEAREST_MAX ? "; is it one of these?" : "");
-	for (size_t i = 0; n && n <= NEAREST_MAX && i < IDS; i++)
-		if (help_matches(&ids[i], topic, true))
-			fprintf(stderr, "  %s\n", ids[i].id);
-	return ERR_USAGE;
+	for (size_t i = 0; n && n <= NEAREST_MAX && (id = torpor_explanation(i)); i++)
+		if (help_matches(id, topic, true))
+			fprintf(stderr, "  %s\n", id->id);
+	return TORPOR_USAGE;
 }
 
 /* ---- manual pages ---- */
@@ -149,7 +138,7 @@ static int help_command(const struct cmd *cmd)
 {
 	char page[64];
 
-	privilege_end();
+	torpor_process_end();
 	snprintf(page, sizeof(page), "torpor-%s", cmd->name);
 	if (help_run_man(page, true) == 0 && help_run_man(page, false) == 0)
 		return 0;
@@ -161,17 +150,19 @@ static int help_command(const struct cmd *cmd)
 
 static void help_list(void)
 {
+	const struct torpor_explanation *id;
+
 	puts("commands (torpor help COMMAND shows the manual page)");
 	for (size_t i = 0; cmds[i]; i++)
 		printf("  torpor %s\n", cmds[i]->usage);
 	puts("\nids of messages (torpor help ID says why, and what to do)");
-	for (size_t i = 0; i < IDS; i++)
-		printf("  %-24s %s\n", ids[i].id, ids[i].what);
+	for (size_t i = 0; (id = torpor_explanation(i)); i++)
+		printf("  %-24s %s\n", id->id, id->what);
 }
 
 static int help_run(const struct cmd_globals *g, int argc, char **argv)
 {
-	const struct help_id *id;
+	const struct torpor_explanation *id;
 	const struct cmd *cmd;
 	size_t n;
 

@@ -16,7 +16,7 @@
 struct inspect_options {
 	bool json;
 	const char *html; /* the page to write; NULL: none */
-	pid_t task;
+	int task;
 };
 
 static int inspect_parse(struct inspect *s, struct inspect_options *o, int argc, char **argv)
@@ -70,49 +70,56 @@ static void inspect_choose(struct inspect *s, int verbose)
 		s->parts = INSPECT_TREE | INSPECT_FDS | INSPECT_MEMORY | INSPECT_TIME | (verbose ? INSPECT_THREADS : 0);
 }
 
-static int inspect_find_task(struct inspect *s, pid_t pid, struct err *e)
+static int inspect_find_task(struct inspect *s, int pid)
 {
 	s->task = SIZE_MAX;
-	for (size_t i = 0; pid && i < s->v->meta->n_tasks; i++)
-		if (s->v->meta->tasks[i]->pid == pid)
+	for (size_t i = 0; pid && i < s->v->info->tasks; i++)
+		if (view_task(s->v, i)->pid == pid)
 			s->task = i;
 	if (!pid || s->task != SIZE_MAX)
 		return 0;
-	err_set(e, ERR_USAGE, 0, "there is no task %d in the image", pid);
-	return err_help(e, "torpor inspect without --task shows those that there are");
+	return cmd_complain(TORPOR_USAGE, "torpor inspect without --task shows those that there are", "there is no task %d in the image",
+			    pid);
 }
 
-static int inspect_say_damage(struct view *v)
+static int inspect_show(struct inspect *s, const struct inspect_options *o)
 {
+	int status = inspect_find_task(s, o->task);
+
+	if (status)
+		return status;
+	if (o->json)
+		return inspect_write_json(s->v);
+	if (o->html)
+		return inspect_write_html(s->v, o->html);
+	return inspect_print(s) < 0 ? cmd_no_memory() : 0;
+}
+
+static int inspect_say_damage(const struct torpor_error *damage)
+{
+	const char *text = torpor_error_text(damage);
+
 	fflush(stdout);
-	v->damage.help[0] = '\0';
-	err_help(&v->damage, "what could be read is shown; torpor verify checks the rest");
-	return cmd_fail(&v->damage);
+	return cmd_complain_of(torpor_error_reason(damage), torpor_error_id(damage),
+			       "what could be read is shown; torpor verify checks the rest", text);
 }
 
 static int inspect_run(const struct cmd_globals *g, int argc, char **argv)
 {
-	struct view v = { .salvage = true };
+	struct view v = { 0 };
 	struct inspect s = { .v = &v };
 	struct inspect_options o = { 0 };
-	struct err e = ERR_INIT;
-	int r = inspect_parse(&s, &o, argc, argv);
+	struct torpor_error *error = NULL;
+	int status = inspect_parse(&s, &o, argc, argv);
 
-	if (r)
-		return r;
+	if (status)
+		return status;
 	inspect_choose(&s, g->verbose);
-	r = view_open(&v, &e);
-	if (r == 0)
-		r = inspect_find_task(&s, o.task, &e);
-	if (r == 0 && o.json)
-		inspect_write_json(&v);
-	else if (r == 0 && o.html)
-		r = inspect_write_html(&v, o.html, &e);
-	else if (r == 0 && inspect_print(&s) < 0)
-		r = err_nomem(&e);
-	r = r < 0 ? cmd_fail(&e) : v.damage.reason ? inspect_say_damage(&v) : 0;
+	status = view_open(&v, TORPOR_OPEN_SALVAGE, &error) < 0 ? cmd_fail(error) : inspect_show(&s, &o);
+	if (status == 0 && torpor_image_damage(v.image))
+		status = inspect_say_damage(torpor_image_damage(v.image));
 	view_close(&v);
-	return r;
+	return status;
 }
 
 const struct cmd cmd_inspect = {

@@ -26,7 +26,7 @@ struct inspect {
 int inspect_print(struct inspect *s);
 int inspect_print_memory(struct inspect *s);
 int inspect_print_maps(struct inspect *s);
-void inspect_print_ipc(const Pb__Image *img);
+void inspect_print_ipc(struct view *v);
 
 /* A bar for the share of `part` in `whole`. */
 void inspect_print_bar(uint64_t part, uint64_t whole);
@@ -36,8 +36,8 @@ static inline bool inspect_shows(const struct inspect *s, size_t task)
 	return s->task == SIZE_MAX || s->task == task;
 }
 
-/* For programs (inspect_json.c): everything, as doc/inspect.schema.json says. */
-void inspect_write_json(struct view *v);
+/* For programs (inspect_json.c): everything, as doc/inspect.schema.json says. Returns the exit status. */
+int inspect_write_json(struct view *v);
 
-/* One page that needs nothing else (inspect_html.c), into a new file. */
-int inspect_write_html(struct view *v, const char *path, struct err *e);
+/* One page that needs nothing else (inspect_html.c), into a new file. Returns the exit status. */
+int inspect_write_html(struct view *v, const char *path);

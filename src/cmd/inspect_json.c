@@ -1,110 +1,78 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cmd/inspect.h"
 
-#include <string.h>
-
+#include "cmd/cmd.h"
 #include "cmd/json.h"
-#include "image/timing.h"
 
-enum { FORMAT = 1 }; /* of the JSON; see doc/inspect.schema.json */
+enum { DEPTH_MAX = 64 };
 
 struct inspect_json {
-	struct view *v;
-	size_t space_at, mapping_at, inode_at, object_at; /* where the writer is */
+	struct json json;
+	char open[DEPTH_MAX]; /* brackets */
+	size_t depth;
+	size_t flat_at;       /* depth of the array that is written on one line; 0: none */
 };
 
-/* An object's body is the message of its kind, not a row of bytes. */
-static bool inspect_write_field(void *data, struct json *j, const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)
+static void inspect_open_item(struct inspect_json *w, char bracket, bool simple)
 {
-	struct arena scratch;
-	ProtobufCMessage *body;
-
-	(void)data;
-	if (m->descriptor != &pb__object__descriptor || strcmp(f->name, "body") != 0)
-		return false;
-	body = view_unpack((const Pb__Object *)m, &scratch);
-	if (body)
-		json_message(j, body, NULL);
-	arena_done(&scratch);
-	return body != NULL;
-}
-
-static void inspect_write_object(struct inspect_json *w, struct json *j, const Pb__Object *o)
-{
-	const struct view *v = w->v;
-	size_t at = w->object_at++;
-
-	json_put_string(j, "kind_name", view_kind_name(o));
-	json_put_string(j, "description", view_describe(w->v, (uint32_t)at));
-	json_key(j, "slots");
-	json_open(j, '[');
-	for (size_t i = v->first_holder[at]; i < v->first_holder[at + 1]; i++) {
-		json_open(j, '{');
-		json_put_u64(j, "task", v->holders[i].task);
-		json_put_u64(j, "fd", v->holders[i].fd);
-		json_close(j, '}');
+	json_open(&w->json, bracket);
+	if (w->depth < DEPTH_MAX)
+		w->open[w->depth] = bracket;
+	w->depth++;
+	if (simple && !w->json.flat) {
+		w->json.flat = true;
+		w->flat_at = w->depth;
 	}
-	json_close(j, ']');
 }
 
-/* The writer comes by in the order of the message: spaces with their mappings, inodes, objects. */
-static void inspect_write_extra(void *data, struct json *j, const ProtobufCMessage *m)
+static void inspect_close_item(struct inspect_json *w)
+{
+	bool flat_ends = w->json.flat && w->flat_at == w->depth;
+
+	w->depth--;
+	json_close(&w->json, w->depth < DEPTH_MAX && w->open[w->depth] == '[' ? ']' : '}');
+	if (flat_ends)
+		w->json.flat = false;
+}
+
+static void inspect_write_item(void *data, const struct torpor_item *item)
 {
 	struct inspect_json *w = data;
-	const struct view *v = w->v;
 
-	if (m->descriptor == &pb__mapping__descriptor) {
-		json_put_u64(j, "stored_bytes", v->mapping_bytes[w->space_at][w->mapping_at++]);
-	} else if (m->descriptor == &pb__address_space__descriptor) {
-		json_put_u64(j, "stored_bytes", v->space_bytes[w->space_at++]);
-		w->mapping_at = 0;
-	} else if (m->descriptor == &pb__inode__descriptor) {
-		json_put_u64(j, "stored_bytes", v->inode_bytes[w->inode_at++]);
-	} else if (m->descriptor == &pb__object__descriptor) {
-		inspect_write_object(w, j, (const Pb__Object *)m);
+	if (item->key)
+		json_key(&w->json, item->key);
+	switch (item->type) {
+	case TORPOR_OBJECT:
+		inspect_open_item(w, '{', false);
+		break;
+	case TORPOR_ARRAY:
+		inspect_open_item(w, '[', item->simple);
+		break;
+	case TORPOR_END:
+		inspect_close_item(w);
+		break;
+	case TORPOR_UNSIGNED:
+		json_u64(&w->json, item->number);
+		break;
+	case TORPOR_SIGNED:
+		json_i64(&w->json, item->signed_number);
+		break;
+	case TORPOR_BOOLEAN:
+		json_bool(&w->json, item->number);
+		break;
+	case TORPOR_STRING:
+		json_string(&w->json, item->string);
+		break;
+	case TORPOR_DATA:
+		json_data(&w->json, item->data, item->size);
+		break;
 	}
 }
 
-static void inspect_write_last_restore(const struct view *v, struct json *j)
+int inspect_write_json(struct view *v)
 {
-	static const char *const keys[] = {
-		[IMAGE_PHASE_READ] = "read_ns",
-		[IMAGE_PHASE_FILES] = "files_ns",
-		[IMAGE_PHASE_TASKS] = "tasks_ns",
-		[IMAGE_PHASE_FINISH] = "finish_ns",
-	};
-	struct image_timing t;
+	struct inspect_json w = { .json = JSON_INIT(stdout) };
+	struct torpor_error *error = NULL;
 
-	if (!image_timing_read(v->image->fd, &t))
-		return;
-	json_key(j, "last_restore");
-	json_open(j, '{');
-	json_put_u64(j, "realtime_ns", t.realtime_ns);
-	for (int i = 0; i < IMAGE_PHASES; i++)
-		json_put_u64(j, keys[i], t.phase_ns[i]);
-	json_close(j, '}');
-}
-
-void inspect_write_json(struct view *v)
-{
-	struct inspect_json w = { .v = v };
-	const struct json_hooks hooks = { &w, inspect_write_field, inspect_write_extra };
-	struct json j = JSON_INIT(stdout);
-
-	json_open(&j, '{');
-	json_put_u64(&j, "format", FORMAT);
-	if (v->damage.reason)
-		json_put_string(&j, "damage", v->damage.text);
-	json_key(&j, "file");
-	json_open(&j, '{');
-	json_put_string(&j, "path", v->path);
-	json_put_u64(&j, "bytes", v->image->size);
-	json_put_u64(&j, "metadata_bytes", v->image->meta_size);
-	json_put_u64(&j, "extents", v->image->n_extents);
-	json_put_u64(&j, "runs", v->image->n_runs);
-	json_close(&j, '}');
-	inspect_write_last_restore(v, &j);
-	json_key(&j, "image");
-	json_message(&j, &v->meta->base, &hooks);
-	json_close(&j, '}');
+	return torpor_image_walk(v->image, inspect_write_item, &w, &error) < 0 ? cmd_fail(error) : 0;
 }

@@ -7,18 +7,15 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
-#include "proc/maps.h"
-
-enum { LARGEST_SHOWN = 8 };
+enum { LARGEST_SHOWN = 8, CLASSES = TORPOR_KERNEL /* which stores nothing */ };
 
 /* Does this space belong to what is shown? */
-static bool inspect_shows_space(const struct inspect *s, uint32_t space)
+static bool inspect_shows_space(const struct inspect *s, size_t space)
 {
-	const Pb__Task *t = s->task == SIZE_MAX ? NULL : s->v->meta->tasks[s->task];
+	const struct torpor_task *t = s->task == SIZE_MAX ? NULL : view_task(s->v, s->task);
 
-	return !t || (t->has_space && t->space == space);
+	return !t || t->space == (long)space;
 }
 
 /* ---- by kind ---- */
@@ -29,20 +26,19 @@ struct memory_sum {
 
 static void inspect_sum(const struct inspect *s, struct memory_sum sum[CLASSES + 1])
 {
-	const struct view *v = s->v;
+	const struct torpor_image *image = s->v->image;
+	const struct torpor_mapping *m;
+	const struct torpor_inode *inode;
 
-	for (uint32_t i = 0; i < v->meta->n_spaces; i++) {
-		for (size_t k = 0; inspect_shows_space(s, i) && k < v->meta->spaces[i]->n_mappings; k++) {
-			const Pb__Mapping *m = v->meta->spaces[i]->mappings[k];
-			enum memory_class c = view_class(m);
-
-			sum[c].n++;
-			sum[c].mapped += m->end - m->start;
-			sum[c].stored += v->mapping_bytes[i][k];
+	for (size_t i = 0; i < s->v->info->spaces; i++) {
+		for (size_t k = 0; inspect_shows_space(s, i) && (m = torpor_image_mapping(image, i, k)); k++) {
+			sum[m->memory].n++;
+			sum[m->memory].mapped += m->end - m->start;
+			sum[m->memory].stored += m->stored_bytes;
 		}
 	}
-	for (size_t i = 0; s->task == SIZE_MAX && i < v->meta->n_inodes; i++)
-		sum[CLASS_SHARED].stored += v->inode_bytes[i];
+	for (size_t i = 0; s->task == SIZE_MAX && (inode = torpor_image_inode(image, i)); i++)
+		sum[TORPOR_SHARED].stored += inode->stored_bytes;
 }
 
 static void inspect_print_classes(struct inspect *s)
@@ -66,26 +62,22 @@ static void inspect_print_classes(struct inspect *s)
 
 static void inspect_print_skipped(struct inspect *s)
 {
-	const Pb__DumpStats *stats = s->v->meta->stats;
+	const struct torpor_image_info *info = s->v->info;
 
-	if (stats && s->task == SIZE_MAX)
+	if (info->has_stats && s->task == SIZE_MAX)
 		printf("  pages: %s stored, %s found to be zero and left out;\n"
 		       "  untouched pages and unmodified pages of files are not even looked at\n",
-		       view_bytes(s->v, stats->pages_stored * IMAGE_PAGE), view_bytes(s->v, stats->pages_zero * IMAGE_PAGE));
+		       view_bytes(s->v, info->stored_bytes), view_bytes(s->v, info->zero_bytes));
 }
 
 /* What several processes hold since they forked counts for each of them, but stands in the file once. */
 static void inspect_print_shared(struct inspect *s)
 {
-	const Pb__DumpStats *stats = s->v->meta->stats;
-	const struct image *img = s->v->image;
-	uint64_t pages = 0;
+	const struct torpor_image_info *info = s->v->info;
 
-	for (size_t i = 0; i < img->n_runs; i++)
-		pages += img->runs[i].pages;
-	if (stats && s->task == SIZE_MAX && pages > stats->pages_stored)
+	if (info->has_stats && s->task == SIZE_MAX && info->counted_bytes > info->stored_bytes)
 		printf("  %s above are counted again: processes share them since they forked, and they are stored once\n",
-		       view_bytes(s->v, (pages - stats->pages_stored) * IMAGE_PAGE));
+		       view_bytes(s->v, info->counted_bytes - info->stored_bytes));
 }
 
 /* ---- what stores most ---- */
@@ -93,8 +85,8 @@ static void inspect_print_shared(struct inspect *s)
 /* Something that stores bytes: a mapping, or the content of an inode (`mapping` NULL). */
 struct stored {
 	uint64_t bytes;
-	uint32_t index; /* of the space or of the inode */
-	const Pb__Mapping *mapping;
+	size_t index; /* of the space or of the inode */
+	const struct torpor_mapping *mapping;
 };
 
 static int inspect_compare_stored(const void *a, const void *b)
@@ -107,54 +99,59 @@ static int inspect_compare_stored(const void *a, const void *b)
 static struct stored *inspect_list_stored(struct inspect *s, size_t *ret_n)
 {
 	struct view *v = s->v;
-	size_t room = v->meta->n_inodes + 1, n = 0;
+	size_t room = v->info->inodes + 1, n = 0;
+	const struct torpor_mapping *m;
+	const struct torpor_inode *inode;
 	struct stored *list;
 
-	for (size_t i = 0; i < v->meta->n_spaces; i++)
-		room += v->meta->spaces[i]->n_mappings;
-	list = arena_alloc(&v->arena, room * sizeof(*list));
+	for (size_t i = 0; i < v->info->spaces; i++)
+		room += torpor_image_space(v->image, i)->mappings;
+	list = pool_alloc(&v->pool, room * sizeof(*list));
 	if (!list)
 		return NULL;
-	for (uint32_t i = 0; i < v->meta->n_spaces; i++)
-		for (size_t k = 0; inspect_shows_space(s, i) && k < v->meta->spaces[i]->n_mappings; k++)
-			if (v->mapping_bytes[i][k])
-				list[n++] = (struct stored){ v->mapping_bytes[i][k], i, v->meta->spaces[i]->mappings[k] };
-	for (uint32_t i = 0; s->task == SIZE_MAX && i < v->meta->n_inodes; i++)
-		if (v->inode_bytes[i])
-			list[n++] = (struct stored){ v->inode_bytes[i], i, NULL };
+	for (size_t i = 0; i < v->info->spaces; i++)
+		for (size_t k = 0; inspect_shows_space(s, i) && (m = torpor_image_mapping(v->image, i, k)); k++)
+			if (m->stored_bytes)
+				list[n++] = (struct stored){ m->stored_bytes, i, m };
+	for (size_t i = 0; s->task == SIZE_MAX && (inode = torpor_image_inode(v->image, i)); i++)
+		if (inode->stored_bytes)
+			list[n++] = (struct stored){ inode->stored_bytes, i, NULL };
 	qsort(list, n, sizeof(*list), inspect_compare_stored);
 	*ret_n = n;
 	return list;
 }
 
-static int32_t inspect_pid_of_space(const struct view *v, uint32_t space)
+static int inspect_pid_of_space(const struct view *v, size_t space)
 {
-	for (size_t i = 0; i < v->meta->n_tasks; i++)
-		if (v->meta->tasks[i]->has_space && v->meta->tasks[i]->space == space)
-			return v->meta->tasks[i]->pid;
+	const struct torpor_task *t;
+
+	for (size_t i = 0; (t = view_task(v, i)); i++)
+		if (t->space == (long)space)
+			return t->pid;
 	return 0;
 }
 
-static void inspect_print_mapping(struct view *v, uint64_t bytes, uint32_t space, const Pb__Mapping *m)
+static void inspect_print_mapping(struct view *v, size_t space, const struct torpor_mapping *m)
 {
-	printf("  %10s of %10s  %d %lx-%lx %c%c%c%c %s\n", view_bytes(v, bytes), view_bytes(v, m->end - m->start),
-	       inspect_pid_of_space(v, space), m->start, m->end, m->prot & PROT_READ ? 'r' : '-',
-	       m->prot & PROT_WRITE ? 'w' : '-', m->prot & PROT_EXEC ? 'x' : '-', m->flags & VM_FLAG_SHARED ? 's' : 'p',
+	char access[5];
+
+	printf("  %10s of %10s  %d %lx-%lx %s %s\n", view_bytes(v, m->stored_bytes), view_bytes(v, m->end - m->start),
+	       inspect_pid_of_space(v, space), m->start, m->end, view_access(m, access),
 	       m->name && m->name[0] ? view_path(v, m->name) : "anonymous");
 }
 
-static const char *inspect_inode_kind(const Pb__Inode *n)
+static const char *inspect_inode_kind(const struct torpor_inode *n)
 {
 	switch (n->kind) {
-	case PB__INODE_KIND__PATH:
+	case TORPOR_FILE:
 		return "copy of the file";
-	case PB__INODE_KIND__UNLINKED:
+	case TORPOR_UNLINKED:
 		return "unlinked file";
-	case PB__INODE_KIND__MEMFD:
+	case TORPOR_MEMFD:
 		return "memfd";
-	case PB__INODE_KIND__SHARED_ANON:
+	case TORPOR_SHARED_ANONYMOUS:
 		return "shared anonymous memory";
-	case PB__INODE_KIND__SYSV_SHM:
+	case TORPOR_SEGMENT:
 		return "System V shared memory";
 	default:
 		return "?";
@@ -163,7 +160,7 @@ static const char *inspect_inode_kind(const Pb__Inode *n)
 
 static void inspect_print_inode(struct view *v, const struct stored *s)
 {
-	const Pb__Inode *n = v->meta->inodes[s->index];
+	const struct torpor_inode *n = torpor_image_inode(v->image, s->index);
 
 	printf("  %10s of %10s  %s %s\n", view_bytes(v, s->bytes), view_bytes(v, n->size), inspect_inode_kind(n),
 	       view_path(v, n->path));
@@ -188,7 +185,7 @@ int inspect_print_memory(struct inspect *s)
 			break;
 		}
 		if (list[i].mapping)
-			inspect_print_mapping(s->v, list[i].bytes, list[i].index, list[i].mapping);
+			inspect_print_mapping(s->v, list[i].index, list[i].mapping);
 		else
 			inspect_print_inode(s->v, &list[i]);
 	}
@@ -197,11 +194,11 @@ int inspect_print_memory(struct inspect *s)
 
 int inspect_print_maps(struct inspect *s)
 {
-	const struct view *v = s->v;
+	const struct torpor_mapping *m;
 
 	puts("\nmappings (stored, size, PID, addresses, access, what)");
-	for (uint32_t i = 0; i < v->meta->n_spaces; i++)
-		for (size_t k = 0; inspect_shows_space(s, i) && k < v->meta->spaces[i]->n_mappings; k++)
-			inspect_print_mapping(s->v, v->mapping_bytes[i][k], i, v->meta->spaces[i]->mappings[k]);
+	for (size_t i = 0; i < s->v->info->spaces; i++)
+		for (size_t k = 0; inspect_shows_space(s, i) && (m = torpor_image_mapping(s->v->image, i, k)); k++)
+			inspect_print_mapping(s->v, i, m);
 	return 0;
 }

@@ -12,7 +12,6 @@
 #include <time.h>
 
 #include "cmd/text.h"
-#include "image/timing.h"
 
 enum {
 	LINE_MAX_SHOWN = 100, /* characters of a command line */
@@ -44,64 +43,65 @@ static void inspect_print_time(int64_t ns)
 
 static void inspect_print_taken(struct view *v)
 {
-	const Pb__Machine *m = v->meta->machine;
-	const struct passwd *user = m->has_uid ? getpwuid(m->uid) : NULL;
+	const struct torpor_image_info *info = v->info;
+	const struct passwd *user = info->uid >= 0 ? getpwuid((uid_t)info->uid) : NULL;
 
 	printf("taken      ");
-	if (m->has_realtime_ns)
-		inspect_print_time(m->realtime_ns);
-	printf(" on %s (%s, Linux %s)", view_name(v, m->hostname), view_name(v, m->arch), view_name(v, m->kernel_release));
-	if (m->has_uid)
-		printf(" by user %u%s%s%s", m->uid, user ? " (" : "", user ? view_name(v, user->pw_name) : "", user ? ")" : "");
-	printf(", torpor %s\n", view_name(v, m->torpor_version));
+	if (info->realtime_ns)
+		inspect_print_time(info->realtime_ns);
+	printf(" on %s (%s, Linux %s)", view_name(v, info->hostname), view_name(v, info->arch), view_name(v, info->kernel));
+	if (info->uid >= 0)
+		printf(" by user %u%s%s%s", (unsigned)info->uid, user ? " (" : "", user ? view_name(v, user->pw_name) : "",
+		       user ? ")" : "");
+	printf(", torpor %s\n", view_name(v, info->torpor_version));
 }
 
 static void inspect_print_head(struct view *v)
 {
-	size_t tasks = v->meta->n_tasks, threads = view_count_threads(v);
+	size_t tasks = v->info->tasks, threads = v->info->threads;
 
-	printf("%s: %s, %zu process%s, %zu thread%s%s\n", view_path(v, v->path), view_bytes(v, v->image->size), tasks,
-	       tasks == 1 ? "" : "es", threads, threads == 1 ? "" : "s", v->damage.reason ? " (DAMAGED)" : "");
+	printf("%s: %s, %zu process%s, %zu thread%s%s\n", view_path(v, v->path), view_bytes(v, v->info->bytes), tasks,
+	       tasks == 1 ? "" : "es", threads, threads == 1 ? "" : "s", torpor_image_damage(v->image) ? " (DAMAGED)" : "");
 	inspect_print_taken(v);
 }
 
 /* ---- tree ---- */
 
-static void inspect_print_state(const Pb__Task *t)
+static void inspect_print_state(const struct torpor_task *t)
 {
 	int status = t->exit_status;
 
-	if (t->state == PB__TASK_STATE__ZOMBIE && WIFEXITED(status))
+	if (t->state == TORPOR_ZOMBIE && WIFEXITED(status))
 		printf(", ended with status %d", WEXITSTATUS(status));
-	else if (t->state == PB__TASK_STATE__ZOMBIE)
+	else if (t->state == TORPOR_ZOMBIE)
 		printf(", ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
-	else if (t->state == PB__TASK_STATE__STOPPED)
-		printf(", stopped by signal %u (%s)", t->stop_signal, strsignal((int)t->stop_signal));
+	else if (t->state == TORPOR_STOPPED)
+		printf(", stopped by signal %d (%s)", t->stop_signal, strsignal(t->stop_signal));
 	else
 		printf(", running");
 }
 
-static void inspect_print_task(struct inspect *s, const Pb__Task *t)
+static void inspect_print_task(struct inspect *s, const struct torpor_task *t)
 {
 	struct view *v = s->v;
 
 	printf("%d %s", t->pid, view_name(v, t->comm));
 	inspect_print_state(t);
-	if (t->n_threads)
-		printf(", %zu thread%s", t->n_threads, t->n_threads == 1 ? "" : "s");
-	if (t->has_space && t->space < v->meta->n_spaces)
-		printf(", %s", view_bytes(v, v->space_bytes[t->space]));
+	if (t->threads)
+		printf(", %zu thread%s", t->threads, t->threads == 1 ? "" : "s");
+	if (t->space >= 0)
+		printf(", %s", view_bytes(v, t->stored_bytes));
 	if (t->cmdline && t->cmdline[0])
-		printf("  %s", text_safe(&v->arena, t->cmdline, s->everything ? PATH_MAX_SHOWN * 8 : LINE_MAX_SHOWN));
+		printf("  %s", text_safe(&v->pool, t->cmdline, s->everything ? PATH_MAX_SHOWN * 8 : LINE_MAX_SHOWN));
 	putchar('\n');
 }
 
-static void inspect_print_threads(struct inspect *s, const Pb__Task *t, const char *indent)
+static void inspect_print_threads(struct inspect *s, size_t task, const char *indent)
 {
-	if (!(s->parts & INSPECT_THREADS))
-		return;
-	for (size_t i = 0; i < t->n_threads; i++)
-		printf("  %s    thread %d %s\n", indent, t->threads[i]->tid, view_name(s->v, t->threads[i]->comm));
+	const struct torpor_thread *thread;
+
+	for (size_t i = 0; s->parts & INSPECT_THREADS && (thread = torpor_image_thread(s->v->image, task, i)); i++)
+		printf("  %s    thread %d %s\n", indent, thread->tid, view_name(s->v, thread->comm));
 }
 
 /* The lines that lead to a task: one bar for each of its ancestors that has more children to come. */
@@ -125,19 +125,19 @@ static int inspect_print_tree(struct inspect *s)
 {
 	struct view *v = s->v;
 	struct view_tree t;
-	uint32_t *path = arena_alloc(&v->arena, (v->meta->n_tasks + 1) * sizeof(*path));
-	size_t depth = 0, size = (v->meta->n_tasks + 1) * 8 + 8;
-	char *indent = arena_alloc(&v->arena, size);
+	uint32_t *path = pool_alloc(&v->pool, (v->info->tasks + 1) * sizeof(*path));
+	size_t depth = 0, size = (v->info->tasks + 1) * 8 + 8;
+	char *indent = pool_alloc(&v->pool, size);
 
 	if (!path || !indent || !view_find_children(v, &t))
 		return -ENOMEM;
 	puts("\nprocesses (PID, name, state, threads, memory stored)");
-	for (uint32_t at = 0; v->meta->n_tasks;) {
+	for (uint32_t at = 0; v->info->tasks;) {
 		inspect_indent(&t, path, depth, at, indent, size);
 		if (inspect_shows(s, at)) {
 			printf("  %s", s->task == SIZE_MAX ? indent : "");
-			inspect_print_task(s, v->meta->tasks[at]);
-			inspect_print_threads(s, v->meta->tasks[at], s->task == SIZE_MAX ? indent : "");
+			inspect_print_task(s, view_task(v, at));
+			inspect_print_threads(s, at, s->task == SIZE_MAX ? indent : "");
 		}
 		path[depth] = at;
 		if (t.child[at]) {
@@ -157,48 +157,45 @@ static int inspect_print_tree(struct inspect *s)
 /* ---- file descriptors ---- */
 
 /* " [same as 4712 fd 3]": the other slots of the same object. */
-static void inspect_print_holders(const struct view *v, uint32_t object, size_t task, uint32_t fd)
+static void inspect_print_holders(const struct view *v, size_t object, size_t task, int fd)
 {
-	size_t from = v->first_holder[object], to = v->first_holder[object + 1], shown = 0;
+	const struct torpor_holder *h;
+	size_t n = torpor_image_object(v->image, object)->holders, shown = 0;
 
-	if (to - from < 2)
+	if (n < 2)
 		return;
-	for (size_t i = from; i < to; i++) {
-		const struct holder *h = &v->holders[i];
-
+	for (size_t i = 0; (h = torpor_image_holder(v->image, object, i)); i++) {
 		if (h->task == task && h->fd == fd)
 			continue;
 		if (shown == HOLDERS_SHOWN) {
-			printf(" and %zu more", to - from - 1 - shown);
+			printf(" and %zu more", n - 1 - shown);
 			break;
 		}
 		printf("%s", shown++ ? ", " : "  [same as ");
 		if (h->task != task)
-			printf("%d ", v->meta->tasks[h->task]->pid);
-		printf("fd %u", h->fd);
+			printf("%d ", view_task(v, h->task)->pid);
+		printf("fd %d", h->fd);
 	}
 	putchar(']');
 }
 
 /* " <-> 4712 fd 3": who has the other end of a pipe, connection or terminal. */
-static void inspect_print_other_end(const struct view *v, uint32_t object, size_t task)
+static void inspect_print_other_end(const struct view *v, size_t object, size_t task)
 {
-	const struct view_end *end = view_end_of(v, object);
-	size_t n, shown = 0;
-	const struct view_end *others = end ? view_other_ends(v, end, &n) : NULL;
+	const struct torpor_holder *h;
+	size_t shown = 0;
+	long other;
 
-	for (size_t i = 0; others && i < n; i++) {
-		size_t from = v->first_holder[others[i].object], to = v->first_holder[others[i].object + 1];
-
-		for (size_t k = from; k < to; k++) {
+	for (size_t i = 0; (other = torpor_image_other(v->image, object, i)) >= 0; i++) {
+		for (size_t k = 0; (h = torpor_image_holder(v->image, (size_t)other, k)); k++) {
 			if (shown == HOLDERS_SHOWN) {
 				printf(" ...");
 				return;
 			}
 			printf("%s", shown++ ? ", " : text_utf8() ? "  ⇄ " : "  <-> ");
-			if (v->holders[k].task != task)
-				printf("%d ", v->meta->tasks[v->holders[k].task]->pid);
-			printf("fd %u", v->holders[k].fd);
+			if (h->task != task)
+				printf("%d ", view_task(v, h->task)->pid);
+			printf("fd %d", h->fd);
 		}
 	}
 }
@@ -206,23 +203,23 @@ static void inspect_print_other_end(const struct view *v, uint32_t object, size_
 static void inspect_print_fds(struct inspect *s, size_t task)
 {
 	struct view *v = s->v;
-	const Pb__Task *t = v->meta->tasks[task];
+	const struct torpor_task *t = view_task(v, task);
+	const struct torpor_slot *slot;
 
-	if (!t->n_slots || !inspect_shows(s, task))
+	if (!t->slots || !inspect_shows(s, task))
 		return;
 	printf("  %d %s\n", t->pid, view_name(v, t->comm));
-	for (size_t i = 0; i < t->n_slots; i++) {
-		const uint32_t fd = t->slots[i]->fd, object = t->slots[i]->object;
-
+	for (size_t i = 0; (slot = torpor_image_slot(v->image, task, i)); i++) {
 		if (!s->everything && i == FDS_SHOWN) {
-			printf("         and %zu more (--fds shows them)\n", t->n_slots - i);
+			printf("         and %zu more (--fds shows them)\n", t->slots - i);
 			return;
 		}
-		if (object >= v->meta->n_objects)
+		if (slot->object < 0)
 			continue;
-		printf("    %4u %-12s %s", fd, view_kind_name(v->meta->objects[object]), view_path(v, view_describe(v, object)));
-		inspect_print_other_end(v, object, task);
-		inspect_print_holders(v, object, task, fd);
+		printf("    %4d %-12s %s", slot->fd, torpor_image_object(v->image, (size_t)slot->object)->kind,
+		       view_object(v, (size_t)slot->object));
+		inspect_print_other_end(v, (size_t)slot->object, task);
+		inspect_print_holders(v, (size_t)slot->object, task, slot->fd);
 		putchar('\n');
 	}
 }
@@ -238,29 +235,28 @@ static void inspect_print_step(const char *what, uint64_t ns, uint64_t total)
 
 static void inspect_print_last_restore(const struct view *v)
 {
-	struct image_timing t;
+	const struct torpor_phase *phase;
 	uint64_t all = 0;
 
-	if (!image_timing_read(v->image->fd, &t))
+	if (!v->info->restored_ns)
 		return;
-	for (int i = 0; i < IMAGE_PHASES; i++)
-		all += t.phase_ns[i];
+	for (size_t i = 0; (phase = torpor_image_phase(v->image, i)); i++)
+		all += phase->ns;
 	printf("\ntime of the last restore (%.1f ms)\n", (double)all / 1e6);
-	for (int i = 0; i < IMAGE_PHASES; i++)
-		inspect_print_step(image_phase_name((enum image_phase)i), t.phase_ns[i], all);
+	for (size_t i = 0; (phase = torpor_image_phase(v->image, i)); i++)
+		inspect_print_step(phase->name, phase->ns, all);
 }
 
-static void inspect_print_stats(const Pb__DumpStats *s)
+static void inspect_print_stats(const struct torpor_image_info *info)
 {
-	uint64_t known;
+	uint64_t known = info->collect_ns + info->memory_ns;
 
-	if (!s || !s->total_ns)
+	if (!info->total_ns)
 		return;
-	known = s->collect_ns + s->memory_ns;
-	printf("\ntime (the tree stood still for %.1f ms)\n", (double)s->frozen_ns / 1e6);
-	inspect_print_step("looking", s->collect_ns, s->total_ns);
-	inspect_print_step("copying memory", s->memory_ns, s->total_ns);
-	inspect_print_step("stopping and the rest", s->total_ns > known ? s->total_ns - known : 0, s->total_ns);
+	printf("\ntime (the tree stood still for %.1f ms)\n", (double)info->frozen_ns / 1e6);
+	inspect_print_step("looking", info->collect_ns, info->total_ns);
+	inspect_print_step("copying memory", info->memory_ns, info->total_ns);
+	inspect_print_step("stopping and the rest", info->total_ns > known ? info->total_ns - known : 0, info->total_ns);
 }
 
 /* ---- all of it ---- */
@@ -268,23 +264,23 @@ static void inspect_print_stats(const Pb__DumpStats *s)
 int inspect_print(struct inspect *s)
 {
 	struct view *v = s->v;
-	int r = view_find_ends(v);
+	int r = 0;
 
 	inspect_print_head(v);
 	if (r == 0 && s->parts & INSPECT_TREE)
 		r = inspect_print_tree(s);
 	if (s->parts & INSPECT_FDS)
 		puts("\nfile descriptors");
-	for (size_t i = 0; r == 0 && s->parts & INSPECT_FDS && i < v->meta->n_tasks; i++)
+	for (size_t i = 0; r == 0 && s->parts & INSPECT_FDS && i < v->info->tasks; i++)
 		inspect_print_fds(s, i);
 	if (s->parts & INSPECT_FDS && s->task == SIZE_MAX)
-		inspect_print_ipc(v->meta);
+		inspect_print_ipc(v);
 	if (r == 0 && s->parts & INSPECT_MEMORY)
 		r = inspect_print_memory(s);
 	if (r == 0 && s->parts & INSPECT_MAPS)
 		r = inspect_print_maps(s);
 	if (s->parts & INSPECT_TIME && s->task == SIZE_MAX) {
-		inspect_print_stats(v->meta->stats);
+		inspect_print_stats(v->info);
 		inspect_print_last_restore(v);
 	}
 	return r;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cmd/json.h"
 
-#include <ctype.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -128,143 +127,14 @@ void json_put_string(struct json *j, const char *key, const char *s)
 	json_string(j, s);
 }
 
-/* ---- protobuf ---- */
-
-static void json_hex(struct json *j, const ProtobufCBinaryData *bytes)
+void json_data(struct json *j, const void *data, size_t size)
 {
+	const unsigned char *bytes = data;
+
 	json_separate(j);
 	fputc('"', j->out);
-	for (size_t i = 0; i < bytes->len; i++)
-		fprintf(j->out, "%02x", bytes->data[i]);
+	for (size_t i = 0; i < size; i++)
+		fprintf(j->out, "%02x", bytes[i]);
 	fputc('"', j->out);
 	j->comma = true;
-}
-
-/* A value that this torpor has no name for is shown as the number. */
-static void json_enum(struct json *j, const ProtobufCEnumDescriptor *d, int value)
-{
-	const ProtobufCEnumValue *v = protobuf_c_enum_descriptor_get_value(d, value);
-	char name[64];
-	size_t n;
-
-	if (!v) {
-		json_i64(j, value);
-		return;
-	}
-	for (n = 0; v->name[n] && n + 1 < sizeof(name); n++)
-		name[n] = (char)tolower((unsigned char)v->name[n]);
-	name[n] = '\0';
-	json_string(j, name);
-}
-
-static void json_value(struct json *j, const ProtobufCFieldDescriptor *f, const void *at, const struct json_hooks *hooks)
-{
-	switch (f->type) {
-	case PROTOBUF_C_TYPE_INT32:
-	case PROTOBUF_C_TYPE_SINT32:
-	case PROTOBUF_C_TYPE_SFIXED32:
-		json_i64(j, *(const int32_t *)at);
-		break;
-	case PROTOBUF_C_TYPE_UINT32:
-	case PROTOBUF_C_TYPE_FIXED32:
-		json_u64(j, *(const uint32_t *)at);
-		break;
-	case PROTOBUF_C_TYPE_INT64:
-	case PROTOBUF_C_TYPE_SINT64:
-	case PROTOBUF_C_TYPE_SFIXED64:
-		json_i64(j, *(const int64_t *)at);
-		break;
-	case PROTOBUF_C_TYPE_UINT64:
-	case PROTOBUF_C_TYPE_FIXED64:
-		json_u64(j, *(const uint64_t *)at);
-		break;
-	case PROTOBUF_C_TYPE_BOOL:
-		json_bool(j, *(const protobuf_c_boolean *)at);
-		break;
-	case PROTOBUF_C_TYPE_ENUM:
-		json_enum(j, f->descriptor, *(const int *)at);
-		break;
-	case PROTOBUF_C_TYPE_STRING:
-		json_string(j, *(const char *const *)at);
-		break;
-	case PROTOBUF_C_TYPE_BYTES:
-		json_hex(j, at);
-		break;
-	case PROTOBUF_C_TYPE_MESSAGE:
-		json_message(j, *(const ProtobufCMessage *const *)at, hooks);
-		break;
-	default: /* the schema uses no floating point */
-		json_string(j, NULL);
-	}
-}
-
-static size_t json_value_size(ProtobufCType type)
-{
-	switch (type) {
-	case PROTOBUF_C_TYPE_INT64:
-	case PROTOBUF_C_TYPE_SINT64:
-	case PROTOBUF_C_TYPE_SFIXED64:
-	case PROTOBUF_C_TYPE_UINT64:
-	case PROTOBUF_C_TYPE_FIXED64:
-		return sizeof(uint64_t);
-	case PROTOBUF_C_TYPE_BOOL:
-		return sizeof(protobuf_c_boolean);
-	case PROTOBUF_C_TYPE_ENUM:
-		return sizeof(int);
-	case PROTOBUF_C_TYPE_BYTES:
-		return sizeof(ProtobufCBinaryData);
-	case PROTOBUF_C_TYPE_STRING:
-	case PROTOBUF_C_TYPE_MESSAGE:
-		return sizeof(void *);
-	default:
-		return sizeof(uint32_t);
-	}
-}
-
-static void json_repeated(struct json *j, const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f,
-			  const struct json_hooks *hooks)
-{
-	size_t n = *(const size_t *)((const char *)m + f->quantifier_offset);
-	const char *values = *(const char *const *)((const char *)m + f->offset);
-	bool one_line = f->type != PROTOBUF_C_TYPE_MESSAGE && !j->flat;
-
-	json_open(j, '[');
-	if (one_line)
-		j->flat = true;
-	for (size_t i = 0; i < n; i++)
-		json_value(j, f, values + i * json_value_size(f->type), hooks);
-	json_close(j, ']');
-	if (one_line)
-		j->flat = false;
-}
-
-static bool json_is_set(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)
-{
-	const char *base = (const char *)m;
-
-	if (f->type == PROTOBUF_C_TYPE_STRING || f->type == PROTOBUF_C_TYPE_MESSAGE)
-		return *(void *const *)(base + f->offset) != NULL;
-	return f->label != PROTOBUF_C_LABEL_OPTIONAL || *(const protobuf_c_boolean *)(base + f->quantifier_offset);
-}
-
-void json_message(struct json *j, const ProtobufCMessage *m, const struct json_hooks *hooks)
-{
-	json_open(j, '{');
-	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
-		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
-		bool repeated = f->label == PROTOBUF_C_LABEL_REPEATED;
-
-		if (!repeated && !json_is_set(m, f))
-			continue;
-		json_key(j, f->name);
-		if (hooks && hooks->field && hooks->field(hooks->data, j, m, f))
-			continue;
-		if (repeated)
-			json_repeated(j, m, f, hooks);
-		else
-			json_value(j, f, (const char *)m + f->offset, hooks);
-	}
-	if (hooks && hooks->extra)
-		hooks->extra(hooks->data, j, m);
-	json_close(j, '}');
 }

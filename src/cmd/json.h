@@ -3,8 +3,8 @@
 
 /* Writing JSON: valid UTF-8 whatever the strings hold, and harmless on a terminal. */
 
-#include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -31,17 +31,5 @@ void json_put_u64(struct json *j, const char *key, uint64_t value);
 void json_put_bool(struct json *j, const char *key, bool value);
 void json_put_string(struct json *j, const char *key, const char *s);
 
-/* What the writer of a message adds to what the schema says. Both may be NULL. */
-struct json_hooks {
-	void *data;
-	/* Write the value of this field yourself (the key is written); false: as usual. */
-	bool (*field)(void *data, struct json *j, const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f);
-	/* More keys, after the fields. */
-	void (*extra)(void *data, struct json *j, const ProtobufCMessage *m);
-};
-
-/*
- * A protobuf message as an object: the schema's field names; bytes in
- * hexadecimal; enums by name, in small letters; absent optional fields left out.
- */
-void json_message(struct json *j, const ProtobufCMessage *m, const struct json_hooks *hooks);
+/* Bytes in hexadecimal. */
+void json_data(struct json *j, const void *data, size_t size);

@@ -2,26 +2,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "cmd/cmd.h"
 #include "cmd/text.h"
-#include "core/name.h"
-#include "torpor/torpor.h"
-#include "util/privilege.h"
 
 const struct cmd *const cmds[] = {
 	&cmd_dump, &cmd_restore, &cmd_run, &cmd_check, &cmd_inspect, &cmd_verify, &cmd_diff, &cmd_core, &cmd_ps, &cmd_help,
 	NULL,
 };
 
-enum { OBSTACLE_TEXT_MAX = 1024 };
+enum { OBSTACLE_TEXT_MAX = 1024, MESSAGE_MAX = 2048 };
 
 const struct cmd *cmd_find(const char *name)
 {
@@ -31,46 +26,59 @@ const struct cmd *cmd_find(const char *name)
 	return NULL;
 }
 
-const char *cmd_error_id(const struct err *e)
+/* Names of files and programs are not ours: made harmless for a terminal. */
+static void print_message(const char *text, const char *id, const char *help)
 {
-	return !e->id[0] && e->reason == ERR_IMAGE ? "E-IMAGE-DAMAGED" : e->id;
-}
+	struct pool pool = POOL_INIT;
 
-int cmd_fail(const struct err *e)
-{
-	struct arena arena = ARENA_INIT; /* names of files and programs are not ours: made harmless for a terminal */
-	const char *id = cmd_error_id(e);
-
-	fprintf(stderr, "torpor: %s", text_safe(&arena, e->text, sizeof(e->text)));
+	fprintf(stderr, "torpor: %s", text_safe(&pool, text, MESSAGE_MAX));
 	fprintf(stderr, id[0] ? " [%s]\n" : "\n", id);
-	if (e->help[0])
-		fprintf(stderr, "torpor: what would help: %s\n", text_safe(&arena, e->help, sizeof(e->help)));
-	if ((id[0] || e->reason == ERR_STATE) && isatty(STDERR_FILENO))
+	if (help[0])
+		fprintf(stderr, "torpor: what would help: %s\n", text_safe(&pool, help, MESSAGE_MAX));
+	pool_done(&pool);
+}
+
+int cmd_complain_of(enum torpor_reason reason, const char *id, const char *help, const char *text)
+{
+	print_message(text, id, help);
+	if ((id[0] || reason == TORPOR_STATE) && isatty(STDERR_FILENO))
 		fprintf(stderr, "torpor: 'torpor help %s' says more\n", id[0] ? id : "ID");
-	arena_done(&arena);
-	return e->reason ? (int)e->reason : ERR_SYSTEM;
+	return (int)reason;
 }
 
-int cmd_fail_with(struct torpor_error *error)
+int cmd_fail(struct torpor_error *error)
 {
-	struct err e = ERR_INIT;
+	int status = cmd_complain_of(torpor_error_reason(error), torpor_error_id(error), torpor_error_help(error),
+				     torpor_error_text(error));
 
-	e.reason = (enum err_reason)torpor_error_reason(error);
-	snprintf(e.text, sizeof(e.text), "%s", torpor_error_text(error));
-	snprintf(e.help, sizeof(e.help), "%s", torpor_error_help(error));
-	snprintf(e.id, sizeof(e.id), "%s", torpor_error_id(error));
 	torpor_error_free(error);
-	return cmd_fail(&e);
+	return status;
 }
 
-void cmd_print_obstacles(const struct obstacle_list *list)
+int cmd_complain(enum torpor_reason reason, const char *help, const char *fmt, ...)
 {
-	struct arena arena = ARENA_INIT;
+	char text[MESSAGE_MAX];
+	va_list ap;
 
-	for (size_t i = 0; i < list->n; i++)
-		fprintf(stderr, "torpor: cannot save %s; %s [%s]\n",
-			text_safe(&arena, list->v[i].text, OBSTACLE_TEXT_MAX), list->v[i].help, list->v[i].id);
-	arena_done(&arena);
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	return cmd_complain_of(reason, "", help ?: "", text);
+}
+
+int cmd_no_memory(void)
+{
+	return cmd_complain(TORPOR_SYSTEM, NULL, "torpor itself ran out of memory");
+}
+
+void cmd_print_obstacles(const struct torpor_result *result)
+{
+	struct pool pool = POOL_INIT;
+	const struct torpor_obstacle *o;
+
+	for (size_t i = 0; (o = torpor_result_obstacle(result, i)); i++)
+		fprintf(stderr, "torpor: cannot save %s; %s [%s]\n", text_safe(&pool, o->text, OBSTACLE_TEXT_MAX), o->help, o->id);
+	pool_done(&pool);
 }
 
 int cmd_usage(const struct cmd *cmd, const char *fmt, ...)
@@ -85,7 +93,7 @@ int cmd_usage(const struct cmd *cmd, const char *fmt, ...)
 		fprintf(stderr, "\nusage: torpor %s\n", cmd->usage);
 	else
 		fputs("\ntry: torpor --help\n", stderr);
-	return ERR_USAGE;
+	return TORPOR_USAGE;
 }
 
 int cmd_parse_pid(const char *text)
@@ -100,25 +108,39 @@ int cmd_parse_pid(const char *text)
 
 int cmd_parse_program(const struct cmd *cmd, const char *text, int *ret_pid, const char **ret_name)
 {
-	struct err e = ERR_INIT;
+	struct torpor_error *error = NULL;
 
 	*ret_name = NULL;
 	*ret_pid = cmd_parse_pid(text);
 	if (*ret_pid)
 		return 0;
-	if (!name_is_valid(text))
+	if (!torpor_name_is_valid(text))
 		return cmd_usage(cmd, "'%s' is not a PID, nor a name", text);
-	*ret_pid = name_find(text, &e);
+	*ret_pid = torpor_find(text, &error);
 	*ret_name = text;
-	return *ret_pid < 0 ? cmd_fail(&e) : 0;
+	return *ret_pid < 0 ? cmd_fail(error) : 0;
 }
 
-static void say(void *data, enum log_level level, const char *text)
+static void say(void *data, enum torpor_log_level level, const char *text)
 {
 	const struct cmd_globals *g = data;
 
 	if ((int)level <= g->verbose)
 		fprintf(stderr, "torpor: %s\n", text);
+}
+
+struct torpor_options *cmd_options(const struct cmd_globals *g, struct cmd_progress *p)
+{
+	struct torpor_options *o = torpor_options_new();
+
+	if (!o) {
+		cmd_no_memory();
+		return NULL;
+	}
+	torpor_options_set_in_process(o, 1);
+	torpor_options_set_log(o, say, (void *)(uintptr_t)g);
+	torpor_options_set_progress(o, cmd_progress_show, p);
+	return o;
 }
 
 void cmd_print_help(const struct cmd *cmd)
@@ -214,22 +236,10 @@ static int open_log(const struct cmd_globals *g)
 	fd = open(g->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (fd < 0 || dup2(fd, STDERR_FILENO) < 0) {
 		fprintf(stderr, "torpor: cannot write the log %s: %s\n", g->log_path, strerror(errno));
-		return ERR_SYSTEM;
+		return TORPOR_SYSTEM;
 	}
 	close(fd);
 	return 0;
-}
-
-/* Fds 0 to 2 exist, or what we open would be taken for a standard stream. */
-static void fill_standard_fds(void)
-{
-	int fd;
-
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd > STDERR_FILENO)
-		close(fd);
 }
 
 static bool wants_help(int argc, char **argv)
@@ -244,25 +254,19 @@ int main(int argc, char **argv)
 {
 	struct cmd_globals g = { 0 };
 	const struct cmd *cmd;
-	bool plain = privilege_begin();
 
-	fill_standard_fds();
-	signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error, not our end */
-	/* A program with a file capability is born undumpable and does not own its /proc files. */
-	prctl(PR_SET_DUMPABLE, 1);
-	if (!plain) {
+	if (torpor_process_begin() < 0) {
 		fputs("torpor: it must not be set-user-ID or set-group-ID\n"
 		      "torpor: what would help: give it the capability instead: setcap cap_checkpoint_restore=ep torpor\n", stderr);
-		return ERR_PERMISSION;
+		return TORPOR_PERMISSION;
 	}
-	g.log = (struct log){ say, &g };
 	argc = take_globals(&g, argc, argv);
 	if (argc < 0)
-		return ERR_USAGE;
+		return TORPOR_USAGE;
 	if (argc < 2)
 		return cmd_usage(NULL, "a command is missing");
 	if (strcmp(argv[1], "--version") == 0) {
-		puts("torpor " TORPOR_VERSION);
+		printf("torpor %s\n", torpor_version());
 		return 0;
 	}
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {

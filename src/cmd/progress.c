@@ -11,10 +11,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cmd/text.h"
-#include "util/clock.h"
 
 enum {
 	NS = 1000000000,
@@ -50,15 +50,18 @@ bool cmd_progress_parse(const char *text, enum cmd_progress_mode *ret)
 /* The one clock that is the same for torpor and for the tasks it makes in a time namespace (time_namespaces(7)). */
 static uint64_t progress_now(void)
 {
-	return clock_now_ns(CLOCK_REALTIME);
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * NS + (uint64_t)ts.tv_nsec;
 }
 
 /* A step begins: its rate is its own. */
 static void progress_begin_step(struct cmd_progress *p, const char *what, uint64_t now)
 {
-	if (p->what && strcmp(p->what, what) == 0)
+	if (strncmp(p->what, what, sizeof(p->what) - 1) == 0)
 		return;
-	p->what = what;
+	snprintf(p->what, sizeof(p->what), "%s", what);
 	p->complete = false;
 	p->step_ns = now;
 	if (p->mode == CMD_PROGRESS_JSON)
@@ -141,9 +144,8 @@ static void progress_write_json(const char *what, uint64_t done, uint64_t total,
 		what, done, total, unit, m->rate, left);
 }
 
-static void progress_show_bytes(void *data, const char *what, uint64_t done, uint64_t total)
+static void progress_show_bytes(struct cmd_progress *p, const char *what, uint64_t done, uint64_t total)
 {
-	struct cmd_progress *p = data;
 	char of[32], rate[32], bar[LINE_SIZE], line[2 * LINE_SIZE];
 	struct measure m;
 	size_t used;
@@ -163,9 +165,8 @@ static void progress_show_bytes(void *data, const char *what, uint64_t done, uin
 }
 
 /* Of something that may be over at any time: no share, and no time that is left. */
-static void progress_show_count(void *data, const char *what, uint64_t done, uint64_t limit)
+static void progress_show_count(struct cmd_progress *p, const char *what, uint64_t done, uint64_t limit)
 {
-	struct cmd_progress *p = data;
 	char line[LINE_SIZE];
 	struct measure m;
 
@@ -181,6 +182,18 @@ static void progress_show_count(void *data, const char *what, uint64_t done, uin
 	progress_line(p, line);
 }
 
+void cmd_progress_show(void *data, const struct torpor_progress *now)
+{
+	struct cmd_progress *p = data;
+
+	if (p->mode == CMD_PROGRESS_NONE)
+		return;
+	if (now->unit == TORPOR_BYTES)
+		progress_show_bytes(p, now->step, now->done, now->total);
+	else
+		progress_show_count(p, now->step, now->done, now->total);
+}
+
 /* ---- begin and end ---- */
 
 void cmd_progress_init(struct cmd_progress *p, enum cmd_progress_mode mode)
@@ -190,8 +203,6 @@ void cmd_progress_init(struct cmd_progress *p, enum cmd_progress_mode mode)
 	if (mode == CMD_PROGRESS_AUTO)
 		mode = isatty(STDERR_FILENO) ? CMD_PROGRESS_BAR : CMD_PROGRESS_PLAIN;
 	*p = (struct cmd_progress){ .mode = mode, .started_ns = now, .shown_ns = now };
-	if (mode != CMD_PROGRESS_NONE)
-		p->progress = (struct progress){ progress_show_bytes, progress_show_count, p };
 }
 
 void cmd_progress_done(struct cmd_progress *p)

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "util/progress.h"
+#include "torpor/torpor.h"
 
 enum cmd_progress_mode {
 	CMD_PROGRESS_AUTO, /* a bar on a terminal, else plain lines */
@@ -16,9 +16,8 @@ enum cmd_progress_mode {
 
 /* Shows on standard error how far a command has come. */
 struct cmd_progress {
-	struct progress progress;
 	enum cmd_progress_mode mode;
-	const char *what;                        /* the step that is going on */
+	char what[64];                           /* the step that is going on */
 	bool complete;                           /* ... and its end has been told of */
 	uint64_t started_ns, step_ns, shown_ns;  /* CLOCK_MONOTONIC */
 };
@@ -27,4 +26,8 @@ struct cmd_progress {
 bool cmd_progress_parse(const char *text, enum cmd_progress_mode *ret);
 
 void cmd_progress_init(struct cmd_progress *p, enum cmd_progress_mode mode);
+
+/* For torpor_options_set_progress(); `data` is the struct cmd_progress. */
+void cmd_progress_show(void *data, const struct torpor_progress *now);
+
 void cmd_progress_done(struct cmd_progress *p);

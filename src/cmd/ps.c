@@ -16,161 +16,99 @@
 
 #include "cmd/cmd.h"
 #include "cmd/json.h"
+#include "cmd/pool.h"
 #include "cmd/text.h"
 #include "cmd/view.h"
-#include "core/glance.h"
 
-enum { LINE_MAX_SHOWN = 60, TEXT_MAX = 1024 };
-
-#define PF_KTHREAD 0x00200000
+enum { LINE_MAX_SHOWN = 60, TEXT_MAX = 1024, DEPTH_MAX = 10000 };
 
 struct ps {
-	struct arena arena;
+	struct pool pool;
 	const char *folder;
 	bool json, all;
-	struct obstacle_list obstacles;
-	struct glance *v; /* ascending by PID */
-	size_t n;
+	struct torpor_processes *list;
 };
 
 /* ---- processes ---- */
 
-static int ps_compare(const void *a, const void *b)
+static const struct torpor_process *ps_find(const struct ps *p, int pid)
 {
-	const struct glance *x = a, *y = b;
+	const struct torpor_process *at;
 
-	return x->stat.pid - y->stat.pid;
-}
-
-static int ps_add(struct ps *p, pid_t pid)
-{
-	struct glance *v = arena_grow(&p->arena, p->v, p->n, sizeof(*v)), g = { 0 };
-	size_t before = p->obstacles.n;
-	int r;
-
-	if (!v)
-		return -ENOMEM;
-	p->v = v;
-	r = glance_at(pid, &p->arena, &p->obstacles, &g);
-	if (r <= 0)
-		return r;
-	if (g.stat.flags & PF_KTHREAD || (!p->all && g.status.uid[0] != getuid()))
-		p->obstacles.n = before;
-	else
-		v[p->n++] = g;
-	return 0;
-}
-
-static int ps_read_processes(struct ps *p)
-{
-	DIR *dir = opendir("/proc");
-	struct dirent *entry;
-	int r = 0;
-
-	if (!dir)
-		return -errno;
-	while (r == 0 && (entry = readdir(dir))) {
-		pid_t pid = cmd_parse_pid(entry->d_name);
-
-		if (pid && pid != getpid())
-			r = ps_add(p, pid);
-	}
-	closedir(dir);
-	if (p->n)
-		qsort(p->v, p->n, sizeof(*p->v), ps_compare);
-	return r;
-}
-
-static const struct glance *ps_find(const struct ps *p, pid_t pid)
-{
-	const struct glance key = { .stat.pid = pid };
-
-	return p->n ? bsearch(&key, p->v, p->n, sizeof(key), ps_compare) : NULL;
-}
-
-/* A tree is saved as a whole: a descendant that cannot be saved, or NULL. */
-static const struct glance *ps_in_the_way(const struct ps *p, const struct glance *g)
-{
-	for (size_t i = 0; i < p->n; i++) {
-		const struct glance *at = &p->v[i];
-
-		for (size_t depth = 0; p->v[i].n_obstacles && at && depth < p->n; depth++) {
-			if (at == g)
-				return &p->v[i];
-			at = ps_find(p, at->stat.ppid);
-		}
-	}
+	for (size_t i = 0; (at = torpor_processes_at(p->list, i)); i++)
+		if (at->pid == pid)
+			return at;
 	return NULL;
 }
 
-static bool ps_runs_torpor(const struct ps *p, const struct glance *g)
+static bool ps_runs_torpor(const struct ps *p, const struct torpor_process *process)
 {
-	const struct glance *self = ps_find(p, getppid());
+	const struct torpor_process *self = ps_find(p, getppid());
 
-	for (size_t depth = 0; self && depth < p->n; depth++) {
-		if (self == g)
+	for (size_t depth = 0; self && depth < DEPTH_MAX; depth++) {
+		if (self == process)
 			return true;
-		self = ps_find(p, self->stat.ppid);
+		self = ps_find(p, self->ppid);
 	}
 	return false;
 }
 
-static void ps_print_verdict(struct ps *p, const struct glance *g)
+static void ps_print_verdict(struct ps *p, size_t i)
 {
-	const struct glance *other = g->n_obstacles ? NULL : ps_in_the_way(p, g);
+	const struct torpor_process *process = torpor_processes_at(p->list, i);
 
-	if (g->stat.state == 'Z')
+	if (process->state == 'Z')
 		printf("ended");
-	else if (g->n_obstacles)
-		printf("no: %s", p->obstacles.v[g->first_obstacle].id);
-	else if (other)
-		printf("no: %d below it", other->stat.pid);
-	else if (ps_runs_torpor(p, g))
+	else if (process->obstacles)
+		printf("no: %s", torpor_processes_obstacle(p->list, i, 0)->id);
+	else if (process->in_the_way)
+		printf("no: %d below it", process->in_the_way);
+	else if (ps_runs_torpor(p, process))
 		printf("yes, from elsewhere");
 	else
 		printf("yes");
-	if (g->n_obstacles > 1)
-		printf(" and %zu more", g->n_obstacles - 1);
+	if (process->obstacles > 1)
+		printf(" and %zu more", process->obstacles - 1);
 }
 
 static void ps_print_processes(struct ps *p)
 {
+	const struct torpor_process *process;
 	char size[32];
 
 	puts("processes (PID, parent, threads, memory in use; can it be saved, as far as one sees from outside)");
-	for (size_t i = 0; i < p->n; i++) {
-		const struct glance *g = &p->v[i];
-
-		printf("  %7d %7d %4ld %10s  %-16s ", g->stat.pid, g->stat.ppid, g->stat.n_threads,
-		       cmd_format_bytes(size, g->status.vm_rss), text_safe(&p->arena, g->stat.comm, NAME_MAX_SHOWN));
-		ps_print_verdict(p, g);
-		printf("  %s\n", text_safe(&p->arena, g->cmdline, LINE_MAX_SHOWN));
+	for (size_t i = 0; (process = torpor_processes_at(p->list, i)); i++) {
+		printf("  %7d %7d %4zu %10s  %-16s ", process->pid, process->ppid, process->threads,
+		       cmd_format_bytes(size, process->bytes), text_safe(&p->pool, process->comm, NAME_MAX_SHOWN));
+		ps_print_verdict(p, i);
+		printf("  %s\n", text_safe(&p->pool, process->cmdline, LINE_MAX_SHOWN));
 	}
-	if (p->n)
+	if (torpor_processes_at(p->list, 0))
 		puts("  torpor check PID looks closer, torpor help ID explains");
 }
 
 static void ps_write_processes(struct ps *p, struct json *j)
 {
-	json_open(j, '[');
-	for (size_t i = 0; i < p->n; i++) {
-		const struct glance *g = &p->v[i];
+	const struct torpor_process *process;
+	const struct torpor_obstacle *o;
 
+	json_open(j, '[');
+	for (size_t i = 0; (process = torpor_processes_at(p->list, i)); i++) {
 		json_open(j, '{');
-		json_put_u64(j, "pid", (uint64_t)g->stat.pid);
-		json_put_u64(j, "ppid", (uint64_t)g->stat.ppid);
-		json_put_u64(j, "uid", g->status.uid[0]);
-		json_put_string(j, "name", g->stat.comm);
-		json_put_string(j, "command", g->cmdline);
-		json_put_u64(j, "threads", (uint64_t)g->stat.n_threads);
-		json_put_u64(j, "bytes", g->status.vm_rss);
-		json_put_bool(j, "may_be_saved", g->stat.state != 'Z' && !ps_in_the_way(p, g));
+		json_put_u64(j, "pid", (uint64_t)process->pid);
+		json_put_u64(j, "ppid", (uint64_t)process->ppid);
+		json_put_u64(j, "uid", process->uid);
+		json_put_string(j, "name", process->comm);
+		json_put_string(j, "command", process->cmdline);
+		json_put_u64(j, "threads", process->threads);
+		json_put_u64(j, "bytes", process->bytes);
+		json_put_bool(j, "may_be_saved", process->state != 'Z' && !process->in_the_way);
 		json_key(j, "obstacles");
 		json_open(j, '[');
-		for (size_t k = 0; k < g->n_obstacles; k++) {
+		for (size_t k = 0; (o = torpor_processes_obstacle(p->list, i, k)); k++) {
 			json_open(j, '{');
-			json_put_string(j, "id", p->obstacles.v[g->first_obstacle + k].id);
-			json_put_string(j, "text", p->obstacles.v[g->first_obstacle + k].text);
+			json_put_string(j, "id", o->id);
+			json_put_string(j, "text", o->text);
 			json_close(j, '}');
 		}
 		json_close(j, ']');
@@ -182,62 +120,65 @@ static void ps_write_processes(struct ps *p, struct json *j)
 /* ---- images ---- */
 
 /* Is a process with the PID of the image's first there? */
-static bool ps_is_running(const Pb__Image *meta)
+static bool ps_is_running(const struct torpor_task *root)
 {
 	char path[32];
 
-	snprintf(path, sizeof(path), "/proc/%d", meta->tasks[0]->pid);
+	snprintf(path, sizeof(path), "/proc/%d", root->pid);
 	return access(path, F_OK) == 0;
 }
 
 static void ps_print_image(struct view *v)
 {
-	const Pb__Image *meta = v->meta;
-	time_t taken = (time_t)(meta->machine->realtime_ns / 1000000000);
+	const struct torpor_task *root = view_task(v, 0);
+	time_t taken = (time_t)(v->info->realtime_ns / 1000000000);
 	char when[32] = "?";
 	struct tm tm;
 
 	if (localtime_r(&taken, &tm))
 		strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
-	printf("  %-32s %10s  %s  %zu process%s: %d %s%s\n", view_path(v, v->path), view_bytes(v, v->image->size), when,
-	       meta->n_tasks, meta->n_tasks == 1 ? "" : "es", meta->tasks[0]->pid, view_name(v, meta->tasks[0]->comm),
-	       ps_is_running(meta) ? " (its PID is in use)" : "");
+	printf("  %-32s %10s  %s  %zu process%s: %d %s%s\n", view_path(v, v->path), view_bytes(v, v->info->bytes), when,
+	       v->info->tasks, v->info->tasks == 1 ? "" : "es", root->pid, view_name(v, root->comm),
+	       ps_is_running(root) ? " (its PID is in use)" : "");
 }
 
 static void ps_write_image(struct view *v, struct json *j)
 {
-	const Pb__Image *meta = v->meta;
+	const struct torpor_task *root = view_task(v, 0);
 
-	json_put_u64(j, "bytes", v->image->size);
-	json_put_u64(j, "taken_ns", (uint64_t)meta->machine->realtime_ns);
-	json_put_u64(j, "processes", meta->n_tasks);
-	json_put_u64(j, "threads", view_count_threads(v));
-	json_put_u64(j, "pid", (uint64_t)meta->tasks[0]->pid);
-	json_put_string(j, "name", meta->tasks[0]->comm);
-	json_put_bool(j, "pid_in_use", ps_is_running(meta));
+	json_put_u64(j, "bytes", v->info->bytes);
+	json_put_u64(j, "taken_ns", (uint64_t)v->info->realtime_ns);
+	json_put_u64(j, "processes", v->info->tasks);
+	json_put_u64(j, "threads", v->info->threads);
+	json_put_u64(j, "pid", (uint64_t)root->pid);
+	json_put_string(j, "name", root->comm);
+	json_put_bool(j, "pid_in_use", ps_is_running(root));
 }
 
 /* Returns 1 if it is an image. `j` NULL: for people. */
 static int ps_show_image(struct ps *p, const char *name, struct json *j)
 {
-	struct view v = { .path = arena_printf(&p->arena, "%s/%s", p->folder, name) };
-	struct err e = ERR_INIT;
-	int r = v.path ? view_open(&v, &e) : -ENOMEM;
-	bool is_image = r == 0 || (e.reason == ERR_IMAGE && strcmp(e.id, "E-IMAGE-NONE") != 0 && strstr(name, ".torpor"));
+	struct view v = { .path = pool_printf(&p->pool, "%s/%s", p->folder, name) };
+	struct torpor_error *error = NULL;
+	bool opened = v.path && view_open(&v, 0, &error) == 0;
+	bool is_image = opened || (error && torpor_error_reason(error) == TORPOR_IMAGE &&
+				   strcmp(torpor_error_id(error), "E-IMAGE-NONE") != 0 && strstr(name, ".torpor"));
 
 	if (is_image && j) {
 		json_open(j, '{');
 		json_put_string(j, "path", v.path);
-		if (r == 0)
+		if (opened)
 			ps_write_image(&v, j);
 		else
-			json_put_string(j, "error", e.text);
+			json_put_string(j, "error", torpor_error_text(error));
 		json_close(j, '}');
-	} else if (is_image && r == 0) {
+	} else if (opened) {
 		ps_print_image(&v);
 	} else if (is_image) {
-		printf("  %-32s %s [%s]\n", view_path(&v, v.path), text_safe(&p->arena, e.text, TEXT_MAX), cmd_error_id(&e));
+		printf("  %-32s %s [%s]\n", view_path(&v, v.path), text_safe(&p->pool, torpor_error_text(error), TEXT_MAX),
+		       torpor_error_id(error));
 	}
+	torpor_error_free(error);
 	view_close(&v);
 	return is_image;
 }
@@ -247,13 +188,15 @@ static int ps_no_dots(const struct dirent *entry)
 	return entry->d_name[0] != '.' && (entry->d_type == DT_REG || entry->d_type == DT_UNKNOWN);
 }
 
-static int ps_show_images(struct ps *p, struct json *j, struct err *e)
+/* Returns the exit status. */
+static int ps_show_images(struct ps *p, struct json *j)
 {
 	struct dirent **names;
 	int n = scandir(p->folder, &names, ps_no_dots, alphasort), found = 0;
 
 	if (n < 0)
-		return err_sys(e, errno, "reading the folder %s", p->folder);
+		return cmd_complain(errno == EACCES || errno == EPERM ? TORPOR_PERMISSION : TORPOR_SYSTEM, NULL,
+				    "reading the folder %s: %s", p->folder, strerror(errno));
 	for (int i = 0; i < n; i++) {
 		found += ps_show_image(p, names[i]->d_name, j);
 		free(names[i]);
@@ -266,22 +209,22 @@ static int ps_show_images(struct ps *p, struct json *j, struct err *e)
 
 /* ---- the command ---- */
 
-static int ps_show(struct ps *p, struct err *e)
+static int ps_show(struct ps *p)
 {
 	struct json j = JSON_INIT(stdout);
 	int r;
 
 	if (!p->json) {
 		ps_print_processes(p);
-		printf("\nimages in %s (size, taken, what)\n", text_safe(&p->arena, p->folder, PATH_MAX_SHOWN));
-		return ps_show_images(p, NULL, e);
+		printf("\nimages in %s (size, taken, what)\n", text_safe(&p->pool, p->folder, PATH_MAX_SHOWN));
+		return ps_show_images(p, NULL);
 	}
 	json_open(&j, '{');
 	json_key(&j, "processes");
 	ps_write_processes(p, &j);
 	json_key(&j, "images");
 	json_open(&j, '[');
-	r = ps_show_images(p, &j, e);
+	r = ps_show_images(p, &j);
 	json_close(&j, ']');
 	json_close(&j, '}');
 	return r;
@@ -291,8 +234,8 @@ static int ps_run(const struct cmd_globals *g, int argc, char **argv)
 {
 	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { "all", no_argument, NULL, 'a' }, { 0 } };
 	struct ps p = { .folder = NULL };
-	struct err e = ERR_INIT;
-	int c, r;
+	struct torpor_error *error = NULL;
+	int c, status;
 
 	(void)g;
 	opterr = 0;
@@ -310,11 +253,12 @@ static int ps_run(const struct cmd_globals *g, int argc, char **argv)
 	}
 	if (!p.folder)
 		p.folder = ".";
-	p.obstacles.arena = &p.arena;
-	r = ps_read_processes(&p);
-	r = r < 0 ? err_sys(&e, r, "looking at processes") : ps_show(&p, &e);
-	arena_done(&p.arena);
-	return r < 0 ? cmd_fail(&e) : 0;
+	if (torpor_processes_list(p.all, &p.list, &error) < 0)
+		return cmd_fail(error);
+	status = ps_show(&p);
+	torpor_processes_free(p.list);
+	pool_done(&p.pool);
+	return status;
 }
 
 const struct cmd cmd_ps = {

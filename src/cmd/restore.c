@@ -15,71 +15,74 @@
 #include "cmd/cmd.h"
 #include "cmd/foreground.h"
 #include "cmd/text.h"
-#include "core/core.h"
-#include "torpor/torpor.h"
-#include "util/fd.h"
-#include "util/privilege.h"
 
-enum { PID_WAIT_MS = 10000, STREAMS = 3, LINE_MAX_SHOWN = 8192 };
+enum { STREAMS = 3, LINE_MAX_SHOWN = 8192 };
 
 struct restoring {
+	struct torpor_options *o;
+	const char *path;
 	struct foreground foreground;
 	bool detach;
 	bool explain;  /* only say what would be done */
 	const char *pidfile;
+	int pidfile_number; /* errno of an attempt to write it */
 	bool redraw; /* a full-screen program: what it had drawn is gone */
 };
 
 /* ---- options ---- */
 
 /* --fd N=inherit|null|PATH */
-static int restore_parse_fd(struct restore_options *o, const char *arg)
+static int restore_parse_fd(struct restoring *r, const char *arg)
 {
 	const char *to = strchr(arg, '=');
-	int n = arg[0] - '0';
+	int n = arg[0] - '0', fd;
 
 	if (!to || to != arg + 1 || n < 0 || n >= STREAMS)
 		return cmd_usage(&cmd_restore, "--fd needs N=inherit, N=null or N=PATH with N from 0 to 2, not '%s'", arg);
 	if (strcmp(++to, "inherit") == 0)
-		o->streams[n] = n;
+		fd = n;
 	else if (strcmp(to, "null") == 0)
-		o->streams[n] = open("/dev/null", O_RDWR | O_CLOEXEC);
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	else
-		o->streams[n] = open(to, (n ? O_WRONLY | O_CREAT | O_APPEND : O_RDONLY) | O_CLOEXEC | O_NOCTTY, 0666);
-	if (o->streams[n] < 0) {
+		fd = open(to, (n ? O_WRONLY | O_CREAT | O_APPEND : O_RDONLY) | O_CLOEXEC | O_NOCTTY, 0666);
+	if (fd < 0) {
 		fprintf(stderr, "torpor: cannot open %s: %s\n", to, strerror(errno));
-		return ERR_SYSTEM;
+		return TORPOR_SYSTEM;
 	}
+	torpor_options_set_stream(r->o, n, fd);
 	return 0;
 }
 
-static int restore_parse_tier(struct restore_options *o, const char *arg)
+static int restore_parse_tier(struct restoring *r, const char *arg)
 {
 	static const char *const names[] = {
-		[TIER_AUTO] = "auto", [TIER_CAP] = "cap", [TIER_ROOT] = "root", [TIER_USERNS] = "userns", [TIER_FORK] = "fork",
+		[TORPOR_TIER_AUTO] = "auto",	   [TORPOR_TIER_CAP] = "cap",	[TORPOR_TIER_ROOT] = "root",
+		[TORPOR_TIER_USERNS] = "userns", [TORPOR_TIER_FORK] = "fork",
 	};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (strcmp(arg, names[i]) == 0) {
-			o->tier = (enum tier)i;
+			torpor_options_set_tier(r->o, (enum torpor_tier)i);
 			return 0;
 		}
 	}
 	return cmd_usage(&cmd_restore, "--tier is one of auto, cap, root, userns, fork, not '%s'", arg);
 }
 
-static int restore_parse_limit(struct restore_options *o, const char *arg)
+static int restore_parse_limit(struct restoring *r, const char *arg)
 {
+	uint64_t limit;
 	char *end;
 
 	errno = 0;
-	o->fork_limit = strtoull(arg, &end, 10);
+	limit = strtoull(arg, &end, 10);
+	torpor_options_set_fork_limit(r->o, limit);
 	if (errno || *end || end == arg || *arg == '-')
 		return cmd_usage(&cmd_restore, "--fork-limit needs a number, not '%s'", arg);
 	return 0;
 }
 
-static int restore_parse(struct restore_options *o, struct restoring *r, int argc, char **argv)
+static int restore_parse(struct restoring *r, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "detach", no_argument, NULL, 'd' },
@@ -103,60 +106,60 @@ static int restore_parse(struct restore_options *o, struct restoring *r, int arg
 		else if (c == 'e')
 			r->explain = true;
 		else if (c == 'a')
-			o->allow_changed = true;
+			torpor_options_set_allow_changed(r->o, 1);
 		else if (c == 'o')
-			o->allow_foreign = true;
-		else if (c == 't' && (status = restore_parse_tier(o, optarg)))
+			torpor_options_set_allow_foreign(r->o, 1);
+		else if (c == 't' && (status = restore_parse_tier(r, optarg)))
 			return status;
-		else if (c == 'l' && (status = restore_parse_limit(o, optarg)))
+		else if (c == 'l' && (status = restore_parse_limit(r, optarg)))
 			return status;
-		else if (c == 'f' && (status = restore_parse_fd(o, optarg)))
+		else if (c == 'f' && (status = restore_parse_fd(r, optarg)))
 			return status;
-		else if (c == 1 && o->path)
+		else if (c == 1 && r->path)
 			return cmd_usage(&cmd_restore, "one image, not also '%s'", optarg);
 		else if (c == 1)
-			o->path = optarg;
+			r->path = optarg;
 		else if (c == '?')
 			return cmd_usage(&cmd_restore, "unknown option or missing argument: %s", argv[optind - 1]);
 	}
-	return o->path ? 0 : cmd_usage(&cmd_restore, "the image is missing");
+	return r->path ? 0 : cmd_usage(&cmd_restore, "the image is missing");
 }
 
 /* ---- just before the tree runs ---- */
 
-static int restore_write_pidfile(const char *path, pid_t root, struct err *e)
+static int restore_write_pidfile(const char *path, int root)
 {
-	cleanup_close int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	char text[16];
-	int n = snprintf(text, sizeof(text), "%d\n", root);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), number = 0;
 
-	if (fd < 0 || fd_write_full(fd, text, (size_t)n) < 0)
-		return err_sys(e, errno, "writing the PID to %s", path);
-	return 0;
+	if (fd < 0 || dprintf(fd, "%d\n", root) < 0)
+		number = errno;
+	if (fd >= 0)
+		close(fd);
+	return number;
 }
 
 /* The modes that the program had set; the shell sets its own again when we end or stop. */
-static void restore_terminal_modes(struct restoring *r, const Pb__Image *image)
+static void restore_terminal_modes(struct restoring *r, const struct torpor_program *program)
 {
-	struct termios modes;
+	const struct termios *modes = torpor_program_terminal_modes(program);
 
-	if (r->foreground.tty < 0 || !image->tasks[0]->foreground || !core_terminal_modes(image, &modes))
+	if (r->foreground.tty < 0 || !modes)
 		return;
-	tcsetattr(r->foreground.tty, TCSANOW, &modes);
-	r->redraw = !(modes.c_lflag & ICANON);
+	tcsetattr(r->foreground.tty, TCSANOW, modes);
+	r->redraw = !(modes->c_lflag & ICANON);
 }
 
-static int restore_ready(void *data, pid_t root, const Pb__Image *image, struct err *e)
+static int restore_ready(void *data, struct torpor_program *program)
 {
 	struct restoring *r = data;
-	const Pb__Task *pb = image->tasks[0];
+	int root = torpor_program_pid(program);
 
-	if (r->pidfile && restore_write_pidfile(r->pidfile, root, e) < 0)
-		return -1;
-	if (!r->detach && !pb->group_outside && pb->sid != pb->pid)
+	if (r->pidfile && (r->pidfile_number = restore_write_pidfile(r->pidfile, root)))
+		return -r->pidfile_number;
+	if (!r->detach && torpor_program_leads_group(program))
 		foreground_give_terminal(&r->foreground, getpgid(root));
 	if (!r->detach)
-		restore_terminal_modes(r, image);
+		restore_terminal_modes(r, program);
 	return 0;
 }
 
@@ -164,11 +167,11 @@ static int restore_ready(void *data, pid_t root, const Pb__Image *image, struct 
 
 static void restore_print_line(void *data, const char *text)
 {
-	struct arena arena = ARENA_INIT;
+	struct pool pool = POOL_INIT;
 
 	(void)data;
-	puts(text_safe(&arena, text, LINE_MAX_SHOWN));
-	arena_done(&arena);
+	puts(text_safe(&pool, text, LINE_MAX_SHOWN));
+	pool_done(&pool);
 }
 
 static int restore_explain(const char *path)
@@ -177,44 +180,54 @@ static int restore_explain(const char *path)
 	int r = torpor_restore_explain(path, restore_print_line, NULL, &error);
 
 	fflush(stdout);
-	return r < 0 ? cmd_fail_with(error) : 0;
+	return r < 0 ? cmd_fail(error) : 0;
+}
+
+static int restore_failed(const struct restoring *r, struct torpor_error *error)
+{
+	int number = r->pidfile_number;
+
+	if (!number)
+		return cmd_fail(error);
+	torpor_error_free(error);
+	return cmd_complain(number == EPERM || number == EACCES ? TORPOR_PERMISSION : TORPOR_SYSTEM, NULL,
+			    "writing the PID to %s: %s", r->pidfile, strerror(number));
+}
+
+static int restore_carry_out(struct restoring *r, struct cmd_progress *progress)
+{
+	struct torpor_error *error = NULL;
+	struct torpor_program *program;
+	int result, status = 0;
+
+	torpor_options_set_ready(r->o, restore_ready, r);
+	if (!r->detach)
+		foreground_begin(&r->foreground);
+	result = torpor_restore(r->path, r->o, &program, &error);
+	cmd_progress_done(progress);
+	if (result < 0)
+		return restore_failed(r, error);
+	if (r->redraw)
+		foreground_signal(&r->foreground, program, SIGWINCH);
+	if (!r->detach)
+		status = foreground_wait(&r->foreground, program);
+	else if (!r->pidfile) /* standard output may be the program's by now: nothing more than asked for */
+		printf("%d\n", torpor_program_pid(program));
+	torpor_program_detach(program);
+	return status;
 }
 
 static int restore_run(const struct cmd_globals *g, int argc, char **argv)
 {
-	struct restoring r = { .foreground = FOREGROUND_INIT };
-	struct restore_options o = { .streams = { 0, 1, 2 },
-				     .pid_wait_ms = PID_WAIT_MS,
-				     .fork_limit = FORK_LIMIT_DEFAULT,
-				     .ready = restore_ready,
-				     .ready_data = &r,
-				     .log = &g->log };
 	struct cmd_progress progress;
-	struct program program;
-	struct err e = ERR_INIT;
-	int result, status = restore_parse(&o, &r, argc, argv);
+	struct restoring r = { .o = cmd_options(g, &progress), .foreground = FOREGROUND_INIT };
+	int status = r.o ? restore_parse(&r, argc, argv) : TORPOR_SYSTEM;
 
-	if (status)
-		return status;
-	if (r.explain)
-		return restore_explain(o.path);
-	if (!r.detach)
-		foreground_begin(&r.foreground);
 	cmd_progress_init(&progress, g->progress);
-	o.progress = &progress.progress;
-	result = core_restore(&o, &program, &e);
-	cmd_progress_done(&progress);
-	privilege_end();
-	if (result < 0)
-		return cmd_fail(&e);
-	if (r.detach) {
-		if (!r.pidfile) /* standard output may be the program's by now: nothing more than asked for */
-			printf("%d\n", program.root);
-		return 0;
-	}
-	if (r.redraw)
-		foreground_signal(&r.foreground, &program, SIGWINCH);
-	return foreground_wait(&r.foreground, &program);
+	if (status == 0)
+		status = r.explain ? restore_explain(r.path) : restore_carry_out(&r, &progress);
+	torpor_options_free(r.o);
+	return status;
 }
 
 const struct cmd cmd_restore = {

@@ -8,13 +8,11 @@
 
 #include "cmd/cmd.h"
 #include "cmd/foreground.h"
-#include "core/name.h"
-#include "util/privilege.h"
 
 /* As for every shell: a program that is not found, and one that cannot be executed. */
 enum { STATUS_NOT_EXECUTABLE = 126, STATUS_NOT_FOUND = 127 };
 
-static int run_parse(struct run_options *o, int argc, char **argv)
+static int run_parse(const char **ret_name, int argc, char **argv)
 {
 	static const struct option options[] = { { "name", required_argument, NULL, 'n' }, { 0 } };
 	int c;
@@ -23,11 +21,10 @@ static int run_parse(struct run_options *o, int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "+n:", options, NULL)) != -1) {
 		if (c != 'n')
 			return cmd_usage(&cmd_run, "unknown option or missing argument: %s", argv[optind - 1]);
-		o->name = optarg;
+		*ret_name = optarg;
 	}
-	if (o->name && !name_is_valid(o->name))
-		return cmd_usage(&cmd_run, "a name has letters, digits and '._-', and begins with a letter, not '%s'", o->name);
-	o->argv = argv + optind;
+	if (*ret_name && !torpor_name_is_valid(*ret_name))
+		return cmd_usage(&cmd_run, "a name has letters, digits and '._-', and begins with a letter, not '%s'", *ret_name);
 	return argv[optind] ? 0 : cmd_usage(&cmd_run, "the program is missing");
 }
 
@@ -36,26 +33,43 @@ static void run_before(void *data)
 	foreground_undo(data);
 }
 
+/* As a shell would say it. */
+static int run_failed(struct torpor_error *error)
+{
+	bool tried = torpor_error_reason(error) == TORPOR_STATE && torpor_error_number(error);
+	int number = torpor_error_number(error), status = cmd_fail(error);
+
+	if (!tried)
+		return status;
+	return number == ENOENT ? STATUS_NOT_FOUND : STATUS_NOT_EXECUTABLE;
+}
+
 static int run_run(const struct cmd_globals *g, int argc, char **argv)
 {
 	struct foreground f = FOREGROUND_INIT;
-	struct run_options o = { .before = run_before, .before_data = &f };
-	struct program program;
-	struct err e = ERR_INIT;
-	int result, status = run_parse(&o, argc, argv);
+	struct torpor_error *error = NULL;
+	struct torpor_program *program;
+	struct cmd_progress progress;
+	struct torpor_options *o;
+	const char *name = NULL;
+	int r, status = run_parse(&name, argc, argv);
 
-	(void)g;
 	if (status)
 		return status;
+	o = cmd_options(g, &progress);
+	if (!o)
+		return TORPOR_SYSTEM;
+	cmd_progress_init(&progress, CMD_PROGRESS_NONE);
+	torpor_options_set_name(o, name);
+	torpor_options_set_before(o, run_before, &f);
 	foreground_begin(&f);
-	result = core_start(&o, &program, &e);
-	privilege_end();
-	if (result == 0)
-		return foreground_wait(&f, &program);
-	status = cmd_fail(&e);
-	if (e.reason != ERR_STATE || !e.number) /* the program was not even tried */
-		return status;
-	return e.number == ENOENT ? STATUS_NOT_FOUND : STATUS_NOT_EXECUTABLE;
+	r = torpor_run(argv + optind, o, &program, &error);
+	torpor_options_free(o);
+	if (r < 0)
+		return run_failed(error);
+	status = foreground_wait(&f, program);
+	torpor_program_detach(program);
+	return status;
 }
 
 const struct cmd cmd_run = {

@@ -61,7 +61,7 @@ bool text_utf8(void)
 	return false;
 }
 
-const char *text_safe(struct arena *arena, const char *s, size_t max)
+const char *text_safe(struct pool *pool, const char *s, size_t max)
 {
 	size_t room = s ? strlen(s) * ESCAPE_MAX + 4 : 0, used = 0, n = 0;
 	bool utf8 = text_utf8(), valid;
@@ -71,7 +71,7 @@ const char *text_safe(struct arena *arena, const char *s, size_t max)
 
 	if (s && room > max * ESCAPE_MAX + 4)
 		room = max * ESCAPE_MAX + 4;
-	out = s ? arena_alloc(arena, room) : NULL;
+	out = s ? pool_alloc(pool, room) : NULL;
 	if (!out)
 		return "";
 	while (text_next(&at, &c, &valid)) {

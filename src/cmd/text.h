@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "util/arena.h"
+#include "cmd/pool.h"
 
 /*
  * The next character of *s, which moves behind it. Returns false at the end. A
@@ -30,6 +30,6 @@ const char *cmd_format_bytes(char buf[32], unsigned long long bytes);
 /*
  * `s` for people, on one line: what is harmful or not printable becomes \xNN or
  * \u{N}, a backslash is doubled. At most `max` characters of it, then "...".
- * Lives in the arena; "" for NULL and when out of memory.
+ * Lives in the pool; "" for NULL and when out of memory.
  */
-const char *text_safe(struct arena *arena, const char *s, size_t max);
+const char *text_safe(struct pool *pool, const char *s, size_t max);

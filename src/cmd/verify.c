@@ -3,27 +3,22 @@
 
 #include "cmd/cmd.h"
 #include "cmd/text.h"
-#include "core/core.h"
 
 static int verify_run(const struct cmd_globals *g, int argc, char **argv)
 {
-	struct arena arena = ARENA_INIT;
-	struct err e = ERR_INIT;
-	struct image *img;
-	Pb__Image *meta;
+	struct torpor_error *error = NULL;
+	struct torpor_image *image;
+	const struct torpor_image_info *info;
 	char size[32];
 
 	(void)g;
 	if (argc != 2 || argv[1][0] == '-')
 		return cmd_usage(&cmd_verify, argc < 2 ? "the image is missing" : "one image, and nothing else");
-	if (core_open(argv[1], VERIFY_PAGES, &arena, &img, &meta, &e) < 0) {
-		arena_done(&arena);
-		return cmd_fail(&e);
-	}
-	printf("%s: whole; %s in %zu extents, all checksums right\n", argv[1], cmd_format_bytes(size, img->size),
-	       img->n_extents);
-	image_close(img);
-	arena_done(&arena);
+	if (torpor_image_open(argv[1], TORPOR_OPEN_VERIFY, &image, &error) < 0)
+		return cmd_fail(error);
+	info = torpor_image_info(image);
+	printf("%s: whole; %s in %zu extents, all checksums right\n", argv[1], cmd_format_bytes(size, info->bytes), info->extents);
+	torpor_image_close(image);
 	return 0;
 }
 

@@ -16,6 +16,16 @@ enum { MIB = 1 << 20, HALF_SECOND_US = 520000 };
 
 static int saved;
 
+static void step(struct cmd_progress *p, const char *what, uint64_t done, uint64_t total)
+{
+	cmd_progress_show(p, &(struct torpor_progress){ what, done, total, TORPOR_BYTES });
+}
+
+static void count(struct cmd_progress *p, const char *what, uint64_t done, uint64_t total)
+{
+	cmd_progress_show(p, &(struct torpor_progress){ what, done, total, TORPOR_ATTEMPTS });
+}
+
 static void redirect(int fd)
 {
 	saved = dup(STDERR_FILENO);
@@ -67,12 +77,12 @@ static void check_bar(int columns, bool bar)
 
 	begin_terminal(columns, &master);
 	cmd_progress_init(&p, CMD_PROGRESS_AUTO);
-	progress_step(&p.progress, "copying memory", 1 * MIB, 4 * MIB);
+	step(&p, "copying memory", 1 * MIB, 4 * MIB);
 	text = shown(master);
 	UNIT_CHECK(!text[0]); /* it is not half a second yet */
 	usleep(HALF_SECOND_US);
-	progress_step(&p.progress, "copying memory", 2 * MIB, 4 * MIB);
-	progress_step(&p.progress, "copying memory", 3 * MIB, 4 * MIB); /* too soon */
+	step(&p, "copying memory", 2 * MIB, 4 * MIB);
+	step(&p, "copying memory", 3 * MIB, 4 * MIB); /* too soon */
 	text = shown(master);
 	UNIT_CHECK(strncmp(text, "\r\033[Kcopying memory ", 18) == 0);
 	UNIT_CHECK(strstr(text, " 50 % of 4.0 MiB, ") && strstr(text, " MiB/s, ") && strstr(text, " s left"));
@@ -93,17 +103,17 @@ static void plain(void)
 	UNIT_CHECK(pipe(ends) == 0);
 	redirect(ends[1]);
 	cmd_progress_init(&p, CMD_PROGRESS_AUTO);
-	progress_step(&p.progress, "copying memory", 1 * MIB, 4 * MIB);
+	step(&p, "copying memory", 1 * MIB, 4 * MIB);
 	UNIT_CHECK(!shown(ends[0])[0]); /* lines come every five seconds */
 	p.shown_ns -= 6000000000ull;
 	p.step_ns -= 6000000000ull;
-	progress_step(&p.progress, "copying memory", 3 * MIB, 4 * MIB);
-	progress_count(&p.progress, "making processes", 7, 100);
+	step(&p, "copying memory", 3 * MIB, 4 * MIB);
+	count(&p, "making processes", 7, 100);
 	text = shown(ends[0]);
 	UNIT_CHECK(strncmp(text, "torpor: copying memory 75 % of 4.0 MiB, ", 40) == 0 && strstr(text, ", 2 s left\n"));
 	UNIT_CHECK(!strchr(text, '\033') && !strstr(text, "making"));
 	p.shown_ns -= 6000000000ull;
-	progress_count(&p.progress, "making processes", 8, 100);
+	count(&p, "making processes", 8, 100);
 	UNIT_CHECK(strcmp(shown(ends[0]), "torpor: making processes: 8 of at most 100\n") == 0);
 	cmd_progress_done(&p);
 	UNIT_CHECK(!shown(ends[0])[0]);
@@ -120,16 +130,16 @@ static void json(void)
 	UNIT_CHECK(pipe(ends) == 0);
 	redirect(ends[1]);
 	cmd_progress_init(&p, CMD_PROGRESS_JSON);
-	progress_step(&p.progress, "copying memory", 1, 4);
-	progress_step(&p.progress, "copying memory", 2, 4); /* too soon */
-	progress_step(&p.progress, "copying memory", 4, 4); /* the end is always told of, once */
-	progress_step(&p.progress, "copying memory", 4, 4);
+	step(&p, "copying memory", 1, 4);
+	step(&p, "copying memory", 2, 4); /* too soon */
+	step(&p, "copying memory", 4, 4); /* the end is always told of, once */
+	step(&p, "copying memory", 4, 4);
 	text = shown(ends[0]);
 	UNIT_CHECK(strstr(text, "{\"step\": \"copying memory\", \"done\": 1, \"total\": 4, \"unit\": \"bytes\", ") == text);
 	UNIT_CHECK(!strstr(text, "\"done\": 2") && strstr(text, "\"done\": 4") && strstr(text, "\"seconds_left\": 0.0}\n"));
 	UNIT_CHECK(strstr(text, "\"done\": 4") == strrchr(text, '{') + strlen("{\"step\": \"copying memory\", "));
 	UNIT_CHECK(strchr(strchr(text, '\n') + 1, '\n')[1] == '\0'); /* two lines */
-	progress_count(&p.progress, "making processes", 1, 9);
+	count(&p, "making processes", 1, 9);
 	UNIT_CHECK(strstr(shown(ends[0]), "\"total\": 9, \"unit\": \"attempts\", "));
 	restore();
 	close(ends[0]);
@@ -139,9 +149,17 @@ static void none(void)
 {
 	enum cmd_progress_mode mode;
 	struct cmd_progress p;
+	int ends[2];
 
+	UNIT_CHECK(pipe(ends) == 0);
+	redirect(ends[1]);
 	cmd_progress_init(&p, CMD_PROGRESS_NONE);
-	UNIT_CHECK(!p.progress.step && !p.progress.count);
+	p.shown_ns = p.started_ns = 0;
+	step(&p, "copying memory", 4, 4);
+	count(&p, "making processes", 8, 8);
+	UNIT_CHECK(!shown(ends[0])[0]);
+	restore();
+	close(ends[0]);
 	UNIT_CHECK(cmd_progress_parse("json", &mode) && mode == CMD_PROGRESS_JSON);
 	UNIT_CHECK(!cmd_progress_parse("colourful", &mode));
 }
