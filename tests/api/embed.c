@@ -433,6 +433,41 @@ static void test_interrupted(void)
 	end();
 }
 
+static void die(void *data, const struct torpor_progress *p)
+{
+	(void)data;
+	if (p->done < p->total)
+		kill(getpid(), SIGKILL);
+}
+
+/* Who asked for a dump is killed in the middle of it: the program runs on, and nobody goes on dumping. */
+static void test_killed(void)
+{
+	struct torpor_options *o = torpor_options_new();
+	pid_t program, caller;
+	int status;
+
+	begin();
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	program = start_counting();
+	torpor_options_set_progress(o, die, NULL);
+	caller = fork();
+	if (caller == 0) {
+		torpor_dump(program, image(), o, NULL, NULL);
+		_exit(0);
+	}
+	expect(waitpid(caller, &status, 0) == caller && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	expect(waitpid(-1, &status, 0) > 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL); /* the helper */
+	await_count(counted() + 5);
+	expect(access(image(), F_OK) < 0);
+	kill(program, SIGKILL);
+	expect(waitpid(program, NULL, 0) == program);
+	prctl(PR_SET_CHILD_SUBREAPER, 0);
+	torpor_options_free(o);
+	unlink(counter_path());
+	end();
+}
+
 /* Several threads, each with handles of its own. */
 static void *look(void *arg)
 {
@@ -513,7 +548,7 @@ static const struct {
 	void (*run)(void);
 } tests[] = {
 	{ "cycle", test_cycle }, { "detach", test_detach }, { "refused", test_refused }, { "interrupted", test_interrupted },
-	{ "threads", test_threads }, { "run", test_run },
+	{ "killed", test_killed }, { "threads", test_threads }, { "run", test_run },
 };
 
 int main(int argc, char **argv)

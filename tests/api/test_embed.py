@@ -13,5 +13,5 @@ def use(t, name):
         raise Failure(f"status {status}: {read(os.path.join(t.logs, 'stderr'), '')}")
 
 
-for test in ("cycle", "detach", "refused", "interrupted", "threads", "run"):
+for test in ("cycle", "detach", "refused", "interrupted", "killed", "threads", "run"):
     case(f"embed-{test}")(lambda t, test=test: use(t, test))
