@@ -17,6 +17,7 @@
 
 #include "core/build.h"
 
+#include <alloca.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -46,6 +47,8 @@
 
 enum {
 	STACK_ROOM = 512 * 1024,   /* of our own stack that must stay usable among the saved mappings */
+	STACK_FRAME = 8 * 1024,    /* more than a task needs until its children are born */
+	DEPTH_MAX = 256,           /* so many are foreseen, each the child of another */
 	THREAD_STACK = 1024,       /* for the runner; signals are blocked */
 	OP_SIZE = 96,
 	REGION_BASE = 256 * 1024,
@@ -424,13 +427,21 @@ static void build_reset_actions(void)
 			syscall(SYS_rt_sigaction, signo, dfl, NULL, sizeof(dfl[0]));
 }
 
-/* Our stack must have its room before the saved mappings surround it. */
-static __attribute__((noinline)) void build_stretch_stack(void)
+static __attribute__((noinline)) void build_touch_stack(size_t size)
 {
-	volatile char room[STACK_ROOM];
+	*(volatile char *)alloca(size) = 0;
+}
 
-	for (size_t i = 0; i < sizeof(room); i += MEMORY_PAGE)
-		room[i] = 0;
+/*
+ * Our stack must have its room before the saved mappings surround it. Who inherits
+ * some of them stands deeper in the same stack, and cannot get more.
+ */
+static void build_stretch_stack(const struct build *b)
+{
+	size_t depth = b->plan->n_tasks < DEPTH_MAX ? b->plan->n_tasks : DEPTH_MAX;
+
+	if (!b->stock.space.n_mappings)
+		build_touch_stack(STACK_ROOM + depth * STACK_FRAME);
 }
 
 /* The threads that loaded memory are gone everywhere: now the saved ones can have their TIDs. */
@@ -450,7 +461,7 @@ static int build_state(struct build *b, size_t index, struct memory_load *m, str
 	struct task_restore tr = { .arena = m->arena, .region = &m->region, .pb = pb, .space = m->space,
 				   .inodes = b->inodes, .keeps_groups = b->keeps_groups };
 
-	if (creds_prepare(&tr, e) < 0 || limits_widen(&tr, e) < 0)
+	if (creds_prepare(&tr, e) < 0 || limits_widen(&tr, e) < 0 || stock_adopt(&b->stock, m, e) < 0)
 		return -1;
 	if (memory_reserve(m, memory_switch_ops(m) * OP_SIZE + build_steps_bytes(pb), e) < 0 || memory_place(m, e) < 0 || memory_fill(m, e) < 0 ||
 	    memory_settle(m, e) < 0)
@@ -461,6 +472,19 @@ static int build_state(struct build *b, size_t index, struct memory_load *m, str
 	build_discard_signals();
 	build_reset_actions();
 	return build_script(b, m, &tr, ret, e);
+}
+
+/* What those that this task makes have in common with it is in memory before they are born. */
+static void build_stock(struct build *b, size_t index, struct memory_load *m)
+{
+	const Pb__Task *pb = b->plan->tasks[index].pb;
+	struct task_restore tr = { .arena = m->arena, .pb = pb };
+	struct err e = ERR_INIT;
+
+	if (!family_makes(b->family, (uint32_t)index))
+		return;
+	if (limits_widen(&tr, &e) < 0 || stock_prepare(&b->stock, b->family, (uint32_t)index, m, &e) < 0)
+		build_fail(b, pb, &e);
 }
 
 static _Noreturn void build_task(struct build *b, size_t index)
@@ -475,13 +499,16 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	};
 	struct script *script;
 
+	if (pb->state != PB__TASK_STATE__ZOMBIE) {
+		m.space = b->plan->image->spaces[pb->space];
+		m.runs = image_runs_of(b->image, IMAGE_OWNER_SPACE(pb->space), &m.n_runs);
+		build_stretch_stack(b);
+		build_stock(b, index, &m);
+	}
 	build_children(b, index, &rt);
 	build_groups(b, index, &rt);
 	if (pb->state == PB__TASK_STATE__ZOMBIE)
 		build_zombie(pb);
-	build_stretch_stack();
-	m.space = b->plan->image->spaces[pb->space];
-	m.owner = IMAGE_OWNER_SPACE(pb->space);
 	if (build_state(b, index, &m, &rt, &script, &e) < 0)
 		build_fail(b, pb, &e);
 	b->regions[index] = (struct build_region){ m.region.start, m.region.size, (uint64_t)script };

@@ -13,6 +13,7 @@
 #include "core/plan.h"
 #include "inode/inode.h"
 #include "kinds/kind.h"
+#include "memory/family.h"
 
 /* Memory that the coordinator and all the tasks share while the tree is being made. */
 struct meeting {
@@ -34,6 +35,8 @@ struct build {
 	bool sets_exe;         /* may /proc/PID/exe be set? */
 	bool keeps_groups;     /* in a user namespace: supplementary groups stay as they are, under whatever numbers */
 	pid_t coordinator;
+	const struct family *family;
+	struct stock stock;    /* what this very process was born with, or has for those that it makes */
 	const struct progress *progress; /* the coordinator's: the tasks only count */
 	struct build_region {
 		uint64_t start, size;

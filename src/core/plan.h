@@ -48,3 +48,6 @@ int plan_check_here(const Pb__Machine *machine, uint64_t vdso_hash, uint64_t xfe
 
 /* A stand-in for a dead session leader is made once for all of its session; is this task the first that needs it? */
 bool plan_first_of_session(const struct plan *plan, size_t task);
+
+/* The task that forks this one, as it is or by way of a stand-in; UINT32_MAX: the coordinator. */
+uint32_t plan_maker(const struct plan *plan, size_t task);

@@ -50,6 +50,7 @@ struct restore {
 	struct restore_objects objects;
 	struct ipc_restore ipc;
 	int *object_fds;
+	struct family family;
 	struct build build;
 	enum tier tier; /* chosen: never TIER_AUTO */
 	struct namespace ns; /* TIER_USERNS */
@@ -438,10 +439,28 @@ static void restore_close_objects(struct restore *r)
 
 /* ---- tasks ---- */
 
+static int restore_prepare_family(struct restore *r, struct err *e)
+{
+	struct family_member *members = arena_alloc(&r->arena, r->plan.n_tasks * sizeof(*members));
+
+	if (!members)
+		return err_nomem(e);
+	for (size_t i = 0; i < r->plan.n_tasks; i++) {
+		const Pb__Task *pb = r->plan.tasks[i].pb;
+		bool living = pb->state != PB__TASK_STATE__ZOMBIE;
+
+		members[i] = (struct family_member){ living ? r->meta->spaces[pb->space] : NULL,
+						     IMAGE_OWNER_SPACE(living ? pb->space : 0), plan_maker(&r->plan, i) };
+	}
+	return family_make(&r->family, &r->arena, r->image, members, r->plan.n_tasks, e);
+}
+
 static int restore_prepare_build(struct restore *r, struct err *e)
 {
 	size_t regions = r->plan.n_tasks * sizeof(struct build_region);
 
+	if (restore_prepare_family(r, e) < 0)
+		return -1;
 	r->shared_size = sizeof(struct meeting) + regions;
 	r->shared = mmap(NULL, r->shared_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (r->shared == MAP_FAILED) {
@@ -451,7 +470,7 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 	r->build = (struct build){
 		.plan = &r->plan, .image = r->image, .inodes = &r->inodes, .object_fds = r->object_fds,
 		.meeting = r->shared, .coordinator = getpid(), .pids = r->pids,
-		.sets_exe = privilege_can(PRIVILEGE_CHECKPOINT), .keeps_groups = r->inside, .progress = r->o->progress,
+		.sets_exe = privilege_can(PRIVILEGE_CHECKPOINT), .keeps_groups = r->inside, .family = &r->family, .progress = r->o->progress,
 		.regions = (struct build_region *)((struct meeting *)r->shared + 1),
 	};
 	return 0;

@@ -188,8 +188,9 @@ static void trace_tell(const struct build *b, struct trace_told *told)
 
 	if (made != told->made)
 		progress_count(b->progress, "forking until its PID comes up", made, b->pids->steer.limit);
+	/* What is loaded for those that share it counts, too, even where whoever loads it does not keep it. */
 	if (loaded != told->loaded)
-		progress_step(b->progress, "loading memory", loaded, told->to_load);
+		progress_step(b->progress, "loading memory", loaded < told->to_load ? loaded : told->to_load, told->to_load);
 	told->made = made;
 	told->loaded = loaded;
 }

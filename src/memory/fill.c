@@ -108,12 +108,11 @@ static int fill_cut_run(struct fill *f, const struct image_run *run, size_t *map
 
 static int fill_cut_runs(struct fill *f, struct err *e)
 {
-	size_t n, mapping = 0;
-	const struct image_run *runs = image_runs_of(f->m->image, f->m->owner, &n);
+	size_t mapping = 0;
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < n; i++)
-		r = fill_cut_run(f, &runs[i], &mapping, e);
+	for (size_t i = 0; r == 0 && i < f->m->n_runs; i++)
+		r = fill_cut_run(f, &f->m->runs[i], &mapping, e);
 	return r;
 }
 

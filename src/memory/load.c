@@ -69,15 +69,21 @@ static int load_own_areas(struct memory_load *m, struct vm_area_list *ret, struc
 }
 
 /* Everything that the region must avoid: our own mappings and the saved ones, sorted. */
-static int load_taken(struct memory_load *m, const struct vm_area_list *own, struct spans *ret, struct err *e)
+static int load_taken(struct memory_load *m, const struct vm_area_list *own, const Pb__AddressSpace *const *spaces, size_t n,
+		      struct spans *ret, struct err *e)
 {
-	ret->v = arena_alloc(m->arena, (own->n + m->space->n_mappings) * sizeof(*ret->v));
+	size_t most = own->n;
+
+	for (size_t i = 0; i < n; i++)
+		most += spaces[i]->n_mappings;
+	ret->v = arena_alloc(m->arena, (most + 1) * sizeof(*ret->v));
 	if (!ret->v)
 		return err_nomem(e);
 	for (size_t i = 0; i < own->n; i++)
 		ret->v[ret->n++] = (struct span){ own->areas[i].start, own->areas[i].end };
-	for (size_t i = 0; i < m->space->n_mappings; i++)
-		ret->v[ret->n++] = (struct span){ m->space->mappings[i]->start, m->space->mappings[i]->end };
+	for (size_t i = 0; i < n; i++)
+		for (size_t k = 0; k < spaces[i]->n_mappings; k++)
+			ret->v[ret->n++] = (struct span){ spaces[i]->mappings[k]->start, spaces[i]->mappings[k]->end };
 	qsort(ret->v, ret->n, sizeof(*ret->v), span_compare);
 	return 0;
 }
@@ -101,7 +107,7 @@ static uint64_t load_parking_size(const struct memory_load *m, const struct vm_a
 
 		while (k < own->n && own->areas[k].end <= map->start)
 			k++;
-		if (is_special(map) || (k < own->n && own->areas[k].start < map->end))
+		if (is_special(map) || (!m->place[i] && k < own->n && own->areas[k].start < map->end))
 			size += map->end - map->start + load_alignment(map);
 	}
 	return size;
@@ -127,16 +133,32 @@ int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e)
 	struct spans taken = { 0 };
 	uint64_t parking, start;
 
-	m->place = arena_alloc(m->arena, (m->space->n_mappings + 1) * sizeof(*m->place));
+	m->place = m->place ?: arena_alloc(m->arena, (m->space->n_mappings + 1) * sizeof(*m->place));
 	if (!m->place)
 		return err_nomem(e);
-	if (load_own_areas(m, &own, e) < 0 || load_taken(m, &own, &taken, e) < 0)
+	if (load_own_areas(m, &own, e) < 0 || load_taken(m, &own, &m->space, 1, &taken, e) < 0)
 		return -1;
 	parking = load_parking_size(m, &own);
 	start = load_find_gap(&taken, script_size + parking + HUGE_PAGE);
 	if (!start)
 		return err_set(e, ERR_SYSTEM, 0, "no gap of %lu bytes in both address spaces", script_size + parking);
 	return region_map(&m->region, start, script_size, parking, e);
+}
+
+int memory_find_room(struct memory_load *m, const Pb__AddressSpace *const *spaces, size_t n, const Pb__Mapping *map,
+		     uint64_t *ret, struct err *e)
+{
+	uint64_t size = map->end - map->start, align = load_alignment(map), gap;
+	struct vm_area_list own;
+	struct spans taken = { 0 };
+
+	if (load_own_areas(m, &own, e) < 0 || load_taken(m, &own, spaces, n, &taken, e) < 0)
+		return -1;
+	gap = load_find_gap(&taken, size + align);
+	if (!gap)
+		return err_set(e, ERR_SYSTEM, 0, "no gap of %lu bytes in all address spaces", size + align);
+	*ret = gap + ((map->start - gap) & (align - 1));
+	return 0;
 }
 
 /* ---- placing ---- */
@@ -166,10 +188,10 @@ static int load_map_flags(const Pb__Mapping *map)
 /* Will pages be stored into it? Then it must be writable for a while. */
 static bool load_has_pages(const struct memory_load *m, const Pb__Mapping *map)
 {
-	size_t n, low = 0, high;
-	const struct image_run *runs = image_runs_of(m->image, m->owner, &n);
+	const struct image_run *runs = m->runs;
+	size_t low = 0, high = m->n_runs;
 
-	for (high = n; low < high;) {
+	while (low < high) {
 		size_t mid = (low + high) / 2;
 
 		if (runs[mid].addr + (uint64_t)runs[mid].pages * MEMORY_PAGE <= map->start)
@@ -177,7 +199,7 @@ static bool load_has_pages(const struct memory_load *m, const Pb__Mapping *map)
 		else
 			high = mid;
 	}
-	return low < n && runs[low].addr < map->end;
+	return low < m->n_runs && runs[low].addr < map->end;
 }
 
 static int load_mapping_fd(const struct memory_load *m, const Pb__Mapping *map)
@@ -241,13 +263,18 @@ static int load_place_at(struct memory_load *m, const Pb__Mapping *map, uint64_t
 	return shared_memory ? load_place_shared_memory(m, map, at, e) : 0;
 }
 
+int memory_map(struct memory_load *m, const Pb__Mapping *map, uint64_t at, struct err *e)
+{
+	return load_place_at(m, map, at, MAP_FIXED_NOREPLACE, e);
+}
+
 static int load_place_one(struct memory_load *m, size_t i, struct err *e)
 {
 	const Pb__Mapping *map = m->space->mappings[i];
 	uint64_t size = map->end - map->start;
 	int r;
 
-	if (is_special(map))
+	if (is_special(map) || m->place[i])
 		return 0;
 	m->place[i] = map->start;
 	r = load_place_at(m, map, map->start, MAP_FIXED_NOREPLACE, e);
@@ -403,14 +430,14 @@ static int load_unmap_gaps(struct memory_load *m, struct script_builder *b, stru
 	for (size_t i = 0; i < m->space->n_mappings; i++) {
 		const Pb__Mapping *map = m->space->mappings[i];
 
-		if (!is_special(map) && m->place[i] == map->start)
-			keep[n++] = (struct span){ map->start, map->end };
+		if (!is_special(map))
+			keep[n++] = (struct span){ m->place[i], m->place[i] + (map->end - map->start) };
 	}
 	qsort(keep, n, sizeof(*keep), span_compare);
 	for (size_t i = 0; i < n; i++) {
 		if (keep[i].start > at)
 			script_call(b, SCRIPT_MUST, "unmapping the old address space", SYS_munmap, at, keep[i].start - at);
-		at = keep[i].end;
+		at = keep[i].end > at ? keep[i].end : at;
 	}
 	if (at < ADDRESS_MAX)
 		script_call(b, SCRIPT_MUST, "unmapping the old address space", SYS_munmap, at, ADDRESS_MAX - at);

@@ -113,12 +113,13 @@ struct memory_load {
 	const struct image *image;
 	const struct inode_restore *inodes;
 	const Pb__AddressSpace *space;
-	uint32_t owner;
+	const struct image_run *runs; /* what is to be loaded; ascending */
+	size_t n_runs;
 	_Atomic uint64_t *loaded; /* how many bytes all that load at the same time have loaded */
 	bool keeps_exe; /* /proc/PID/exe cannot be set: it stays as it is */
 	bool one_thread; /* make no others: each would use up a PID */
 	struct region region;
-	uint64_t *place; /* for each mapping: where it stands until the switch */
+	uint64_t *place; /* for each mapping: where it stands until the switch; 0: nowhere yet. May be NULL before memory_reserve() */
 };
 
 /*
@@ -128,8 +129,15 @@ struct memory_load {
  */
 int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e);
 
-/* Map every saved mapping: at its final address where that is free now, else parked in the region. */
+/* Map every saved mapping that has no place yet: at its final address where that is free now, else parked in the region. */
 int memory_place(struct memory_load *m, struct err *e);
+
+/* Map one of them there. 0, -EEXIST where something is in the way, or negative; `e` may be set. */
+int memory_map(struct memory_load *m, const Pb__Mapping *map, uint64_t at, struct err *e);
+
+/* A place for it where nothing is mapped now, nor in any of these address spaces. Aligned like its own. */
+int memory_find_room(struct memory_load *m, const Pb__AddressSpace *const *spaces, size_t n, const Pb__Mapping *map,
+		     uint64_t *ret, struct err *e);
 
 /* Verify the stored pages, and fill the mappings with them (fill.c). */
 int memory_fill(struct memory_load *m, struct err *e);

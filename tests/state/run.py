@@ -149,15 +149,19 @@ def kib(pid, field):
     return int(fields[field].split()[0])
 
 
-def prefork_once(t, argument=None):
-    """What a tree shares since fork(2) is in the image once."""
+def prefork_shared(t, tier=None, argument=None):
+    """What a tree shares since fork(2) is in the image once, and it shares it again."""
+    t.setup.work_in(tier) if tier else None
     program = Program(t, "prefork", argument)
-    tree = harness.tree_of(program.root)
-    before = sum(kib(pid, "Pss_Anon") for pid in tree) * 1024
-    size = os.path.getsize(t.dump(program.root))
+    before = sum(kib(pid, "Pss_Anon") for pid in harness.tree_of(program.root))
+    size = os.path.getsize(t.dump(program.root)) >> 10
     if size > 1.1 * before:
-        raise Failure(f"the image has {size} bytes, the tree had {before} of its own")
+        raise Failure(f"the image has {size} KiB, the tree had {before} KiB of its own")
     t.restore(program.root)
+    after = sum(kib(pid, "Pss_Anon") for pid in harness.tree_of(program.root))
+    t.log(f"{before} KiB before, {after} KiB after, {size} KiB stored")
+    if after > 1.1 * before:
+        raise Failure(f"after the restore the tree has {after} KiB of its own, not {before} KiB")
     program.verify("after the restore")
     program.end()
 
@@ -278,7 +282,9 @@ def declare():
     case("large-running")(large_running)
     for way in (selfcheck.alone, selfcheck.compared):
         case(f"prefork-{way.__name__}", kind="prefork")(way)
-    case("prefork-once")(prefork_once)
+    case("prefork-shared")(prefork_shared)
+    case("prefork-userns", tier="userns")(prefork_shared)
+    case("prefork-fork", tier="fork", argument="small", limit=240)(prefork_shared)
     case("large-damaged")(large_damaged)
     case("unseen-running")(unseen_running)
     case("unseen-killed")(unseen_killed)
