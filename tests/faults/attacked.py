@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A JVM, and a redis under a client's load, as programs to be attacked."""
+"""A JVM, a redis under a client's load, and Pythons with many descriptors, as programs to be attacked."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import time
 
 from common import Program, alive, look_at_fds  # tells where the next two are
 from clients import connected, free_port
-from harness import Failure, Steps, read, threads_of, tree_of
+from harness import PYTHON, Failure, Steps, read, threads_of, tree_of
 
 
 class Untouched:
@@ -203,3 +203,32 @@ class RedisServer(Program):
         self.expect_alive()
         if self.expect_all()("set", "another", "key") != "OK":
             raise Failure("redis takes no more keys")
+
+
+class Rich(Program):
+    """Two Pythons with many kinds of descriptors, which only wait."""
+
+    SCRIPT = """
+import ctypes, fcntl, os, select, signal, socket, threading, time
+poll = select.epoll(); a, b = socket.socketpair(); r, w = os.pipe(); poll.register(a, select.EPOLLIN); a.send(b"x")
+listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
+memory = os.memfd_create("memory"); os.write(w, b"y"); master, slave = os.openpty(); os.write(master, b"typed\\n")
+libc = ctypes.CDLL(None); event = libc.eventfd(3, 0); timer = libc.timerfd_create(1, 0); note = libc.inotify_init1(0)
+libc.inotify_add_watch(note, b"/usr", 2)
+gone = open("gone", "w+"); gone.write("z" * 5000); gone.flush(); os.unlink("gone")
+fcntl.flock(gone, fcntl.LOCK_EX); signal.setitimer(signal.ITIMER_REAL, 5000); u = socket.socket(socket.AF_UNIX)
+u.bind("name"); u.listen(); threading.Thread(target=time.sleep, args=(1000,)).start()
+child = os.fork()
+if child == 0:
+    os.setsid()
+open("ready", "w").close()
+time.sleep(1000)
+"""
+
+    def __init__(self, t):
+        super().__init__(t)
+        self.root = t.start([PYTHON, "-B", "-c", self.SCRIPT])
+        t.until(lambda: os.path.exists(t.path("ready")) and len(tree_of(self.root)) == 2, 10, "the start of the program")
+
+    def check(self):
+        self.expect_alive()

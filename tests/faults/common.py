@@ -14,7 +14,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "programs"))
 import harness  # noqa: E402
 from run import main  # noqa: E402,F401
-from harness import PYTHON, Failure, Steps, read, stat_of, threads_of, tree_of  # noqa: E402
+from harness import PYTHON, Failure, Skip, Steps, read, stat_of, threads_of, tree_of  # noqa: E402
 
 KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "30"))
 LIMIT = 60 + KILLS * 2
@@ -322,13 +322,36 @@ def killed(status, signo):
         raise Failure(f"torpor ended with {status}")
 
 
-def compile_steady(setup):
-    """Make steady.c and moment.c targets, where the user can execute it."""
+def compile_steady(setup, *supervisors):
+    """Make steady.c and moment.c targets, where the user can execute them; likewise nth.c and watch.c."""
     if harness.TARGETS == os.path.join(harness.HERE, "targets"):
         harness.TARGETS = shutil.copytree(harness.TARGETS, os.path.join(setup.folder, "targets"))
-    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-o",
-                    os.path.join(harness.TARGETS, "steady"), os.path.join(HERE, "steady.c")], check=True)
     tests = os.path.join(HERE, "..")
-    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-I", os.path.join(tests, "kinds"),
-                    "-o", os.path.join(harness.TARGETS, "moment"), os.path.join(tests, "kinds", "common.c"),
-                    os.path.join(tests, "state", "moment.c")], check=True)
+    sources = {"steady": ["faults/steady.c"], "moment": ["state/moment.c", "kinds/common.c"],
+               **{name: [f"faults/{name}.c", "faults/supervised.c"] for name in supervisors}}
+    for name, files_ in sources.items():
+        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-I",
+                        os.path.join(tests, "kinds"), "-o", os.path.join(harness.TARGETS, name),
+                        *(os.path.join(tests, file) for file in files_)], check=True)
+
+
+class Watch:
+    """torpor under watch.c."""
+
+    def __init__(self, t):
+        if t.setup.account is None:
+            raise Skip("only root can set a filter and keep the file capability")
+        self.t, self.report = t, os.path.join(t.base, "report")
+
+    def run(self, *arguments, **expectations):
+        """Run torpor, watched. (result, what it touched: lists of paths and of PIDs, and how many processes it made)."""
+        account = self.t.setup.account
+        self.t.launcher = [self.t.target("watch"), self.report, str(account.pw_uid), str(account.pw_gid)]
+        try:
+            result = self.t.torpor(*arguments, **expectations)
+        finally:
+            self.t.launcher = []
+        lines = [line.split(" ", 2) for line in read(self.report).splitlines()]
+        if any(line[0] == "unreadable" for line in lines):
+            raise Failure(f"what torpor touched could not be read: {lines}")
+        return result, {what: [(line[2], line[1]) for line in lines if line[0] == what] for what in ("path", "pid", "own", "made")}

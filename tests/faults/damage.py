@@ -11,16 +11,18 @@ damaged images by the function that torpor verify uses; a sample goes through th
 import os
 import random
 import re
+import struct
 import subprocess
 import sys
 import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from common import PythonThreads, Steady, compile_steady, files, main, read_bytes  # noqa: E402
+from common import PythonThreads, Steady, Watch, compile_steady, files, main, read_bytes  # noqa: E402
 from harness import Failure, Skip, case, stat_of, tree_of  # noqa: E402
 
 FLIPS = int(os.environ.get("TORPOR_TEST_FLIPS", "1000"))
+PAGE = 4096
 SAMPLE = max(20, FLIPS // 50)
 REFUSED = r"is damaged|not a torpor image|no valid end"
 
@@ -134,5 +136,36 @@ def meanwhile(t):
     program.check()
 
 
+def parts(content):
+    """Where which part of an image lies; see doc/format.md."""
+    trailer = len(content) - PAGE
+    meta, extents, runs = (struct.unpack_from("<Q", content, trailer + at)[0] for at in (24, 48, 72))
+    return {"header": (0, PAGE), "pages": (PAGE, meta), "metadata": (meta, extents), "extent table": (extents, runs),
+            "run table": (runs, trailer), "trailer": (trailer, len(content))}
+
+
+@case("damage-no-process", limit=600)
+def no_process(t):
+    """A restore that is refused has made no process, wherever the damage is: clone, fork and the like are watched."""
+    program = Steady(t, 2)
+    t.dump(program.root)
+    content, watch, tried = read_bytes(t.image()), Watch(t), 0
+    for part, (start, end) in parts(content).items():
+        for number in range(max(3, FLIPS // 200)):
+            at = random.randrange(start, end)
+            with open(t.image("damaged"), "wb") as f:
+                f.write(content[:at] + bytes([content[at] ^ 1 << random.randrange(8)]) + content[at + 1:])
+            t.setup.own(t.image("damaged"))
+            how = ["--detach"] if number % 2 else []
+            result, touched = watch.run("restore", t.image("damaged"), *how, expect=4)
+            if touched["made"] or not re.search(REFUSED, result.err):
+                raise Failure(f"a flipped bit at {at} of {len(content)}, in the {part}: {touched['made']}: {result}")
+            tried += 1
+    if not watch.run("restore", t.image(), "--detach")[1]["made"]:
+        raise Failure("the making of processes is not seen")
+    program.check()
+    print(f"    {t.name}: {tried} flipped bits, none of the restores made a process", flush=True)
+
+
 if __name__ == "__main__":
-    sys.exit(main(__doc__, compile_steady))
+    sys.exit(main(__doc__, lambda setup: compile_steady(setup, "watch")))

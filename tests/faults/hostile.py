@@ -16,36 +16,12 @@ import sys
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from attacked import Rich  # noqa: E402
 from common import PythonThreads, Steady, compile_steady, main, read_bytes  # noqa: E402
-from harness import PYTHON, Failure, Skip, case, stat_of, tree_of  # noqa: E402
+from harness import Failure, Skip, case, stat_of, tree_of  # noqa: E402
 
 IMAGES = int(os.environ.get("TORPOR_TEST_HOSTILE", "20"))
 SECONDS = 20
-
-
-class Rich:
-    """A shell with a pipeline and a Python with many kinds of descriptors."""
-
-    SCRIPT = """
-import ctypes, fcntl, os, select, signal, socket, threading, time
-poll = select.epoll(); a, b = socket.socketpair(); r, w = os.pipe(); poll.register(a, select.EPOLLIN); a.send(b"x")
-listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
-memory = os.memfd_create("memory"); os.write(w, b"y"); master, slave = os.openpty(); os.write(master, b"typed\\n")
-libc = ctypes.CDLL(None); event = libc.eventfd(3, 0); timer = libc.timerfd_create(1, 0); note = libc.inotify_init1(0)
-libc.inotify_add_watch(note, b"/usr", 2)
-gone = open("gone", "w+"); gone.write("z" * 5000); gone.flush(); os.unlink("gone")
-fcntl.flock(gone, fcntl.LOCK_EX); signal.setitimer(signal.ITIMER_REAL, 5000); u = socket.socket(socket.AF_UNIX)
-u.bind("name"); u.listen(); threading.Thread(target=time.sleep, args=(1000,)).start()
-child = os.fork()
-if child == 0:
-    os.setsid()
-open("ready", "w").close()
-time.sleep(1000)
-"""
-
-    def __init__(self, t):
-        self.root = t.start([PYTHON, "-B", "-c", self.SCRIPT])
-        t.until(lambda: os.path.exists(t.path("ready")) and len(tree_of(self.root)) == 2, 10, "the start of the program")
 
 
 def end_all_below(t):

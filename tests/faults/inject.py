@@ -13,7 +13,6 @@ import json
 import os
 import random
 import re
-import subprocess
 import sys
 
 sys.dont_write_bytecode = True
@@ -26,12 +25,6 @@ from harness import PYTHON, Failure, Skip, Steps, case, portrait, read, stat_of,
 LAST = 15  # calls before the last one of a dump that lets the program run on
 CALLS = os.environ.get("TORPOR_TEST_CALLS", "20")
 CHANGING = ("file", "stats", "machine", "xstate")  # from image to image of one that stands still
-
-
-def prepare(setup):
-    compile_steady(setup)
-    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-o",
-                    os.path.join(harness.TARGETS, "nth"), os.path.join(HERE, "nth.c")], check=True)
 
 
 class Injector:
@@ -275,4 +268,4 @@ case("dump-ends", limit=600, start=lambda t: Steady(t, 2))(ends)
 
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__, prepare))
+    sys.exit(main(__doc__, lambda setup: compile_steady(setup, "nth")))

@@ -4,37 +4,26 @@
  * nth N REPORT UID GID COMMAND...: run COMMAND as that user, and let the N-th of
  * its system calls fail, those of its threads and children counted together. Of
  * calls that can fail, each has the error that a kernel or a disk would give.
- * Started by root: with no_new_privs instead, COMMAND would lose its file
- * capability. REPORT says which call it was; it stays empty if there were fewer.
+ * REPORT says which call it was; it stays empty if there were fewer.
  *
  * Calls are counted from the first capget(2) on, with which torpor begins: what
  * the dynamic loader does before is not ours. Of ptrace(2), only the requests
- * that can fail although the thread lives. A seccomp filter hands the calls to a
- * supervisor, a process outside of COMMAND's tree, which ends with the last
- * process that the filter is on.
+ * that can fail although the thread lives.
  */
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
 #include <linux/ptrace.h>
-#include <linux/seccomp.h>
-#include <poll.h>
-#include <stdatomic.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
+
+#include "supervised.h"
 
 #define CALL(name, number) { SYS_##name, number, #name }
 
@@ -65,18 +54,12 @@ static const struct {
 	CALL(signalfd4, EMFILE), CALL(socket, EMFILE), CALL(socketpair, EMFILE), CALL(splice, ENOMEM), CALL(stat, EIO),
 	CALL(statx, EIO), CALL(sync_file_range, EIO), CALL(tee, ENOMEM), CALL(tgkill, EPERM), CALL(timer_create, EAGAIN),
 	CALL(timer_settime, EINVAL), CALL(timerfd_create, EMFILE), CALL(timerfd_settime, EINVAL), CALL(userfaultfd, EPERM),
-	CALL(vmsplice, ENOMEM), CALL(write, ENOSPC),
+	CALL(vfork, EAGAIN), CALL(vmsplice, ENOMEM), CALL(write, ENOSPC),
 };
 
-enum { CALLS = sizeof(calls) / sizeof(calls[0]), LISTENER_WAIT_US = 100 };
+enum { CALLS = sizeof(calls) / sizeof(calls[0]) };
 
-static _Noreturn void die(const char *what)
-{
-	perror(what);
-	exit(125);
-}
-
-/* ---- the supervisor ---- */
+static long wanted, seen;
 
 static const char *call_name(int nr, int *ret_answer)
 {
@@ -99,96 +82,32 @@ static bool can_fail(const struct seccomp_data *call)
 	       request == PTRACE_SETREGSET || request == PTRACE_PEEKSIGINFO || request == PTRACE_SETOPTIONS;
 }
 
-static void supervise(int listener, long wanted, int report)
+static void fail_one(const struct seccomp_notif *call, struct seccomp_notif_resp *answer)
 {
-	struct pollfd p = { .fd = listener, .events = POLLIN };
-	long seen = 0;
+	int number = 0;
+	const char *name = call_name(call->data.nr, &number);
 
-	while (poll(&p, 1, -1) > 0 && !(p.revents & POLLHUP)) {
-		struct seccomp_notif call = { 0 };
-		struct seccomp_notif_resp answer = { 0 };
-		const char *name;
-		int number = 0;
-
-		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &call) < 0)
-			continue; /* it was interrupted, and comes again */
-		name = call_name(call.data.nr, &number);
-		answer.id = call.id;
-		if ((seen && can_fail(&call.data)) || !number)
-			seen++;
-		if (number && can_fail(&call.data) && seen == wanted + 1) {
-			answer.error = -number;
-			dprintf(report, "%s(%#llx, %#llx, %#llx) of %u: %s\n", name, call.data.args[0], call.data.args[1],
-				call.data.args[2], call.pid, strerror(number));
-		} else {
-			answer.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
-		}
-		ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
-	}
-}
-
-/* Not a child of what will be COMMAND: that would wait for it. */
-static void begin_supervisor(_Atomic int *listener, long wanted, int report)
-{
-	pid_t command = getpid(), middle = fork();
-	int pidfd, fd;
-
-	if (middle < 0)
-		die("fork");
-	if (middle > 0) {
-		waitpid(middle, NULL, 0);
+	if ((seen && can_fail(&call->data)) || !number)
+		seen++;
+	if (!number || !can_fail(&call->data) || seen != wanted + 1)
 		return;
-	}
-	if (fork() != 0)
-		_exit(0);
-	setsid();
-	pidfd = (int)syscall(SYS_pidfd_open, command, 0);
-	while ((fd = atomic_load(listener)) < 0)
-		usleep(LISTENER_WAIT_US);
-	fd = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
-	dup2(report, 3);
-	dup2(fd, 4);
-	close(0), close(1), close(2);
-	syscall(SYS_close_range, 5, ~0u, 0);
-	supervise(4, wanted, 3);
-	_exit(0);
-}
-
-/* ---- the command ---- */
-
-static void filter(_Atomic int *listener)
-{
-	struct sock_filter code[2 * CALLS + 2] = { BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)) };
-	struct sock_fprog program = { .len = 1, .filter = code };
-	int fd;
-
-	for (size_t i = 0; i < CALLS; i++) {
-		code[program.len++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i].nr, 0, 1);
-		code[program.len++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF);
-	}
-	code[program.len++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-	fd = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
-	if (fd < 0)
-		die("seccomp");
-	atomic_store(listener, fd);
+	answer->flags = 0;
+	answer->error = -number;
+	dprintf(3, "%s(%#llx, %#llx, %#llx) of %u: %s\n", name, call->data.args[0], call->data.args[1], call->data.args[2],
+		call->pid, strerror(number));
 }
 
 int main(int argc, char **argv)
 {
-	_Atomic int *listener = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	int report;
+	int numbers[CALLS], report;
 
-	if (argc < 6 || listener == MAP_FAILED)
+	if (argc < 6)
 		return 125;
 	report = open(argv[2], O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
 	if (report < 0)
-		die(argv[2]);
-	atomic_store(listener, -1);
-	begin_supervisor(listener, atol(argv[1]), report);
-	filter(listener);
-	if (setgroups(0, NULL) < 0 || initgroups(getenv("USER"), (gid_t)atoi(argv[4])) < 0 || setgid((gid_t)atoi(argv[4])) < 0 ||
-	    setuid((uid_t)atoi(argv[3])) < 0)
-		die("nth");
-	execvp(argv[5], argv + 5);
-	die(argv[5]);
+		supervised_die(argv[2]);
+	wanted = atol(argv[1]);
+	for (size_t i = 0; i < CALLS; i++)
+		numbers[i] = calls[i].nr;
+	supervised_run(numbers, CALLS, fail_one, report, argv[3], argv[4], argv + 5);
 }

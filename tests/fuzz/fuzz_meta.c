@@ -4,9 +4,11 @@
  * Fuzz what is made of the metadata: the plan, the scripts, the words for each
  * object. The input is the message; the mutator changes fields of it, so that
  * it stays one. What is accepted once must give the same plan and the same
- * scripts again, and little input must not take much memory.
+ * scripts again, these must touch only what the image names (within.h), and
+ * little input must not take much memory.
  */
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -16,6 +18,7 @@
 #include "core/objects.h"
 #include "core/plan.h"
 #include "mutate.h"
+#include "within.h"
 
 enum { MEMORY_MAX = 64 << 20, SMALL = 64 << 10, OBJECT_TEXT = 256 };
 
@@ -43,10 +46,20 @@ static uint64_t fuzz_plan(const struct plan *plan)
 	return hash;
 }
 
+static void fuzz_expect_within(bool holds, const struct within *w)
+{
+	if (holds)
+		return;
+	fprintf(stderr, "fuzz_meta: %s: %s (%#lx)\n", w->note, w->what, w->value);
+	abort();
+}
+
 static uint64_t fuzz_scripts(const struct plan *plan, size_t size)
 {
+	struct within w = { 0 };
 	uint64_t hash = 0;
 
+	fuzz_expect_within(within_plan(&w, plan), &w);
 	for (size_t i = 0; i < plan->n_tasks && plan->n_threads < 1000; i++) {
 		struct arena arena = ARENA_INIT;
 		struct err e = ERR_INIT;
@@ -54,7 +67,9 @@ static uint64_t fuzz_scripts(const struct plan *plan, size_t size)
 
 		if (plan->tasks[i].pb->state == PB__TASK_STATE__ZOMBIE)
 			continue;
-		if (explain_begin(&x, plan, i, &arena, &e) < 0 && e.reason == ERR_NONE)
+		if (explain_begin(&x, plan, i, &arena, &e) == 0)
+			fuzz_expect_within(within_script(&w, plan, i, &x, false), &w);
+		else if (e.reason == ERR_NONE)
 			abort();
 		if (size < SMALL && (x.region.size > MEMORY_MAX || arena.used > MEMORY_MAX))
 			abort();
