@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/plan.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/user.h>
@@ -154,9 +155,6 @@ static int plan_check_task(struct plan *plan, size_t i, struct err *e)
 		return plan_bad(e, "task %zu has the impossible PID %d", i, t->pid);
 	if (t->state > PB__TASK_STATE__ZOMBIE)
 		return plan_bad(e, "task %d is in an unknown state", t->pid);
-	for (size_t k = 0; k < i; k++)
-		if (plan->tasks[k].pb->pid == t->pid)
-			return plan_bad(e, "two tasks have the PID %d", t->pid);
 	if (t->state == PB__TASK_STATE__ZOMBIE)
 		return 0;
 	if (!t->has_space || t->space >= plan->image->n_spaces || !t->cwd || !t->root || !t->creds)
@@ -164,6 +162,35 @@ static int plan_check_task(struct plan *plan, size_t i, struct err *e)
 	if (plan_check_threads(t, e) < 0 || plan_check_slots(plan, t, e) < 0)
 		return -1;
 	plan->n_threads += t->n_threads;
+	return 0;
+}
+
+static int plan_compare_ids(const void *a, const void *b)
+{
+	int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Every process and thread has a number of its own. */
+static int plan_check_ids(const struct plan *plan, struct arena *arena, struct err *e)
+{
+	int32_t *ids = arena_alloc(arena, (plan->n_tasks + plan->n_threads) * sizeof(*ids));
+	size_t n = 0;
+
+	if (!ids)
+		return err_nomem(e);
+	for (size_t i = 0; i < plan->n_tasks; i++) {
+		const Pb__Task *t = plan->tasks[i].pb;
+
+		ids[n++] = t->pid;
+		for (size_t k = 1; t->state != PB__TASK_STATE__ZOMBIE && k < t->n_threads; k++)
+			ids[n++] = t->threads[k]->tid;
+	}
+	qsort(ids, n, sizeof(*ids), plan_compare_ids);
+	for (size_t i = 1; i < n; i++)
+		if (ids[i] == ids[i - 1])
+			return plan_bad(e, "two tasks or threads have the number %d", ids[i]);
 	return 0;
 }
 
@@ -296,7 +323,7 @@ int plan_make(struct plan *plan, const Pb__Image *meta, const struct image *img,
 		if (owner & IMAGE_OWNER_INODE(0) ? inode >= meta->n_inodes : owner >= meta->n_spaces)
 			return plan_bad(e, "the image holds pages of nobody");
 	}
-	return plan_tree(plan, e);
+	return plan_check_ids(plan, arena, e) < 0 ? -1 : plan_tree(plan, e);
 }
 
 int plan_check_here(const Pb__Machine *machine, uint64_t vdso_hash, uint64_t xfeatures, struct err *e)

@@ -106,7 +106,7 @@ static void test_decides(void)
 /* Each change makes the metadata disagree with itself. */
 static void test_refuses(void)
 {
-	for (int i = 0; i < 16; i++) {
+	for (int i = 0; i < 17; i++) {
 		Pb__Image *img = an_image();
 		Pb__Task *t = img->tasks[1];
 		struct plan plan;
@@ -130,6 +130,7 @@ static void test_refuses(void)
 		case 13: img->spaces[0]->exe = 3; break;
 		case 14: img->inodes[0]->size = UINT64_MAX; break;
 		case 15: img->n_tasks = 0; break;
+		case 16: (void)!pb_add(&arena, t, threads, img->tasks[2]->threads[0]); break; /* one TID twice */
 		}
 		UNIT_CHECK(planned(img, &plan, &e) < 0);
 		UNIT_CHECK_EQ(e.reason, ERR_IMAGE);
