@@ -8,7 +8,7 @@ _torpor()
 	[[ $cur == = ]] && cur=
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		dump|restore|run|check|inspect|verify|diff|core|ps|help) command=${COMP_WORDS[i]}; break ;;
+		dump|restore|run|check|inspect|verify|squash|diff|core|ps|help) command=${COMP_WORDS[i]}; break ;;
 		esac
 	done
 	case $prev in
@@ -19,6 +19,7 @@ _torpor()
 	--log) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--name) return ;;
 	--output|-o) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	--parent) return ;;
 	--pause) return ;;
 	--pidfile) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--progress) COMPREPLY=($(compgen -W 'auto bar plain json none' -- "$cur")); return ;;
@@ -29,12 +30,13 @@ _torpor()
 	esac
 	if [[ $cur == -* ]]; then
 		case $command in
-		dump) COMPREPLY=($(compgen -W '--compress --external --help --keep-running --log --no-sync --output --pause --progress --quiet --tcp --timeout --verbose' -- "$cur")) ;;
+		dump) COMPREPLY=($(compgen -W '--compress --external --help --keep-running --log --no-sync --output --parent --pause --progress --quiet --tcp --timeout --verbose' -- "$cur")) ;;
 		restore) COMPREPLY=($(compgen -W '--allow-changed-files --allow-foreign-image --detach --explain --fd --fork-limit --help --log --pidfile --progress --quiet --tier --verbose' -- "$cur")) ;;
 		run) COMPREPLY=($(compgen -W '--help --log --name --progress --quiet --verbose' -- "$cur")) ;;
 		check) COMPREPLY=($(compgen -W '--help --json --log --progress --quiet --verbose' -- "$cur")) ;;
 		inspect) COMPREPLY=($(compgen -W '--fds --help --html --json --log --maps --progress --quiet --task --threads --verbose' -- "$cur")) ;;
 		verify) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose' -- "$cur")) ;;
+		squash) COMPREPLY=($(compgen -W '--compress --help --log --no-sync --output --progress --quiet --verbose' -- "$cur")) ;;
 		diff) COMPREPLY=($(compgen -W '--exit-code --help --log --progress --quiet --verbose' -- "$cur")) ;;
 		core) COMPREPLY=($(compgen -W '--help --log --output --progress --quiet --task --verbose' -- "$cur")) ;;
 		ps) COMPREPLY=($(compgen -W '--all --help --json --log --progress --quiet --verbose' -- "$cur")) ;;
@@ -44,11 +46,11 @@ _torpor()
 		return
 	fi
 	case $command in
-	'') COMPREPLY=($(compgen -W 'dump restore run check inspect verify diff core ps help' -- "$cur")) ;;
+	'') COMPREPLY=($(compgen -W 'dump restore run check inspect verify squash diff core ps help' -- "$cur")) ;;
 	dump|check) COMPREPLY=($(compgen -W "$(_torpor_pids)" -- "$cur")) ;;
-	restore|inspect|verify|diff|core) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")) ;;
+	restore|inspect|verify|squash|diff|core) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")) ;;
 	ps) compopt -o filenames; COMPREPLY=($(compgen -d -- "$cur")) ;;
-	help) COMPREPLY=($(compgen -W "dump restore run check inspect verify diff core ps help $(torpor help 2>/dev/null | sed -n 's/^  \(E-[A-Z0-9-]*\) .*/\1/p')" -- "$cur")) ;;
+	help) COMPREPLY=($(compgen -W "dump restore run check inspect verify squash diff core ps help $(torpor help 2>/dev/null | sed -n 's/^  \(E-[A-Z0-9-]*\) .*/\1/p')" -- "$cur")) ;;
 	esac
 }
 

@@ -14,6 +14,7 @@ complete -c torpor -n '__fish_seen_subcommand_from dump' -l keep-running -s k -d
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l compress -x -a 'zstd lz4 none' -d 'pack the memory'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l external -d 'let go of pipes and unix sockets that lead to other programs'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l no-sync -d 'do not wait until the image is on disk'
+complete -c torpor -n '__fish_seen_subcommand_from dump' -l parent -x -d 'store only what has changed since the image BASE, which is needed from then on'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l pause -x -d 'with --keep-running, how to keep its pause short'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l tcp -x -a 'close' -d 'let go of TCP connections that lead to other programs'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l timeout -x -d 'for a process that does not stop'
@@ -42,6 +43,11 @@ complete -c torpor -n '__fish_seen_subcommand_from inspect' -l json -d 'everythi
 complete -c torpor -n '__fish_seen_subcommand_from inspect' -l html -r -F -d 'everything, as one page to look at in a browser'
 complete -c torpor -n __fish_use_subcommand -a verify -d 'check an image'
 complete -c torpor -n '__fish_seen_subcommand_from verify' -F
+complete -c torpor -n __fish_use_subcommand -a squash -d 'join a chain of images'
+complete -c torpor -n '__fish_seen_subcommand_from squash' -F
+complete -c torpor -n '__fish_seen_subcommand_from squash' -l compress -x -a 'zstd lz4 none' -d 'pack the memory'
+complete -c torpor -n '__fish_seen_subcommand_from squash' -l no-sync -d 'do not wait until the image is on disk'
+complete -c torpor -n '__fish_seen_subcommand_from squash' -l output -s o -r -F -d 'the new image'
 complete -c torpor -n __fish_use_subcommand -a diff -d 'show what changed between two images of a program'
 complete -c torpor -n '__fish_seen_subcommand_from diff' -F
 complete -c torpor -n '__fish_seen_subcommand_from diff' -l exit-code -d 'exit with 1 where there are changes, not with 0'
@@ -54,4 +60,4 @@ complete -c torpor -n '__fish_seen_subcommand_from ps' -F
 complete -c torpor -n '__fish_seen_subcommand_from ps' -l all -s a -d 'the processes of all users'
 complete -c torpor -n '__fish_seen_subcommand_from ps' -l json -d 'for programs'
 complete -c torpor -n __fish_use_subcommand -a help -d 'explain a command, or the id of a message'
-complete -c torpor -n '__fish_seen_subcommand_from help' -a "dump restore run check inspect verify diff core ps help (torpor help 2>/dev/null | sed -n 's/^  \(E-[A-Z0-9-]*\) .*/\1/p')"
+complete -c torpor -n '__fish_seen_subcommand_from help' -a "dump restore run check inspect verify squash diff core ps help (torpor help 2>/dev/null | sed -n 's/^  \(E-[A-Z0-9-]*\) .*/\1/p')"

@@ -86,6 +86,9 @@ int torpor_options_set_pause(struct torpor_options *o, const char *way);
 /* Pack the memory: "zstd", "zstd:1" to "zstd:19", "lz4" or "none" (the default). Returns 0, or negative: it is none of these. */
 int torpor_options_set_compress(struct torpor_options *o, const char *how);
 
+/* Store only what differs from this image, which is needed from then on; NULL (the default): all. Returns 0, or negative. */
+int torpor_options_set_parent(struct torpor_options *o, const char *path);
+
 /* For dumps and torpor_run(): by which torpor_find() finds the program and its restores. Returns 0, or negative. */
 int torpor_options_set_name(struct torpor_options *o, const char *name);
 
@@ -156,6 +159,7 @@ struct torpor_result {
 	size_t obstacles;      /* how many; 0 on success */
 	uint64_t packed_bytes; /* that the memory takes in the file */
 	int while_running;     /* it was copied while it ran, but for what it wrote meanwhile */
+	uint64_t parent_bytes; /* not stored: the parent has them */
 };
 
 /*
@@ -170,6 +174,12 @@ int torpor_check(int pid, const struct torpor_options *o, struct torpor_result *
 
 const struct torpor_obstacle *torpor_result_obstacle(const struct torpor_result *result, size_t i); /* NULL behind the last */
 void torpor_result_free(struct torpor_result *result);
+
+/*
+ * Join an image and its parents in a new file, which needs none of them. Of the options, those for packing, for waiting
+ * for the disk and of progress count. Returns how many files were joined, or negative.
+ */
+int torpor_squash(const char *path, const char *output, const struct torpor_options *o, struct torpor_error **error);
 
 /*
  * Save the calling process and all its descendants. Returns 0 in the process that called, which runs on

@@ -33,6 +33,8 @@ struct torpor_options {
 	struct dump_options dump;
 	struct restore_options restore;
 	char *name;
+	char *parent;
+	bool packs; /* it was said how */
 	bool in_process;
 	int (*ready)(void *data, struct torpor_program *program);
 	void *ready_data;

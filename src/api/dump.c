@@ -20,7 +20,7 @@
 #include "util/fd.h"
 
 /* What the helper tells of; a text each, or numbers. */
-enum dump_news { NEWS_COMM, NEWS_PATH, NEWS_LEFTOVERS, NEWS_TASKS, NEWS_BYTES, NEWS_RUNNING, NEWS_OBSTACLE };
+enum dump_news { NEWS_COMM, NEWS_PATH, NEWS_LEFTOVERS, NEWS_TASKS, NEWS_BYTES, NEWS_RUNNING, NEWS_PARENT, NEWS_OBSTACLE };
 
 struct dump_job {
 	const struct torpor_options *o;
@@ -96,6 +96,7 @@ static void dump_tell(int link, const struct result *r)
 	helper_say(link, HELPER_NEWS, NEWS_TASKS, p->tasks, p->threads, &p->pid, sizeof(p->pid));
 	helper_say(link, HELPER_NEWS, NEWS_BYTES, p->bytes, p->frozen_ns, &p->packed_bytes, sizeof(p->packed_bytes));
 	helper_say(link, HELPER_NEWS, NEWS_RUNNING, (uint64_t)p->while_running, 0, NULL, 0);
+	helper_say(link, HELPER_NEWS, NEWS_PARENT, p->parent_bytes, 0, NULL, 0);
 	helper_say_text(link, HELPER_NEWS, NEWS_COMM, p->comm);
 	helper_say_text(link, HELPER_NEWS, NEWS_PATH, p->path);
 	if (p->leftovers)
@@ -240,6 +241,9 @@ static void dump_hear(int link, void *data, const struct helper_message *m, cons
 		break;
 	case NEWS_RUNNING:
 		p->while_running = (int)m->a;
+		break;
+	case NEWS_PARENT:
+		p->parent_bytes = m->a;
 		break;
 	case NEWS_OBSTACLE:
 		j->no_memory |= !dump_keep_obstacle(j->result, text, size);

@@ -25,8 +25,10 @@ struct torpor_options *torpor_options_new(void)
 
 void torpor_options_free(struct torpor_options *o)
 {
-	if (o)
-		free(o->name);
+	if (!o)
+		return;
+	free(o->name);
+	free(o->parent);
 	free(o);
 }
 
@@ -72,7 +74,20 @@ int torpor_options_set_pause(struct torpor_options *o, const char *way)
 
 int torpor_options_set_compress(struct torpor_options *o, const char *how)
 {
+	o->packs = true;
 	return image_packing_parse(how, &o->dump.packing) ? 0 : -TORPOR_USAGE;
+}
+
+int torpor_options_set_parent(struct torpor_options *o, const char *path)
+{
+	char *copy = path ? strdup(path) : NULL;
+
+	if (path && !copy)
+		return -TORPOR_SYSTEM;
+	free(o->parent);
+	o->parent = copy;
+	o->dump.parent = copy;
+	return 0;
 }
 
 int torpor_options_set_name(struct torpor_options *o, const char *name)

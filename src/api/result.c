@@ -22,6 +22,7 @@ int api_result_fill(struct result *r, const struct dump_result *from)
 	p->bytes = from->bytes;
 	p->while_running = from->way == PAUSE_TRACK;
 	p->packed_bytes = from->bytes_packed;
+	p->parent_bytes = from->bytes_parent;
 	p->frozen_ns = from->frozen_ns;
 	p->obstacles = from->obstacles.n;
 	if (from->leftovers && !(p->leftovers = arena_strdup(&r->arena, from->leftovers)))

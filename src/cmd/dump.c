@@ -13,18 +13,20 @@ enum { MS = 1000000 };
 struct dumping {
 	struct torpor_options *o;
 	int pid;
-	const char *path, *name;
+	const char *path, *name, *parent;
 	bool keep_running;
 };
 
 static int dump_print_result(const struct dumping *d, const struct torpor_result *r)
 {
-	char size[32], packed[32];
+	char size[32], packed[32], parent[32];
 
 	printf("%s: %zu task%s, %zu thread%s, %s", r->path, r->tasks, r->tasks == 1 ? "" : "s", r->threads,
 	       r->threads == 1 ? "" : "s", cmd_format_bytes(size, r->bytes));
 	if (r->packed_bytes < r->bytes)
 		printf(" packed into %s", cmd_format_bytes(packed, r->packed_bytes));
+	if (d->parent)
+		printf(" and %s in %s", cmd_format_bytes(parent, r->parent_bytes), d->parent);
 	printf("; %s %.1f ms%s\n", d->keep_running ? "paused for" : "frozen for", (double)r->frozen_ns / MS,
 	       r->while_running ? ", copied while it ran" : "");
 	if (r->leftovers)
@@ -40,6 +42,7 @@ static int dump_parse(struct dumping *d, int argc, char **argv)
 		{ "output", required_argument, NULL, 'o' },
 		{ "keep-running", no_argument, NULL, 'k' },
 		{ "no-sync", no_argument, NULL, 'n' },
+		{ "parent", required_argument, NULL, 'b' },
 		{ "pause", required_argument, NULL, 'p' },
 		{ "tcp", required_argument, NULL, 'T' },
 		{ "timeout", required_argument, NULL, 't' },
@@ -60,6 +63,8 @@ static int dump_parse(struct dumping *d, int argc, char **argv)
 		else if (c == 'c' && torpor_options_set_compress(d->o, optarg) < 0)
 			return cmd_usage(&cmd_dump, "--compress is to be followed by 'zstd', 'zstd:1' to 'zstd:19', 'lz4' or "
 					 "'none', not '%s'", optarg);
+		else if (c == 'b' && torpor_options_set_parent(d->o, d->parent = optarg) < 0)
+			return cmd_no_memory();
 		else if (c == 'p' && torpor_options_set_pause(d->o, optarg) < 0)
 			return cmd_usage(&cmd_dump, "--pause is to be followed by 'auto', 'track' or 'copy', not '%s'", optarg);
 		else if (c == 'T' && strcmp(optarg, "close") != 0)
@@ -153,6 +158,7 @@ const struct cmd cmd_dump = {
 		"                      the program finds the other end closed; System V segments that other\n"
 		"                      programs have attached are attached again as they are then\n"
 		"      --no-sync       do not wait until the image is on disk\n"
+		"      --parent BASE   store only what has changed since the image BASE, which is needed from then on\n"
 		"      --pause WAY     with --keep-running, how to keep its pause short: track (copy it while it\n"
 		"                      runs, and in the pause what it has written meanwhile), copy (all in the\n"
 		"                      pause), auto (default: track, but not what is copied at once)\n"

@@ -35,6 +35,7 @@ struct dump_options {
 	enum pause_way pause; /* keep_running: how */
 	bool no_sync;        /* do not wait for the disk */
 	struct image_packing packing;
+	const char *parent;  /* store only what differs from this image; NULL: all */
 	bool check_only;     /* find the obstacles, write nothing */
 	const char *name;    /* under which the program is known (name.h), for its restores; NULL: none */
 	const struct proc_status *outside; /* what it shows outside the namespaces that we have entered (visit.h); or NULL */
@@ -50,6 +51,7 @@ struct dump_result {
 	size_t n_tasks, n_threads;
 	uint64_t bytes;                 /* of pages stored, or with check_only: that would be stored */
 	uint64_t bytes_packed;          /* what they take in the file */
+	uint64_t bytes_parent;          /* of pages that are left to the parent */
 	uint64_t frozen_ns;             /* the longest of its stops */
 	enum pause_way way;             /* keep_running: how it was copied; not PAUSE_AUTO */
 	const char *leftovers;          /* zombies that another parent must reap, in words; or NULL */

@@ -18,7 +18,9 @@
 #include "core/core.h"
 #include "core/live.h"
 #include "core/objects.h"
+#include "core/parent.h"
 #include "ipc/ipc.h"
+#include "memory/base.h"
 #include "memory/memory.h"
 #include "task/task.h"
 #include "util/clock.h"
@@ -36,6 +38,7 @@ struct dump {
 	struct inode_table inodes;
 	struct collect collect;
 	struct image_writer *writer;
+	struct parent parent;
 	Pb__Image *image;
 	struct page_source *sources;
 	size_t n_sources;
@@ -211,24 +214,46 @@ static int dump_find_pages(struct dump *d, struct err *e)
 	return 0;
 }
 
+static int dump_new_writer(struct dump *d, struct err *e)
+{
+	if (image_writer_new(&d->writer, d->o->path, !d->o->no_sync, e) < 0)
+		return -1;
+	return d->parent.image ? image_writer_parent(d->writer, d->parent.image, d->parent.path, e) : 0;
+}
+
+/* How much of the memory stands where. What was copied while it ran may stand in the parent, too. */
+static void dump_count_bytes(struct dump *d, const struct memory_stats *stored)
+{
+	uint64_t in_parent = d->parent.image ? image_writer_parent_pages(d->writer) : 0;
+	uint64_t before = d->pages_before - (in_parent - stored->pages_parent);
+
+	d->result->bytes = (stored->pages_stored + before) * MEMORY_PAGE;
+	d->result->bytes_packed = image_writer_stored(d->writer);
+	d->result->bytes_parent = in_parent * MEMORY_PAGE;
+	pb_set(d->image->stats, pages_stored, stored->pages_stored + before);
+	if (d->parent.image)
+		pb_set(d->image->stats, pages_parent, in_parent);
+}
+
 static int dump_store_pages(struct dump *d, struct err *e)
 {
 	Pb__DumpStats *stats = pb_new(d->arena, Pb__DumpStats, pb__dump_stats__init);
 	struct memory_stats stored;
+	struct base base;
 	uint64_t begun = clock_now_ns(CLOCK_MONOTONIC);
 
 	if (!stats)
 		return err_nomem(e);
-	if (memory_store(d->sources, d->n_sources, d->writer, &d->o->packing, d->o->progress, &stored, e) < 0)
+	if (base_of_image(&base, &d->parent, d->image, d->writer, d->arena, e) < 0)
 		return -1;
-	pb_set(stats, pages_stored, stored.pages_stored + d->pages_before);
+	if (memory_store(d->sources, d->n_sources, d->writer, &base, &d->o->packing, d->o->progress, &stored, e) < 0)
+		return -1;
 	pb_set(stats, pages_zero, stored.pages_zero);
 	pb_set(stats, collect_ns, begun - d->tree.frozen_at);
 	pb_set(stats, memory_ns, clock_now_ns(CLOCK_MONOTONIC) - begun);
 	pb_set(stats, pages_paused, stored.pages_stored);
 	d->image->stats = stats;
-	d->result->bytes = (stored.pages_stored + d->pages_before) * MEMORY_PAGE;
-	d->result->bytes_packed = image_writer_stored(d->writer);
+	dump_count_bytes(d, &stored);
 	return 0;
 }
 
@@ -341,7 +366,7 @@ static int dump_examine(struct dump *d, struct err *e)
 static int dump_save(struct dump *d, struct err *e)
 {
 	/* No file before this: a program that watches its folder would see it, and have an event to read. */
-	if (image_writer_new(&d->writer, d->o->path, !d->o->no_sync, e) < 0 || dump_store_pages(d, e) < 0)
+	if (dump_new_writer(d, e) < 0 || dump_store_pages(d, e) < 0)
 		return -1;
 	dump_note_pause(d);
 	if (interrupt_check(e) < 0 || dump_commit(d, e) < 0)
@@ -384,7 +409,7 @@ static int dump_attempt(struct dump *d, struct err *e)
 		r = dump_examine(d, e);
 	if (r)
 		return r;
-	if (!d->writer && image_writer_new(&d->writer, d->o->path, !d->o->no_sync, e) < 0)
+	if (!d->writer && dump_new_writer(d, e) < 0)
 		return -1;
 	if (dump_store_pages(d, e) < 0)
 		return -1;
@@ -403,9 +428,9 @@ static int dump_live(struct dump *d, struct err *e)
 	d->live = &live;
 	/* A program that watches the folder would have an event to read: then no file is made before the pause. */
 	if (r == 0 && !live.watches)
-		r = image_writer_new(&d->writer, d->o->path, !d->o->no_sync, e);
+		r = dump_new_writer(d, e);
 	if (r == 0 && d->writer)
-		r = live_copy(&live, d->writer, e);
+		r = live_copy(&live, d->writer, &d->parent, e);
 	while (r == 0 && (r = dump_attempt(d, e)) == 1) {
 		dump_forget(d);
 		r = 0;
@@ -455,9 +480,10 @@ int core_dump(const struct dump_options *o, struct dump_result *result, struct e
 		return err_set(e, ERR_USAGE, 0, "process %d is %s", o->pid, o->pid == 1 ? "init" : "torpor itself");
 	p = privilege_raise(privilege_extra() | dump_capabilities(o, d.arena));
 	files = dump_raise_fd_limit();
-	if (o->keep_running) {
+	r = o->parent && !o->check_only ? parent_open(&d.parent, o->parent, o->path, d.arena, e) : 0;
+	if (r == 0 && o->keep_running) {
 		r = dump_live(&d, e);
-	} else {
+	} else if (r == 0) {
 		r = dump_examine(&d, e);
 		if (r == 0 && !o->check_only)
 			r = dump_save(&d, e);
@@ -470,6 +496,7 @@ int core_dump(const struct dump_options *o, struct dump_result *result, struct e
 	kind_release_kept(&d.collect, false);
 	target_tree_release(&d.tree);
 	image_writer_free(d.writer);
+	parent_close(&d.parent);
 	inode_table_done(&d.inodes);
 	if (files.rlim_max)
 		setrlimit(RLIMIT_NOFILE, &files);

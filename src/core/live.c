@@ -217,7 +217,7 @@ static int live_copy_written(struct live *l, bool *ret_more, uint64_t *ret_pages
 		for (size_t k = 0; k < sources[i].n; k++)
 			*ret_pages += sources[i].ranges[k].pages;
 	if (r >= 0)
-		r = memory_store(sources, l->n, l->writer, &l->o->packing, NULL, &stats, e);
+		r = memory_store(sources, l->n, l->writer, &l->base, &l->o->packing, NULL, &stats, e);
 	l->stored += stats.pages_stored;
 	arena_done(&scratch);
 	return r < 0 ? r : interrupt_check(e);
@@ -241,13 +241,27 @@ static int live_round(struct live *l, uint64_t *ret_pages, struct err *e)
 	return 0;
 }
 
-int live_copy(struct live *l, struct image_writer *writer, struct err *e)
+/* What the parent holds of the tasks, as they are numbered here. */
+static int live_find_base(struct live *l, const struct parent *parent, struct err *e)
+{
+	int32_t *pids = arena_alloc(l->arena, (l->n + 1) * sizeof(*pids));
+
+	if (!pids)
+		return err_nomem(e);
+	for (size_t i = 0; i < l->n; i++)
+		pids[i] = l->tasks[i].track.task.pid;
+	return base_of_tasks(&l->base, parent, pids, l->n, l->writer, l->arena, e);
+}
+
+int live_copy(struct live *l, struct image_writer *writer, const struct parent *parent, struct err *e)
 {
 	uint64_t all, found, before, dead = 0;
 
 	l->writer = writer;
 	if (!l->tracks || l->direct)
 		return 0;
+	if (live_find_base(l, parent, e) < 0)
+		return -1;
 	if (live_watch(l, e) < 0 || live_round(l, &all, e) < 0)
 		return -1;
 	found = all;

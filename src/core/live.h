@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "core/core.h"
+#include "memory/base.h"
 #include "memory/track.h"
 #include "target/target.h"
 
@@ -25,6 +26,7 @@ struct live {
 	const struct dump_options *o;
 	struct arena *arena;
 	struct image_writer *writer;
+	struct base base;
 	struct live_task *tasks;
 	size_t n;
 	bool tracks;      /* some task is tracked */
@@ -41,7 +43,7 @@ struct live {
 int live_begin(struct live *l, const struct dump_options *o, struct arena *arena, struct err *e);
 
 /* Copy what is there, and then what was written meanwhile, as often as that makes the pause shorter. */
-int live_copy(struct live *l, struct image_writer *writer, struct err *e);
+int live_copy(struct live *l, struct image_writer *writer, const struct parent *parent, struct err *e);
 
 /* The pause is next: what can be known before, and a last round. */
 int live_prepare(struct live *l, struct err *e);

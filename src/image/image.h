@@ -104,6 +104,9 @@ int image_writer_parent(struct image_writer *w, const struct image *parent, cons
  */
 int image_writer_parent_extent(struct image_writer *w, uint32_t parent_extent, uint32_t *ret_extent, struct err *e);
 
+/* How many pages the runs so far leave to the parent. */
+uint64_t image_writer_parent_pages(const struct image_writer *w);
+
 /* Record where pages are. Thread-safe; any order (the index is sorted at commit). */
 int image_writer_run(struct image_writer *w, const struct image_run *run, struct err *e);
 

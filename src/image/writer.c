@@ -386,6 +386,16 @@ int image_writer_parent_extent(struct image_writer *w, uint32_t parent_extent, u
 	return r;
 }
 
+uint64_t image_writer_parent_pages(const struct image_writer *w)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < w->n_runs; i++)
+		if (w->extents[w->runs[i].extent].codec == IMAGE_CODEC_PARENT)
+			pages += w->runs[i].pages;
+	return pages;
+}
+
 /* What the image says of it: *ret_size bytes, the caller's to free; none without a parent. NULL when out of memory. */
 static struct image_parent *writer_describe_parent(const struct image_writer *w, size_t *ret_size)
 {

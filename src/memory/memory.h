@@ -100,11 +100,16 @@ int memory_find_window_pages(struct arena *arena, struct inode_entry *inode, str
 
 struct memory_stats {
 	uint64_t pages_stored, pages_zero;
+	uint64_t pages_parent; /* not stored: the parent has them */
 };
 
-/* Copy all the sources' pages into the image, packed as `packing` says, on all CPUs (store.c). */
-int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, const struct image_packing *packing,
-		 const struct progress *progress, struct memory_stats *ret, struct err *e);
+/*
+ * Copy all the sources' pages into the image, packed as `packing` says, on all CPUs (store.c); those that `base` has are
+ * only referred to (base.h).
+ */
+struct base;
+int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, const struct base *base,
+		 const struct image_packing *packing, const struct progress *progress, struct memory_stats *ret, struct err *e);
 
 /* ---- restore: all of it inside the task that is being made ---- */
 

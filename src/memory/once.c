@@ -205,6 +205,8 @@ void once_look(struct once *o, struct once_page *pages, size_t n)
 	XXH128_hash_t hashes[IMAGE_EXTENT_MAX / MEMORY_PAGE];
 
 	for (size_t i = 0; i < n; i++) {
+		if (pages[i].state == ONCE_KNOWN)
+			continue;
 		pages[i].state = ONCE_ALONE;
 		if (!o || !once_in_span(o, pages[i].addr))
 			continue;
@@ -216,7 +218,7 @@ void once_look(struct once *o, struct once_page *pages, size_t n)
 		return;
 	pthread_mutex_lock(&o->lock);
 	for (size_t i = 0; i < n; i++) {
-		if (pages[i].state == ONCE_ALONE)
+		if (pages[i].state == ONCE_ALONE || pages[i].state == ONCE_KNOWN)
 			continue;
 		pages[i].state = ONCE_ALONE;
 		once_look_up(o, &pages[i], &hashes[i]);

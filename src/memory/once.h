@@ -38,7 +38,10 @@ struct once_page {
 int once_new(const struct page_source *sources, size_t n, struct once **ret, struct err *e);
 struct once *once_free(struct once *o);
 
-/* What is to be done with these pages of one address space, in ascending order? Fills their `state`. */
+/*
+ * What is to be done with these pages of one address space, in ascending order? Fills the `state` of those that are not
+ * ONCE_KNOWN already.
+ */
 void once_look(struct once *o, struct once_page *pages, size_t n);
 
 /* Those with ONCE_FIRST are stored: others may refer to them. */

@@ -14,6 +14,7 @@
 
 #include "image/codec.h"
 #include "image/layout.h"
+#include "memory/base.h"
 #include "memory/copies.h"
 #include "memory/memory.h"
 #include "memory/once.h"
@@ -43,6 +44,7 @@ struct store_job {
 	uint64_t page;
 	struct image_writer *writer;
 	struct once *once; /* what is stored already; NULL: nothing can be shared */
+	const struct base *base; /* what another image holds */
 	const struct image_packing *packing;
 	const struct progress *progress;
 	uint64_t pages_taken, pages_total;
@@ -300,6 +302,7 @@ static int store_chunk(struct store_worker *w, struct err *e)
 {
 	struct store_chunk *c = &w->chunk;
 	uint32_t owner = c->source->owner;
+	size_t in_base;
 	int r = store_read(c, w->buf, e);
 
 	if (r < 0)
@@ -308,6 +311,10 @@ static int store_chunk(struct store_worker *w, struct err *e)
 		return -1;
 	w->n_pages = store_pages_of(c, w->buf, w->pages);
 	w->stats.pages_zero += c->pages - w->n_pages;
+	r = base_look(w->job->base, owner, w->pages, w->n_pages, &in_base, e);
+	if (r < 0)
+		return r;
+	w->stats.pages_parent += in_base;
 	once_look(owner & IMAGE_OWNER_INODE(0) ? NULL : w->job->once, w->pages, w->n_pages);
 	r = store_put(w, e);
 	return r < 0 ? r : store_runs(w->job, c->source, w->pages, w->n_pages, e);
@@ -350,6 +357,7 @@ static void store_account(struct store_job *job, const struct store_worker *w, i
 	if (w) {
 		job->stats.pages_stored += w->stats.pages_stored;
 		job->stats.pages_zero += w->stats.pages_zero;
+		job->stats.pages_parent += w->stats.pages_parent;
 	}
 	pthread_mutex_unlock(&job->lock);
 }
@@ -397,12 +405,12 @@ static unsigned store_workers(uint64_t pages, const struct image_packing *packin
 	return pages < 4 * CHUNK_PAGES ? 1 : cpus;
 }
 
-int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, const struct image_packing *packing,
-		 const struct progress *progress, struct memory_stats *ret, struct err *e)
+int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, const struct base *base,
+		 const struct image_packing *packing, const struct progress *progress, struct memory_stats *ret, struct err *e)
 {
 	struct store_job job = {
-		.lock = PTHREAD_MUTEX_INITIALIZER, .sources = sources, .n_sources = n, .writer = w, .packing = packing,
-		.progress = progress, .pages_total = store_count_pages(sources, n), .err = ERR_INIT
+		.lock = PTHREAD_MUTEX_INITIALIZER, .sources = sources, .n_sources = n, .writer = w, .base = base,
+		.packing = packing, .progress = progress, .pages_total = store_count_pages(sources, n), .err = ERR_INIT
 	};
 	unsigned workers = store_workers(job.pages_total, packing), started = 0;
 	pthread_t threads[WORKERS_MAX];

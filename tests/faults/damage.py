@@ -88,6 +88,35 @@ def damaged(content, other):
     return content + b"\0" * random.choice((1, 4096, 8192))
 
 
+@case("damage-chained", limit=600)
+def chained(t):
+    """A child and its parent, each damaged while the other is whole."""
+    program = Steady(t)
+    t.dump(program.root, "parent", keep=True)
+    program.check()
+    t.dump(program.root, "child", options=["--parent", t.image("parent"), "--compress=zstd"])
+    seed = random.randrange(1 << 32)
+    t.log(f"seed {seed}")
+    random.seed(seed)
+    other = read_bytes(t.image("child"))
+    for name in ("child", "parent"):
+        content = read_bytes(t.image(name))
+        for _ in range(SAMPLE):
+            with open(t.image(name), "wb") as f:
+                f.write(next(d for d in iter(lambda: damaged(content, other), None) if d != content))
+            result = t.torpor("verify", t.image("child"), expect=None)
+            # Of its parent, the child needs not all.
+            if result.status != 4 and not (result.status == 0 and name == "parent"):
+                raise Failure(f"{name} is damaged: {result}")
+            if result.status == 0:
+                t.torpor("verify", t.image("parent"), expect=4)
+        with open(t.image(name), "wb") as f:
+            f.write(content)
+    t.torpor("verify", t.image("child"))
+    t.restore(program.root, "child")
+    program.check()
+
+
 @case("damage-commands", limit=600)
 def commands(t):
     """The same through the commands: exit status 4, and no process is left."""

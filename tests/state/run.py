@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import sys
 import time
 
@@ -111,6 +112,61 @@ def packed(t, kind, how):
     if size > 0.9 * raw:
         raise Failure(f"the packed image has {size} bytes, the raw one {raw}")
     t.torpor("verify", t.image())
+    t.restore(program.root)
+    program.verify("after the restore")
+    program.end()
+
+
+def whole(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def chained(t, kind, how):
+    """Three images, each against the one before: each restores what was there, alone or joined, and no base is changed."""
+    program = Program(t, kind)
+    names = ["first", "second", "third"]
+    for before, name in zip([None] + names, names):
+        options = [f"--compress={how}"] + (["--parent", t.image(before)] if before else [])
+        t.dump(program.root, name, keep=name != "third", options=options)
+        if name != "third":
+            program.verify("after a dump")  # which also changes something
+        if before and os.path.getsize(t.image(name)) > 0.5 * os.path.getsize(t.image("first")):
+            raise Failure(f"the {name} image has {os.path.getsize(t.image(name))} bytes")
+    contents = [whole(t.image(name)) for name in names]
+    for name in names:
+        t.torpor("verify", t.image(name))
+        t.torpor("squash", t.image(name), "-o", t.image("joined"))
+        compared = t.torpor("diff", t.image(name), t.image("joined")).out
+        if not re.search(r"^0 changes; pages: 0 changed, 0 new, 0 gone", compared, re.M):
+            raise Failure(f"{name} differs from its joined one: {compared}")
+    t.restore(program.root, "third")
+    program.verify("after the restore")
+    program.kill()
+    t.restore(program.root, "joined")
+    program.verify("after the restore of the joined image")
+    program.end()
+    if contents != [whole(t.image(name)) for name in names]:
+        raise Failure("an image of the chain has changed")
+
+
+def chained_broken(t):
+    """A chain of which a file is missing or another one is not restored; nothing is left."""
+    program = Program(t, "threads")
+    t.dump(program.root, "first", keep=True)
+    refused = t.torpor("dump", program.root, "--keep-running", "--parent", t.image("first"), "-o", t.image("first"), expect=2)
+    if "would take the place" not in refused.err:
+        raise Failure(f"a dump over its own parent: {refused}")
+    t.dump(program.root, "other", keep=True)
+    t.dump(program.root, options=["--parent", t.image("first")])
+    os.rename(t.image("first"), t.image("away"))
+    for words in ("is not there", "is another image"):
+        if words == "is another image":
+            os.rename(t.image("other"), t.image("first"))
+        result = t.restore(program.root, expect=4)
+        if words not in result.err or "E-IMAGE-PARENT" not in result.err or "first.torpor" not in result.err:
+            raise Failure(f"torpor does not say {words!r} of the parent: {result}")
+    os.rename(t.image("away"), t.image("first"))
     t.restore(program.root)
     program.verify("after the restore")
     program.end()
@@ -279,6 +335,9 @@ def declare():
     case("memory-image-size")(image_size)
     for kind, how in PACKED:
         case(f"packed-{kind}-{how}", kind=kind, how=how)(packed)
+    for kind, how in (("memory", "none"), ("shared", "none"), ("large", "lz4")):
+        case(f"chained-{kind}", kind=kind, how=how)(chained)
+    case("chained-broken")(chained_broken)
     case("large-running")(large_running)
     for way in (selfcheck.alone, selfcheck.compared):
         case(f"prefork-{way.__name__}", kind="prefork")(way)

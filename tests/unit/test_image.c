@@ -20,6 +20,7 @@
 #include "image/codec.h"
 #include "image/image.h"
 #include "image/layout.h"
+#include "image/squash.h"
 #include "unit.h"
 #include "util/err.h"
 #include "util/fd.h"
@@ -1172,6 +1173,253 @@ static void bombs_are_refused(void)
 	UNIT_CHECK(folder_leave());
 }
 
+/* ---- cases: chains ---- */
+
+static char parent_path[160], third_path[160];
+
+static void chain_enter(void)
+{
+	folder_enter();
+	snprintf(parent_path, sizeof(parent_path), "%s/parent.torpor", folder);
+	snprintf(third_path, sizeof(third_path), "%s/third.torpor", folder);
+}
+
+static bool chain_leave(void)
+{
+	unlink(parent_path);
+	unlink(third_path);
+	return folder_leave();
+}
+
+/* Two extents, one packed, and a run over each. */
+static int parent_write(struct err *e)
+{
+	int r = packed_write(packings + 1, 2, e);
+
+	return r ?: rename(image_path, parent_path) ? -errno : 0;
+}
+
+/*
+ * The child of an image at `of` that has an extent 0: of that, all but page 3; that
+ * is its own. Its extent 1 is that of the parent.
+ */
+static int child_write(const char *path, const char *of, const char *name, struct err *e)
+{
+	uint8_t page[IMAGE_PAGE];
+	struct image_writer *w = NULL;
+	struct image *parent = NULL;
+	struct image_run runs[] = { { .addr = 0x10000, .pages = 3 }, { .addr = 0x13000, .pages = 1 },
+				    { .addr = 0x14000, .pages = PACKED_PAGES - 4, .page = 4 } };
+	int r = image_open(&parent, of, e) ?: image_writer_new(&w, path, false, e);
+
+	fill(page, sizeof(page), 77);
+	r = r ?: image_writer_parent(w, parent, name, e);
+	r = r ?: image_writer_extent(w, page, sizeof(page), &runs[1].extent, e);
+	r = r ?: image_writer_parent_extent(w, 0, &runs[0].extent, e);
+	r = r ?: image_writer_parent_extent(w, 0, &runs[2].extent, e);
+	for (size_t i = 0; !r && i < 3; i++)
+		r = image_writer_run(w, &runs[i], e);
+	r = r ?: image_writer_commit(w, "child", 5, e);
+	image_writer_free(w);
+	image_close(parent);
+	return r;
+}
+
+/* What the run says is in memory, from whichever file. */
+static bool child_right(const struct image *img)
+{
+	static uint8_t want[PACKED_PAGES * IMAGE_PAGE], got[PACKED_PAGES * IMAGE_PAGE];
+	struct image_cursor cursor = { .img = img };
+	struct err e = ERR_INIT;
+	bool right = true;
+	size_t n;
+	const struct image_run *runs = image_runs_of(img, 0, &n);
+
+	packed_fill(want, 0);
+	fill(want + 3 * IMAGE_PAGE, IMAGE_PAGE, 77);
+	memset(got, 0, sizeof(got));
+	for (size_t i = 0; i < n; i++)
+		right = right && !image_cursor_read(&cursor, &runs[i], 0, got + runs[i].addr - 0x10000,
+						    runs[i].pages * (size_t)IMAGE_PAGE, &e);
+	image_cursor_done(&cursor);
+	return right && !memcmp(want, got, sizeof(got));
+}
+
+static void chain_round_trip(void)
+{
+	static uint8_t want[PACKED_PAGES * IMAGE_PAGE], got[PACKED_PAGES * IMAGE_PAGE];
+	uint64_t sums[2], seed;
+	struct image *img = NULL;
+	struct err e = ERR_INIT;
+
+	chain_enter();
+	UNIT_CHECK_EQ(parent_write(&e), 0);
+	UNIT_CHECK_EQ(child_write(image_path, parent_path, "parent.torpor", &e), 0);
+	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+	UNIT_CHECK_EQ(image_verify_pages(img, 2, &e), 0);
+	UNIT_CHECK(img->parent && !img->parent->parent);
+	UNIT_CHECK_EQ(img->n_extents, 2);
+	UNIT_CHECK_EQ(img->n_sums, 1);
+	UNIT_CHECK(child_right(img));
+	packed_fill(want, 0);
+	UNIT_CHECK_EQ(image_read_extent(img, 1, got, &e), 0);
+	UNIT_CHECK(!memcmp(want, got, sizeof(got)));
+	UNIT_CHECK_EQ(image_read_sums(img, 1, 5, 2, sums, &seed, &e), 0);
+	UNIT_CHECK_EQ(seed, image_seed(img->parent->id));
+	UNIT_CHECK_EQ(sums[1], image_page_sum(seed, want + 6 * IMAGE_PAGE));
+	img = image_close(img);
+	UNIT_CHECK(chain_leave());
+}
+
+/* Joined, it is the same; what nobody refers to is not in it, and runs that share pages still do. */
+static void chain_is_squashed(void)
+{
+	struct image_writer *w = NULL;
+	struct image *img = NULL;
+	struct err e = ERR_INIT;
+
+	chain_enter();
+	UNIT_CHECK(parent_write(&e) == 0 && child_write(image_path, parent_path, parent_path, &e) == 0);
+	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+	UNIT_CHECK_EQ(image_writer_new(&w, third_path, false, &e), 0);
+	UNIT_CHECK_EQ(image_squash(img, w, NULL, NULL, &e), 0);
+	UNIT_CHECK_EQ(image_writer_commit(w, img->meta, img->meta_size, &e), 0);
+	image_writer_free(w);
+	img = image_close(img);
+	unlink(parent_path);
+	UNIT_CHECK(try_image(&e) < 0);
+	UNIT_CHECK_EQ(image_open(&img, third_path, &e), 0);
+	UNIT_CHECK_EQ(image_verify_pages(img, 2, &e), 0);
+	UNIT_CHECK(!img->parent_path && child_right(img));
+	UNIT_CHECK_EQ(img->n_sums, PACKED_PAGES);
+	UNIT_CHECK(img->meta_size == 5 && !memcmp(img->meta, "child", 5));
+	UNIT_CHECK_EQ(img->extents[0].codec, IMAGE_CODEC_LZ4);
+	image_close(img);
+	UNIT_CHECK(chain_leave());
+}
+
+/* The image at image_path is refused for its parent's sake, with the id and the name of that. */
+static bool parent_refused(const char *why)
+{
+	struct err e = ERR_INIT;
+
+	if (try_image(&e) < 0 && e.reason == ERR_IMAGE && !strcmp(e.id, "E-IMAGE-PARENT") && strstr(e.text, why) &&
+	    strstr(e.text, "parent.torpor"))
+		return true;
+	fprintf(stderr, "expected '%s', reason %d, id %s, text '%s'\n", why, e.reason, e.id, e.text);
+	return false;
+}
+
+static void missing_and_replaced_parents_are_refused(void)
+{
+	struct bytes b = { 0 };
+	struct err e = ERR_INIT;
+	cleanup_close int fd = -1;
+	char kept[160];
+
+	chain_enter();
+	snprintf(kept, sizeof(kept), "%s/kept", folder);
+	UNIT_CHECK(parent_write(&e) == 0 && child_write(image_path, parent_path, "parent.torpor", &e) == 0);
+	UNIT_CHECK_EQ(try_image(&e), 0);
+	UNIT_CHECK(!rename(parent_path, third_path));
+	UNIT_CHECK(parent_refused("is not there"));
+	/* The same content, but another image. */
+	UNIT_CHECK(!rename(image_path, kept));
+	UNIT_CHECK_EQ(parent_write(&e), 0);
+	UNIT_CHECK(!rename(kept, image_path));
+	UNIT_CHECK(parent_refused("is another image"));
+	UNIT_CHECK(!truncate(parent_path, 3 * IMAGE_PAGE));
+	UNIT_CHECK(parent_refused("has no valid end"));
+	fd = open(parent_path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	UNIT_CHECK(!fd_write_full(fd, "#!/bin/sh\n", 10));
+	UNIT_CHECK(parent_refused("not a torpor image"));
+	/* Itself, in a circle. */
+	UNIT_CHECK(!unlink(parent_path) && !link(image_path, parent_path));
+	UNIT_CHECK(parent_refused("is another image"));
+	/* A page of it that the child needs has changed. */
+	UNIT_CHECK(!unlink(parent_path) && !rename(third_path, parent_path));
+	UNIT_CHECK(!rename(image_path, kept) && !rename(parent_path, image_path) && bytes_load(&b));
+	b.p[IMAGE_PAGE + 20] ^= 1;
+	UNIT_CHECK(bytes_store(b.p, b.size) && !rename(image_path, parent_path) && !rename(kept, image_path));
+	e = ERR_INIT;
+	UNIT_CHECK(try_image(&e) < 0 && e.reason == ERR_IMAGE);
+	UNIT_CHECK(strstr(e.text, "parent.torpor is damaged") && strstr(e.text, "address space 0 at 0x10000"));
+	free(b.p);
+	UNIT_CHECK(chain_leave());
+}
+
+static struct image_parent *bytes_parent(const struct bytes *b)
+{
+	return (struct image_parent *)(b->p + bytes_trailer(b)->parent.offset);
+}
+
+#define HOSTILE_CHILD(what, why)                                                                            \
+	do {                                                                                                \
+		struct bytes b = { 0 };                                                                     \
+		struct err e = ERR_INIT;                                                                    \
+		UNIT_CHECK(child_write(image_path, parent_path, "parent.torpor", &e) == 0 && bytes_load(&b)); \
+		{ what; }                                                                                   \
+		UNIT_CHECK(sealed_refused(&b, why));                                                        \
+		free(b.p);                                                                                  \
+	} while (0)
+
+static void hostile_children_are_refused(void)
+{
+	struct err e = ERR_INIT;
+
+	chain_enter();
+	UNIT_CHECK_EQ(parent_write(&e), 0);
+	HOSTILE_CHILD(bytes_extents(&b)[1].offset = 2, "does not hold the extents");
+	HOSTILE_CHILD(bytes_extents(&b)[1].offset = UINT64_MAX, "does not hold the extents");
+	HOSTILE_CHILD(bytes_extents(&b)[1].offset = 1, "does not hold the extents");
+	HOSTILE_CHILD(bytes_extents(&b)[1].size += IMAGE_PAGE, "does not hold the extents");
+	HOSTILE_CHILD(bytes_extents(&b)[1].checksum ^= 1, "does not hold the extents");
+	HOSTILE_CHILD(bytes_extents(&b)[1].stored = 1, "makes no sense");
+	HOSTILE_CHILD(bytes_extents(&b)[1].codec = IMAGE_CODEC_LZ4, "makes no sense");
+	HOSTILE_CHILD(bytes_parent(&b)->id[0] ^= 1, "is another image");
+	HOSTILE_CHILD(bytes_parent(&b)->trailer_checksum ^= 1, "is another image");
+	HOSTILE_CHILD(bytes_parent(&b)->path[3] = 0, "what it says of its parent makes no sense");
+	HOSTILE_CHILD(bytes_trailer(&b)->parent.count = sizeof(struct image_parent), "padding after its parent");
+	HOSTILE_CHILD(memset(bytes_parent(&b)->path, 0, 13); bytes_trailer(&b)->parent.count = sizeof(struct image_parent),
+		      "what it says of its parent makes no sense");
+	HOSTILE_CHILD(memset(bytes_parent(&b), 0, 40); bytes_trailer(&b)->parent.count = 0, "belong to nothing");
+	UNIT_CHECK(chain_leave());
+}
+
+/* A chain as long as it may be, and one that is longer. */
+static void long_chains_are_refused(void)
+{
+	struct err e = ERR_INIT;
+	char path[160], name[32] = "";
+
+	chain_enter();
+	for (int i = 0; i <= IMAGE_CHAIN_MAX; i++) {
+		struct image_writer *w = NULL;
+		struct image *parent = NULL;
+
+		snprintf(path, sizeof(path), "%s/%s", folder, name);
+		UNIT_CHECK(!i || image_open(&parent, path, &e) == 0);
+		snprintf(name, sizeof(name), "%d.torpor", i);
+		snprintf(path, sizeof(path), "%s/%s", folder, name);
+		UNIT_CHECK_EQ(image_writer_new(&w, path, false, &e), 0);
+		if (i) {
+			snprintf(name, sizeof(name), "%d.torpor", i - 1);
+			UNIT_CHECK_EQ(image_writer_parent(w, parent, name, &e), 0);
+			snprintf(name, sizeof(name), "%d.torpor", i);
+		}
+		UNIT_CHECK_EQ(image_writer_commit(w, "m", 1, &e), 0);
+		image_writer_free(w);
+		image_close(parent);
+	}
+	UNIT_CHECK(!rename(path, image_path));
+	UNIT_CHECK(refused("is one too many"));
+	for (int i = 0; i < IMAGE_CHAIN_MAX; i++) {
+		snprintf(path, sizeof(path), "%s/%d.torpor", folder, i);
+		unlink(path);
+	}
+	UNIT_CHECK(chain_leave());
+}
+
 /* ---- cases: no room ---- */
 
 /*
@@ -1289,5 +1537,10 @@ UNIT_MAIN(UNIT_CASE(round_trip),
 	  UNIT_CASE(every_flip_of_packed_is_refused),
 	  UNIT_CASE(hostile_packed_extents_are_refused),
 	  UNIT_CASE(bombs_are_refused),
+	  UNIT_CASE(chain_round_trip),
+	  UNIT_CASE(chain_is_squashed),
+	  UNIT_CASE(missing_and_replaced_parents_are_refused),
+	  UNIT_CASE(hostile_children_are_refused),
+	  UNIT_CASE(long_chains_are_refused),
 	  UNIT_CASE(no_room_is_a_clean_error),
 	  UNIT_CASE(no_commit_after_a_failed_write))

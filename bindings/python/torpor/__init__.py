@@ -21,7 +21,7 @@ from ._library import LINE, LOG, PROGRESS, READY, VISIT
 __all__ = [
     "Damaged", "Error", "Explanation", "Failed", "FileDescriptor", "Image", "Machine", "NotPermitted", "Obstacle", "Process", "Program",
     "Progress", "Refused", "Result", "Task", "Usage", "check", "core", "dump", "dump_self", "explain", "find", "machine", "processes",
-    "restore", "restore_plan", "run", "verify", "version",
+    "restore", "restore_plan", "run", "squash", "verify", "version",
 ]
 
 _lib = _library.load()
@@ -73,6 +73,7 @@ class Result:
     threads: int
     bytes: int
     packed_bytes: int  # what they take in the file
+    parent_bytes: int  # not stored: the parent has them
     frozen: float  # seconds that it stood still, at most
     while_running: bool  # it was copied while it ran, but for what it wrote meanwhile
     leftovers: str
@@ -245,13 +246,14 @@ def _dump(function: Callable[..., int], arguments: Sequence[Any], options: _Opti
         _call(function, *arguments, options.handle, byref(result),
               obstacles=lambda: _obstacles(lambda i: _lib.torpor_result_obstacle(result, i)))
         r = result[0]
-        return Result(r.pid, _text(r.comm), _text(r.path), r.tasks, r.threads, r.bytes, r.packed_bytes, r.frozen_ns / 1e9, bool(r.while_running), _text(r.leftovers))
+        return Result(r.pid, _text(r.comm), _text(r.path), r.tasks, r.threads, r.bytes, r.packed_bytes, r.parent_bytes, r.frozen_ns / 1e9, bool(r.while_running), _text(r.leftovers))
     finally:
         _lib.torpor_result_free(result)
 
 
 def dump(pid: int, path: Optional[Path] = None, *, keep_running: bool = False, sync: bool = True, external: bool = False,
-         tcp_close: bool = False, timeout: float = 30, compress: str = "none", pause: str = "auto", name: Optional[str] = None,
+         tcp_close: bool = False, timeout: float = 30, compress: str = "none", parent: Optional[Path] = None, pause: str = "auto",
+         name: Optional[str] = None,
          progress: Optional[Callable[[Progress], object]] = None, log: Optional[Callable[[str], object]] = None) -> Result:
     """Save a process and all its descendants in a file, and end them, or let them run on."""
     with _Options(progress, log) as o:
@@ -264,6 +266,8 @@ def dump(pid: int, path: Optional[Path] = None, *, keep_running: bool = False, s
             raise Usage(f"pause is auto, track or copy, not {pause!r}")
         if o.set("compress", compress.encode()):
             raise Usage(f"compress is zstd, zstd:1 to zstd:19, lz4 or none, not {compress!r}")
+        if parent is not None:
+            o.set("parent", os.fsencode(parent))
         if name is not None and o.set("name", os.fsencode(name)):
             raise Usage(f"{name!r} is no name of a program")
         return _dump(_lib.torpor_dump, (pid, None if path is None else os.fsencode(path)), o)
@@ -274,6 +278,16 @@ def check(pid: int, *, timeout: float = 30, log: Optional[Callable[[str], object
     with _Options(None, log) as o:
         o.set("timeout_ms", int(timeout * 1000))
         return _dump(_lib.torpor_check, (pid,), o)
+
+
+def squash(path: Path, output: Path, *, sync: bool = True, compress: Optional[str] = None,
+           progress: Optional[Callable[[Progress], object]] = None) -> int:
+    """Join an image and its parents in a new file. Returns how many files were joined."""
+    with _Options(progress, None) as o:
+        o.set("sync", sync)
+        if compress is not None and o.set("compress", compress.encode()):
+            raise Usage(f"compress is zstd, zstd:1 to zstd:19, lz4 or none, not {compress!r}")
+        return _call(_lib.torpor_squash, os.fsencode(path), os.fsencode(output), o.handle)
 
 
 def dump_self(path: Path) -> bool:

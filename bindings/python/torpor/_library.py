@@ -26,7 +26,7 @@ class Result(Structure):
     _c_name_ = "torpor_result"
     _fields_ = [("pid", c_int), ("comm", c_char_p), ("path", c_char_p), ("tasks", c_size_t), ("threads", c_size_t),
                 ("bytes", c_uint64), ("frozen_ns", c_uint64), ("leftovers", c_char_p), ("obstacles", c_size_t),
-                ("packed_bytes", c_uint64), ("while_running", c_int)]
+                ("packed_bytes", c_uint64), ("while_running", c_int), ("parent_bytes", c_uint64)]
 
 
 class Item(Structure):
@@ -98,6 +98,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "torpor_options_set_tcp_close": (None, (c_void_p, c_int)),
     "torpor_options_set_timeout_ms": (None, (c_void_p, c_uint)),
     "torpor_options_set_compress": (c_int, (c_void_p, c_char_p)),
+    "torpor_options_set_parent": (c_int, (c_void_p, c_char_p)),
     "torpor_options_set_pause": (c_int, (c_void_p, c_char_p)),
     "torpor_options_set_name": (c_int, (c_void_p, c_char_p)),
     "torpor_options_set_stream": (None, (c_void_p, c_int, c_int)),
@@ -113,6 +114,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "torpor_check": (c_int, (c_int, c_void_p, POINTER(POINTER(Result)), _ERROR)),
     "torpor_result_obstacle": (POINTER(Obstacle), (POINTER(Result), c_size_t)),
     "torpor_result_free": (None, (POINTER(Result),)),
+    "torpor_squash": (c_int, (c_char_p, c_char_p, c_void_p, _ERROR)),
     "torpor_dump_self": (c_int, (c_char_p, c_void_p, _ERROR)),
     "torpor_restore": (c_int, (c_char_p, c_void_p, POINTER(c_void_p), _ERROR)),
     "torpor_run": (c_int, (POINTER(c_char_p), c_void_p, POINTER(c_void_p), _ERROR)),
