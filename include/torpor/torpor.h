@@ -310,7 +310,6 @@ const struct torpor_slot *torpor_image_slot(const struct torpor_image *image, si
 struct torpor_object {
 	const char *kind;  /* "pipe" */
 	size_t holders;    /* file descriptors that refer to it */
-	size_t others;     /* objects at the other end of a pipe, connection or terminal */
 	const void *state; /* all that is known of it; equal where nothing has changed */
 	size_t state_size;
 };
@@ -322,8 +321,8 @@ struct torpor_holder {
 
 const struct torpor_object *torpor_image_object(const struct torpor_image *image, size_t i);
 const struct torpor_holder *torpor_image_holder(const struct torpor_image *image, size_t object, size_t i);
-long torpor_image_other(const struct torpor_image *image, size_t object, size_t i); /* index of an object */
-const char *torpor_image_describe(struct torpor_image *image, size_t object);      /* what it is, for people */
+long torpor_image_other(struct torpor_image *image, size_t object, size_t i); /* at the other end of a pipe, connection or terminal */
+const char *torpor_image_describe(struct torpor_image *image, size_t object); /* what it is, for people */
 
 enum torpor_memory { TORPOR_ANONYMOUS, TORPOR_PRIVATE_FILE, TORPOR_SHARED, TORPOR_RESERVED, TORPOR_KERNEL };
 

@@ -34,7 +34,7 @@ struct torpor_image {
 	struct torpor_holder *holders;  /* ascending by object */
 	size_t *first_holder;           /* of each object; one more at the end */
 	const char **descriptions;      /* of each object, once somebody has asked */
-	struct image_end *ends;         /* ascending */
+	struct image_end *ends;         /* ascending; NULL: nobody has asked yet */
 	size_t n_ends;
 	uint32_t *end_at;               /* for each object: 1 + where its end is; 0: it has none */
 };

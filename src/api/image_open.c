@@ -5,8 +5,6 @@
  * lists here checks every index itself.
  */
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 
 #include "api/image.h"
@@ -242,94 +240,13 @@ static bool fill_holders(struct torpor_image *v)
 	return true;
 }
 
-/* Which end of what is it? The ids of the two ends of a pipe or terminal are made up. */
-static bool end_ids(const ProtobufCMessage *m, struct image_end *end)
-{
-	if (m->descriptor == &pb__pipe__descriptor) {
-		const Pb__Pipe *p = (const Pb__Pipe *)m;
-		bool writes = (p->flags & O_ACCMODE) == O_WRONLY;
-
-		end->kind = 1;
-		end->id = p->pipe_id * 2 + writes;
-		end->other = p->pipe_id * 2 + !writes;
-	} else if (m->descriptor == &pb__unix_socket__descriptor) {
-		end->kind = 2;
-		end->id = ((const Pb__UnixSocket *)m)->inode;
-		end->other = ((const Pb__UnixSocket *)m)->peer;
-	} else if (m->descriptor == &pb__tcp_connection__descriptor) {
-		end->kind = 3;
-		end->id = ((const Pb__TcpConnection *)m)->inode;
-		end->other = ((const Pb__TcpConnection *)m)->peer;
-	} else if (m->descriptor == &pb__pty_master__descriptor) {
-		end->kind = 4;
-		end->id = ((const Pb__PtyMaster *)m)->index * 2ull + 2;
-		end->other = end->id + 1;
-	} else if (m->descriptor == &pb__pty_slave__descriptor) {
-		end->kind = 4;
-		end->id = ((const Pb__PtySlave *)m)->index * 2ull + 3;
-		end->other = end->id - 1;
-	} else {
-		return false;
-	}
-	return true;
-}
-
-static int compare_ends(const void *a, const void *b)
-{
-	const struct image_end *x = a, *y = b;
-
-	if (x->kind != y->kind)
-		return x->kind < y->kind ? -1 : 1;
-	return x->id < y->id ? -1 : x->id > y->id;
-}
-
-static bool fill_ends(struct torpor_image *v)
-{
-	v->ends = arena_alloc(&v->arena, (v->meta->n_objects + 1) * sizeof(*v->ends));
-	v->end_at = arena_alloc(&v->arena, (v->meta->n_objects + 1) * sizeof(*v->end_at));
-	if (!v->ends || !v->end_at)
-		return false;
-	for (uint32_t i = 0; i < v->meta->n_objects; i++) {
-		struct arena scratch;
-		ProtobufCMessage *m = api_image_unpack(v->meta->objects[i], &scratch);
-		struct image_end end = { .object = i };
-
-		if (m && end_ids(m, &end))
-			v->ends[v->n_ends++] = end;
-		arena_done(&scratch);
-	}
-	qsort(v->ends, v->n_ends, sizeof(*v->ends), compare_ends);
-	for (uint32_t i = 0; i < v->n_ends; i++)
-		v->end_at[v->ends[i].object] = i + 1;
-	return true;
-}
-
-/* The ends that the end of an object leads to: *ret_n of them. */
-static const struct image_end *other_ends(const struct torpor_image *v, size_t object, size_t *ret_n)
-{
-	const struct image_end *end = v->end_at[object] ? &v->ends[v->end_at[object] - 1] : NULL;
-	const struct image_end key = { .kind = end ? end->kind : 0, .id = end ? end->other : 0 };
-	const struct image_end *first = key.id ? bsearch(&key, v->ends, v->n_ends, sizeof(key), compare_ends) : NULL;
-	const struct image_end *last = first;
-
-	*ret_n = 0;
-	if (!first)
-		return NULL;
-	while (first > v->ends && compare_ends(first - 1, &key) == 0)
-		first--;
-	while (last < v->ends + v->n_ends && compare_ends(last, &key) == 0)
-		last++;
-	*ret_n = (size_t)(last - first);
-	return first;
-}
-
 static bool fill_objects(struct torpor_image *v)
 {
 	size_t n = v->meta->n_objects;
 
 	v->objects = arena_alloc(&v->arena, (n + 1) * sizeof(*v->objects));
 	v->descriptions = arena_alloc(&v->arena, (n + 1) * sizeof(*v->descriptions));
-	if (!v->objects || !v->descriptions || !fill_holders(v) || !fill_ends(v))
+	if (!v->objects || !v->descriptions || !fill_holders(v))
 		return false;
 	for (size_t i = 0; i < n; i++) {
 		const Pb__Object *o = v->meta->objects[i];
@@ -337,17 +254,8 @@ static bool fill_objects(struct torpor_image *v)
 		v->objects[i] = (struct torpor_object){ .kind = api_image_kind(o),
 							.holders = v->first_holder[i + 1] - v->first_holder[i],
 							.state = o->body.data, .state_size = o->body.len };
-		other_ends(v, i, &v->objects[i].others);
 	}
 	return true;
-}
-
-long torpor_image_other(const struct torpor_image *image, size_t object, size_t i)
-{
-	size_t n = 0;
-	const struct image_end *ends = object < image->info.objects ? other_ends(image, object, &n) : NULL;
-
-	return i < n ? (long)ends[i].object : -1;
 }
 
 /* ---- all of it ---- */

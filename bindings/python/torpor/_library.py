@@ -49,7 +49,7 @@ class Slot(Structure):
 
 class Object(Structure):
     _c_name_ = "torpor_object"
-    _fields_ = [("kind", c_char_p), ("holders", c_size_t), ("others", c_size_t), ("state", c_void_p), ("state_size", c_size_t)]
+    _fields_ = [("kind", c_char_p), ("holders", c_size_t), ("state", c_void_p), ("state_size", c_size_t)]
 
 
 class CoreInfo(Structure):
