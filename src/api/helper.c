@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <string.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "api/api.h"
@@ -17,7 +19,7 @@
 #include "util/interrupt.h"
 #include "util/privilege.h"
 
-enum { LOOK_EVERY_MS = 50, FDS_KEPT_MAX = 16 };
+enum { LOOK_EVERY_MS = 50, FDS_KEPT_MAX = 16, STACK_SIZE = 8 << 20 };
 
 /* ---- the link ---- */
 
@@ -185,12 +187,44 @@ static void helper_settle(const struct helper_job *job, int link, pid_t parent)
 	helper_fill_standard_fds();
 }
 
-static _Noreturn void helper_main(const struct helper_job *job, int link, pid_t parent)
+static void helper_enter(unsigned function_low, unsigned function_high, unsigned data_low, unsigned data_high)
 {
-	struct err e = ERR_INIT;
-	int r;
+	void (*function)(void *data) = (void (*)(void *))((uintptr_t)function_high << 32 | function_low);
 
-	helper_settle(job, link, parent);
+	function((void *)((uintptr_t)data_high << 32 | data_low));
+	_exit(ERR_SYSTEM);
+}
+
+_Noreturn void helper_change_stack(void (*function)(void *data), void *data)
+{
+	const uintptr_t f = (uintptr_t)function, d = (uintptr_t)data;
+	void *stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+	ucontext_t context;
+
+	if (stack == MAP_FAILED || getcontext(&context) < 0)
+		_exit(ERR_SYSTEM);
+	context.uc_stack.ss_sp = stack;
+	context.uc_stack.ss_size = STACK_SIZE;
+	context.uc_link = NULL;
+	makecontext(&context, (void (*)(void))helper_enter, 4, (unsigned)f, (unsigned)(f >> 32), (unsigned)d, (unsigned)(d >> 32));
+	setcontext(&context);
+	_exit(ERR_SYSTEM);
+}
+
+struct helper_begin {
+	const struct helper_job *job;
+	int link;
+	pid_t parent;
+};
+
+static void helper_main(void *data)
+{
+	const struct helper_begin *begin = data;
+	const struct helper_job *job = begin->job;
+	int link = begin->link, r;
+	struct err e = ERR_INIT;
+
+	helper_settle(job, link, begin->parent);
 	if (!privilege_begin()) {
 		r = err_set(&e, ERR_PERMISSION, 0, "a process that is set-user-ID or set-group-ID must not use torpor");
 	} else {
@@ -266,8 +300,9 @@ static int helper_hear(const struct helper_job *job, int link, pid_t pid, char *
 /* The helper begins with all signals blocked, so that no handler of the caller ever runs in it. */
 static pid_t helper_fork(struct helper_job *job, const int ends[2])
 {
-	pid_t parent = getpid(), pid;
+	struct helper_begin begin = { job, ends[1], getpid() };
 	sigset_t all;
+	pid_t pid;
 
 	sigaction(SIGPIPE, NULL, &job->pipe);
 	sigaction(SIGXFSZ, NULL, &job->xfsz);
@@ -277,7 +312,7 @@ static pid_t helper_fork(struct helper_job *job, const int ends[2])
 	pid = fork();
 	if (pid == 0) {
 		close(ends[0]);
-		helper_main(job, ends[1], parent);
+		helper_change_stack(helper_main, &begin);
 	}
 	pthread_sigmask(SIG_SETMASK, &job->mask, NULL);
 	return pid;

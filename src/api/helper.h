@@ -67,6 +67,12 @@ int helper_hear_answer(int link, int32_t *ret_number);
 /* In the helper: log and progress that lead to the caller, for what it wants to hear. `link` must outlive them. */
 struct api_callbacks helper_callbacks(const struct torpor_options *o, const int *link);
 
+/*
+ * In a process that was just forked: go on in `function`, which does not return, with a stack of our own. A thread of the
+ * caller may have a small one.
+ */
+_Noreturn void helper_change_stack(void (*function)(void *data), void *data);
+
 /* In a child that is to execute a program: signals as the caller had them. */
 void helper_undo_signals(const struct helper_job *job);
 

@@ -114,9 +114,18 @@ static void self_tell(pid_t caller, const struct self *at, const struct self *re
 		fd_pwrite_full(mem, &over, sizeof(over), (off_t)(uintptr_t)&at->over);
 }
 
-static _Noreturn void self_save(pid_t caller, pid_t parent, const char *path, const struct torpor_options *o, const struct self *at, int link)
+struct self_saver {
+	pid_t caller, parent;
+	const char *path;
+	const struct torpor_options *o;
+	const struct self *at;
+	int link;
+};
+
+static void self_save(void *data)
 {
-	struct dump_options dump = o->dump;
+	const struct self_saver *s = data;
+	struct dump_options dump = s->o->dump;
 	struct self result = { .e = ERR_INIT };
 	struct dump_result found;
 	pid_t pid = getpid();
@@ -125,7 +134,7 @@ static _Noreturn void self_save(pid_t caller, pid_t parent, const char *path, co
 
 	prctl(PR_SET_NAME, "torpor-saver");
 	setsid();
-	helper_close_fds(&link, 1);
+	helper_close_fds(&s->link, 1);
 	self_leave_segments();
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
@@ -133,33 +142,34 @@ static _Noreturn void self_save(pid_t caller, pid_t parent, const char *path, co
 		signal(signo, signo == SIGPIPE || signo == SIGXFSZ ? SIG_IGN : SIG_DFL);
 	privilege_begin();
 	prctl(PR_SET_DUMPABLE, 1);
-	while (getppid() == parent) /* a child of the caller, which ends now */
+	while (getppid() == s->parent) /* a child of the caller, which ends now */
 		usleep(LOOK_EVERY_US / 10);
-	if (send(link, &pid, sizeof(pid), MSG_NOSIGNAL) != sizeof(pid))
+	if (send(s->link, &pid, sizeof(pid), MSG_NOSIGNAL) != sizeof(pid))
 		_exit(ERR_SYSTEM);
-	while (recv(link, &byte, 1, 0) < 0 && errno == EINTR) /* until the caller has closed its end */
+	while (recv(s->link, &byte, 1, 0) < 0 && errno == EINTR) /* until the caller has closed its end */
 		;
 	helper_close_fds(NULL, 0);
 	close_range(STDIN_FILENO, STDERR_FILENO, 0);
 	for (int i = 0; i <= STDERR_FILENO; i++)
 		open("/dev/null", O_RDWR);
-	dump.pid = caller;
-	dump.path = path;
-	dump.name = o->name;
+	dump.pid = s->caller;
+	dump.path = s->path;
+	dump.name = s->o->name;
 	dump.keep_running = true;
 	result.r = core_dump(&dump, &found, &result.e);
 	if (result.r < 0 && found.obstacles.n) { /* the first stands for all */
 		err_state(&result.e, found.obstacles.v[0].id, 0, "cannot save %s", found.obstacles.v[0].text);
 		err_help(&result.e, "%s", found.obstacles.v[0].help);
 	}
-	self_tell(caller, at, &result);
+	self_tell(s->caller, s->at, &result);
 	_exit(0);
 }
 
 /* Make one that is nobody's child. Returns its PID; nothing but that connects us. */
 static pid_t self_make_saver(const char *path, const struct torpor_options *o, const struct self *at, struct err *e)
 {
-	pid_t caller = getpid(), saver = -1, child;
+	struct self_saver begin = { .caller = getpid(), .path = path, .o = o, .at = at };
+	pid_t saver = -1, child;
 	sigset_t all, before;
 	int ends[2];
 
@@ -169,11 +179,11 @@ static pid_t self_make_saver(const char *path, const struct torpor_options *o, c
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	child = fork();
 	if (child == 0) {
-		const pid_t parent = getpid();
-
+		begin.parent = getpid();
+		begin.link = ends[1];
 		close(ends[0]);
 		if (fork() == 0)
-			self_save(caller, parent, path, o, at, ends[1]);
+			helper_change_stack(self_save, &begin);
 		_exit(0);
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

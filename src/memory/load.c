@@ -444,6 +444,35 @@ static int load_unmap_gaps(struct memory_load *m, struct script_builder *b, stru
 	return 0;
 }
 
+/* Is this file, by this name and in this mount, what /proc/self/exe leads to? */
+static bool load_is_our_exe(struct memory_load *m, int fd)
+{
+	const unsigned wanted = STATX_INO | STATX_MNT_ID;
+	struct statx ours, theirs;
+	char name[32], *our_path, *their_path;
+
+	snprintf(name, sizeof(name), "fd/%d", fd);
+	if (statx(AT_FDCWD, "/proc/self/exe", 0, wanted, &ours) < 0 || statx(fd, "", AT_EMPTY_PATH, wanted, &theirs) < 0 ||
+	    (ours.stx_mask & theirs.stx_mask & wanted) != wanted || ours.stx_ino != theirs.stx_ino ||
+	    ours.stx_mnt_id != theirs.stx_mnt_id || ours.stx_dev_major != theirs.stx_dev_major ||
+	    ours.stx_dev_minor != theirs.stx_dev_minor)
+		return false;
+	return fd_readlink_proc(getpid(), "exe", m->arena, &our_path) == 0 &&
+	       fd_readlink_proc(getpid(), name, m->arena, &their_path) == 0 && strcmp(our_path, their_path) == 0;
+}
+
+/*
+ * The link of /proc/PID/exe; -1: it stays. The kernel does not set it while what it leads to is mapped, which is so
+ * when a program restores what is executed from its own file; but then it is right.
+ */
+static uint32_t load_exe_fd(struct memory_load *m)
+{
+	const Pb__AddressSpace *s = m->space;
+	int fd = s->exe < m->inodes->n && !m->keeps_exe ? m->inodes->v[s->exe].fd : -1;
+
+	return (uint32_t)(fd < 0 || load_is_our_exe(m, fd) ? -1 : fd);
+}
+
 static int load_set_mm(struct memory_load *m, struct script_builder *b, struct err *e)
 {
 	const Pb__AddressSpace *s = m->space;
@@ -452,7 +481,7 @@ static int load_set_mm(struct memory_load *m, struct script_builder *b, struct e
 		.end_data = s->end_data, .start_brk = s->start_brk, .brk = s->brk, .start_stack = s->start_stack,
 		.arg_start = s->arg_start, .arg_end = s->arg_end, .env_start = s->env_start, .env_end = s->env_end,
 		.auxv = region_put(&m->region, s->auxv.data, s->auxv.len), .auxv_size = (uint32_t)s->auxv.len,
-		.exe_fd = s->exe < m->inodes->n && !m->keeps_exe ? (uint32_t)m->inodes->v[s->exe].fd : (uint32_t)-1,
+		.exe_fd = load_exe_fd(m),
 	};
 	void *p = region_put(&m->region, &map, sizeof(map));
 

@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -21,13 +22,14 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "torpor/torpor.h"
 
-enum { THREADS = 4, BALLAST = 64 << 20, CHILD_MEMORY = 8 << 20 };
+enum { SMALL_STACK = 64 << 10, THREADS = 4, BALLAST = 64 << 20, CHILD_MEMORY = 8 << 20 };
 
 static const char *folder; /* for images */
 
@@ -176,6 +178,16 @@ static void end(void)
 
 /* ---- a program to save ---- */
 
+/* What the file of this program may have given it. */
+static void give_up_capabilities(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { { 0 } };
+
+	if (syscall(SYS_capset, &header, data) < 0)
+		fail("capset");
+}
+
 /* It counts in a file, and ends with status 7 when it is told to. */
 static _Noreturn void count(const char *path)
 {
@@ -184,6 +196,7 @@ static _Noreturn void count(const char *path)
 	unsigned n = 0;
 
 	memset(memory, 3, CHILD_MEMORY);
+	give_up_capabilities();
 	signal(SIGTERM, SIG_DFL);
 	for (;;) {
 		n += (unsigned)memory[n % CHILD_MEMORY] / 3;
@@ -330,6 +343,69 @@ static void test_cycle(void)
 	expect(torpor_program_poll(program, &status) < 0);
 	torpor_program_detach(program);
 	torpor_options_free(o);
+	unlink(counter_path());
+	end();
+}
+
+/* With the capability of this program's file: the same PID, and the very file that is executed is also the program's. */
+static void test_capable(void)
+{
+	struct torpor_error *error = NULL;
+	struct heard h = { 0 };
+	struct torpor_options *o = options(&h);
+	struct torpor_program *program;
+	char link[64], before_exe[512] = "", after_exe[512] = "";
+	pid_t pid;
+	unsigned at;
+
+	begin();
+	pid = start_counting();
+	snprintf(link, sizeof(link), "/proc/%d/exe", pid);
+	expect(readlink(link, before_exe, sizeof(before_exe) - 1) > 0);
+	check_then_dump(pid, o, &h);
+	at = counted();
+	torpor_options_set_tier(o, TORPOR_TIER_CAP);
+	succeed(torpor_restore(image(), o, &program, &error), error, "restore");
+	expect(torpor_program_pid(program) == pid);
+	await_count(at + 5);
+	expect(readlink(link, after_exe, sizeof(after_exe) - 1) > 0 && strcmp(before_exe, after_exe) == 0);
+	kill(pid, SIGKILL);
+	succeed(torpor_program_wait(program, NULL, &error), error, "wait");
+	torpor_program_detach(program);
+	torpor_options_free(o);
+	unlink(counter_path());
+	end();
+}
+
+/* A thread with a small stack asks for it. */
+static void *cycle_once(void *arg)
+{
+	struct torpor_error *error = NULL;
+	struct torpor_program *program;
+	pid_t pid = *(pid_t *)arg;
+
+	succeed(torpor_dump(pid, image(), NULL, NULL, &error), error, "dump");
+	expect(waitpid(pid, NULL, 0) == pid);
+	succeed(torpor_restore(image(), NULL, &program, &error), error, "restore");
+	kill(torpor_program_pid(program), SIGKILL);
+	succeed(torpor_program_wait(program, NULL, &error), error, "wait");
+	torpor_program_detach(program);
+	return NULL;
+}
+
+static void test_stack(void)
+{
+	pthread_attr_t attributes;
+	pthread_t thread;
+	pid_t pid;
+
+	begin();
+	pid = start_counting();
+	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, SMALL_STACK);
+	expect(pthread_create(&thread, &attributes, cycle_once, &pid) == 0);
+	pthread_join(thread, NULL);
+	pthread_attr_destroy(&attributes);
 	unlink(counter_path());
 	end();
 }
@@ -489,17 +565,12 @@ static void test_threads(void)
 {
 	struct heard h = { 0 };
 	struct torpor_options *o = options(&h);
-	struct torpor_machine *machine;
-	struct torpor_error *error = NULL;
 	pthread_t lookers[3];
 
 	begin();
 	check_then_dump(start_counting(), o, &h);
 	for (size_t i = 0; i < 3; i++)
 		pthread_create(&lookers[i], NULL, look, (void *)image());
-	succeed(torpor_machine_try(&machine, &error), error, "machine");
-	expect(machine->dump && machine->restore_tier && torpor_machine_probe(machine, machine->probes - 1));
-	torpor_machine_free(machine);
 	for (size_t i = 0; i < 3; i++)
 		pthread_join(lookers[i], NULL);
 	torpor_options_free(o);
@@ -547,13 +618,14 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } tests[] = {
-	{ "cycle", test_cycle }, { "detach", test_detach }, { "refused", test_refused }, { "interrupted", test_interrupted },
+	{ "cycle", test_cycle }, { "capable", test_capable }, { "stack", test_stack }, { "detach", test_detach }, { "refused", test_refused }, { "interrupted", test_interrupted },
 	{ "killed", test_killed }, { "threads", test_threads }, { "run", test_run },
 };
 
 int main(int argc, char **argv)
 {
 	folder = argc > 2 ? argv[2] : ".";
+	prctl(PR_SET_DUMPABLE, 1); /* with a file capability it is not */
 	for (size_t i = 0; argc > 1 && i < sizeof(tests) / sizeof(tests[0]); i++) {
 		if (strcmp(tests[i].name, argv[1]) == 0) {
 			tests[i].run();

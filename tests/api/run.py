@@ -29,7 +29,7 @@ def prepare(setup):
     setup.library = os.path.join(setup.folder, "api")
     os.mkdir(setup.library)
     for path in [*glob.glob(os.path.join(setup.build, "src", "libtorpor.so*")),
-                 *(os.path.join(setup.build, name) for name in ("tests/api/embed", "examples/save_game", "examples/prewarm"))]:
+                 *(os.path.join(setup.build, name) for name in ("tests/api/embed", "tests/api/embed_static", "examples/save_game", "examples/prewarm"))]:
         if not path.endswith(".p"):
             shutil.copy(path, setup.library, follow_symlinks=False)
 
