@@ -86,6 +86,7 @@ static int memory_add_mapping(struct memory_collect *c, struct target *task, Pb_
 	pb_set(m, flags, a->flags);
 	if (a->flags & VM_FLAG_HUGETLB)
 		pb_set(m, page_size, a->page_size);
+	task->alone[space->n_mappings - 1] = a->alone;
 	if (strcmp(a->name, "[vdso]") == 0) {
 		pb_set(m, kind, PB__MAPPING_KIND__VDSO);
 		task->vdso = a->start;
@@ -141,7 +142,9 @@ static int memory_collect_mappings(struct memory_collect *c, struct target *task
 	if (c->track)
 		track_hide(c->track, &list);
 	c->areas = list;
-
+	task->alone = arena_alloc(c->arena, (list.n + 1) * sizeof(*task->alone));
+	if (!task->alone)
+		return err_nomem(e);
 	for (size_t i = 0; r == 0 && i < list.n; i++) {
 		const struct vm_area *a = &list.areas[i];
 

@@ -39,7 +39,7 @@ struct memory_collect {
 
 /*
  * Everything about a task's address space but the pages (collect.c). Also finds
- * task->vdso. Returns 1 when it has a mapping that is not among those known.
+ * task->vdso and task->alone. Returns 1 when it has a mapping that is not among those known.
  */
 int memory_collect(struct memory_collect *c, struct target *task, Pb__AddressSpace **ret, struct err *e);
 
@@ -72,6 +72,7 @@ struct page_range {
 	uint64_t pages;
 	const struct target *task; /* whose memory it is read from; NULL: from the source's file */
 	bool keep_zero; /* zero pages count too: something else lies beneath them */
+	bool alone;     /* nobody but the task maps them */
 };
 
 /* The pages of one owner, and where they are read from. */

@@ -33,11 +33,13 @@ struct page_finder {
 	struct err *e;
 };
 
-static int finder_add_range(struct page_finder *f, struct page_source *s, uint64_t start, uint64_t end, bool keep_zero)
+static int finder_add_range(struct page_finder *f, struct page_source *s, uint64_t start, uint64_t end, bool keep_zero,
+			    bool alone)
 {
 	struct page_range *last = s->n ? &s->ranges[s->n - 1] : NULL, *v;
 
-	if (last && last->addr + last->pages * MEMORY_PAGE == start && last->keep_zero == keep_zero) {
+	if (last && last->addr + last->pages * MEMORY_PAGE == start && last->keep_zero == keep_zero &&
+	    last->alone == alone) {
 		last->pages += (end - start) / MEMORY_PAGE;
 		return 0;
 	}
@@ -45,7 +47,7 @@ static int finder_add_range(struct page_finder *f, struct page_source *s, uint64
 	if (!v)
 		return err_nomem(f->e);
 	s->ranges = v;
-	v[s->n++] = (struct page_range){ start, start, (end - start) / MEMORY_PAGE, f->task, keep_zero };
+	v[s->n++] = (struct page_range){ start, start, (end - start) / MEMORY_PAGE, f->task, keep_zero, alone };
 	return 0;
 }
 
@@ -64,8 +66,10 @@ static struct page_source *finder_choose(const struct page_finder *f, uint64_t c
 }
 
 /* A stretch of one mapping whose pages have the same categories (SYS_PAGE_IS_*). */
-static int finder_take(struct page_finder *f, Pb__Mapping *m, uint64_t start, uint64_t end, uint64_t categories)
+static int finder_take(struct page_finder *f, size_t mapping, uint64_t start, uint64_t end, uint64_t categories)
 {
+	Pb__Mapping *m = f->space->mappings[mapping];
+	bool alone = f->task->alone && f->task->alone[mapping];
 	bool present = categories & (SYS_PAGE_IS_PRESENT | SYS_PAGE_IS_SWAPPED);
 
 	if (categories & SYS_PAGE_IS_GUARD)
@@ -73,9 +77,10 @@ static int finder_take(struct page_finder *f, Pb__Mapping *m, uint64_t start, ui
 	if (!present || (m->flags & VM_FLAG_DROPPABLE))
 		return 0;
 	if (m->kind == PB__MAPPING_KIND__ANON)
-		return categories & SYS_PAGE_IS_PFNZERO ? 0 : finder_add_range(f, finder_choose(f, categories), start, end, false);
+		return categories & SYS_PAGE_IS_PFNZERO ? 0 : finder_add_range(f, finder_choose(f, categories), start, end, false,
+									 alone);
 	if (m->kind == PB__MAPPING_KIND__FILE_PRIVATE && !(categories & SYS_PAGE_IS_FILE))
-		return finder_add_range(f, f->source, start, end, true);
+		return finder_add_range(f, f->source, start, end, true, alone);
 	return 0;
 }
 
@@ -85,9 +90,9 @@ static int finder_region(struct page_finder *f, uint64_t start, uint64_t end, ui
 	while (f->mapping < f->space->n_mappings && f->space->mappings[f->mapping]->end <= start)
 		f->mapping++;
 	for (size_t i = f->mapping; i < f->space->n_mappings && f->space->mappings[i]->start < end; i++) {
-		Pb__Mapping *m = f->space->mappings[i];
+		const Pb__Mapping *m = f->space->mappings[i];
 		uint64_t from = start > m->start ? start : m->start, to = end < m->end ? end : m->end;
-		int r = from < to ? finder_take(f, m, from, to, categories) : 0;
+		int r = from < to ? finder_take(f, i, from, to, categories) : 0;
 
 		if (r < 0)
 			return r;
@@ -227,7 +232,7 @@ static int inode_pages_of_file(struct page_finder *f, const struct inode_entry *
 			return err_sys(f->e, errno, "finding the data of %s", inode->pb->path);
 		data &= ~(off_t)(MEMORY_PAGE - 1);
 		at = (hole + MEMORY_PAGE - 1) & ~(off_t)(MEMORY_PAGE - 1);
-		if (finder_add_range(f, f->source, (uint64_t)data, (uint64_t)at, false) < 0)
+		if (finder_add_range(f, f->source, (uint64_t)data, (uint64_t)at, false, false) < 0)
 			return -1;
 	}
 	return 0;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 #include "image/codec.h"
 #include "image/layout.h"
@@ -108,7 +109,7 @@ static bool store_take(struct store_job *job, struct store_chunk *c)
 		if (!n)
 			break;
 		c->pieces[c->n++] = (struct page_range){ range->addr + skip, range->from + skip, n, range->task,
-							 range->keep_zero };
+							 range->keep_zero, range->alone };
 		c->pages += n;
 		job->page += n;
 		if (n == left) {
@@ -145,13 +146,21 @@ static int store_read_file(int fd, uint64_t from, char *buf, size_t size, struct
 }
 
 /*
- * Through /proc/PID/mem, which also reads what the program itself may not
- * (PROT_NONE). Not by process_vm_readv(2): that gives each process a copy of its
- * own of all pages that it shares with its parent since fork(2).
+ * process_vm_readv(2) is the quicker way, but the kernel pins pages for it, and
+ * for that gives the process a copy of its own of all that it shares with others
+ * since fork(2). False: not that way, or not all of it.
  */
+static bool store_read_pinned(const struct page_range *piece, char *buf, size_t size)
+{
+	struct iovec to = { buf, size }, from = { (void *)piece->from, size };
+
+	return piece->alone && process_vm_readv(piece->task->pid, &to, 1, &from, 1, 0) == (ssize_t)size;
+}
+
+/* /proc/PID/mem also reads what the program itself may not (PROT_NONE). */
 static int store_read_mem(const struct page_range *piece, char *buf, size_t size, struct err *e)
 {
-	int r = fd_pread_full(piece->task->mem_fd, buf, size, (off_t)piece->from);
+	int r = store_read_pinned(piece, buf, size) ? 0 : fd_pread_full(piece->task->mem_fd, buf, size, (off_t)piece->from);
 
 	return r < 0 ? err_sys(e, r, "reading %zu bytes at %#lx of task %d", size, piece->from, piece->task->pid) : 0;
 }

@@ -11,7 +11,7 @@
 
 /*
  * smaps of a big process is tens of megabytes, read while the process stands
- * still, so every line but the two that matter is only searched for its end.
+ * still, so every line but the few that matter is only searched for its end.
  */
 
 #define MAPS_FLAG(a, b) ((unsigned)(a) << 8 | (unsigned)(b))
@@ -181,10 +181,31 @@ static bool maps_scan_page_size(const char *s, struct vm_area *area)
 	return scan_word(&s, "kB") && scan_end(s);
 }
 
+/* "Shared_Clean:          0 kB", and the like. What is swapped out may be shared as well, which no line tells. */
+static bool maps_scan_shared(const char *s, struct vm_area *area)
+{
+	uint64_t kib;
+
+	while (!scan_end(s) && *s != ':')
+		s++;
+	if (!scan_char(&s, ':'))
+		return false;
+	scan_blanks(&s);
+	if (!scan_u64(&s, 10, &kib))
+		return false;
+	area->alone &= !kib;
+	return true;
+}
+
 /* A line of smaps below a mapping's header. */
 static int maps_add_key(const char *line, struct vm_area_list *list)
 {
 	if (!maps_is_key(line) || !list->n)
+		return -EINVAL;
+	if (*line == 'R' && scan_word(&line, "Rss:"))
+		list->areas[list->n - 1].alone = true; /* unless one of the next lines says something else */
+	if (*line == 'S' && (scan_word(&line, "Shared_") || scan_word(&line, "Swap")) &&
+	    !maps_scan_shared(line, &list->areas[list->n - 1]))
 		return -EINVAL;
 	if (*line == 'K' && scan_word(&line, "KernelPageSize:") && !maps_scan_page_size(line, &list->areas[list->n - 1]))
 		return -EINVAL;

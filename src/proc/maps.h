@@ -43,6 +43,7 @@ struct vm_area {
 	uint64_t page_size;                    /* of the kernel, in bytes; 0 in maps */
 	const char *name;                      /* as shown, "" when there is none; \012 unescaped */
 	bool deleted;                          /* name ended in " (deleted)"; it is cut off */
+	bool alone;                            /* nobody else maps any of its pages; false in maps */
 };
 
 struct vm_area_list {

@@ -295,6 +295,34 @@ static void round_trip_no_pages(void)
 	UNIT_CHECK(folder_leave());
 }
 
+/* The file of a large image is made longer in steps, before it is written: nothing of that is left in the end. */
+static void round_trip_large(void)
+{
+	enum { EXTENTS = 70 };
+	static uint8_t data[IMAGE_EXTENT_MAX];
+	struct image_writer *w = NULL;
+	struct image *img = NULL;
+	struct err e = ERR_INIT;
+
+	fill(data, sizeof(data), 6);
+	folder_enter();
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, false, &e), 0);
+	for (uint32_t i = 0, extent; i < EXTENTS; i++) {
+		struct image_run run = { .addr = (uint64_t)i * IMAGE_EXTENT_MAX, .pages = IMAGE_EXTENT_MAX / IMAGE_PAGE, .extent = i };
+
+		UNIT_CHECK_EQ(image_writer_extent(w, data, sizeof(data), &extent, &e), 0);
+		UNIT_CHECK_EQ(image_writer_run(w, &run, &e), 0);
+	}
+	UNIT_CHECK_EQ(image_writer_commit(w, NULL, 0, &e), 0);
+	image_writer_free(w);
+	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+	UNIT_CHECK_EQ(img->n_extents, EXTENTS);
+	UNIT_CHECK(img->size < (uint64_t)(EXTENTS + 1) * IMAGE_EXTENT_MAX);
+	UNIT_CHECK_EQ(image_verify_extents(img, 4, &e), 0);
+	image_close(img);
+	UNIT_CHECK(folder_leave());
+}
+
 /* A relative name, and an older image that is replaced only by the commit. */
 static void replaces_at_commit(void)
 {
@@ -1508,7 +1536,7 @@ static void no_commit_after_a_failed_write(void)
 }
 
 UNIT_MAIN(UNIT_CASE(round_trip),
-	  UNIT_CASE(round_trip_no_pages),
+	  UNIT_CASE(round_trip_no_pages), UNIT_CASE(round_trip_large),
 	  UNIT_CASE(replaces_at_commit),
 	  UNIT_CASE(uncommitted_leaves_nothing),
 	  UNIT_CASE(refuses_bad_targets),

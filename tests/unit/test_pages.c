@@ -15,7 +15,7 @@ static char *touched; /* every other page is */
 static void find(size_t regions)
 {
 	struct arena arena = ARENA_INIT;
-	struct target task = { .pid = getpid() };
+	struct target task = { .pid = getpid(), .alone = &(bool){ true } };
 	Pb__Mapping mapping = PB__MAPPING__INIT, *mappings[] = { &mapping };
 	Pb__AddressSpace space = PB__ADDRESS_SPACE__INIT;
 	struct page_source source;
@@ -33,6 +33,7 @@ static void find(size_t regions)
 	for (size_t i = 0; i < regions; i++) {
 		UNIT_CHECK_EQ(source.ranges[i].addr, start + i * 2 * MEMORY_PAGE);
 		UNIT_CHECK_EQ(source.ranges[i].pages, 1);
+		UNIT_CHECK(source.ranges[i].alone);
 	}
 	arena_done(&arena);
 }

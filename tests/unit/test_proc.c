@@ -245,6 +245,25 @@ static void maps_unnamed_flags(void)
 	UNIT_CHECK_EQ(list.areas[2].flags, VM_FLAG_LOCKED);
 }
 
+/* Whose pages nobody else maps: smaps has all its lines then, and nothing in those that begin with Shared_ or Swap. */
+static void maps_alone(void)
+{
+	static const char lines[] = "1000-2000 rw-p 0 00:00 0 \nRss: 4 kB\nShared_Clean: 0 kB\nShared_Dirty: 0 kB\nSwap: 0 kB\n"
+				    "3000-4000 rw-p 0 00:00 0 \nRss: 4 kB\nShared_Clean: 0 kB\nShared_Dirty: 4 kB\nSwap: 0 kB\n"
+				    "5000-6000 rw-p 0 00:00 0 \nRss: 0 kB\nShared_Hugetlb: 2048 kB\n"
+				    "7000-8000 rw-p 0 00:00 0 \nRss: 0 kB\nShared_Clean: 0 kB\nSwap: 4 kB\n"
+				    "9000-a000 rw-p 0 00:00 0 \n";
+	cleanup_arena struct arena arena = { 0 };
+	cleanup_free char *text = text_copy(lines, sizeof(lines) - 1);
+	struct vm_area_list list;
+
+	UNIT_CHECK_EQ(proc_parse_maps(text, &arena, &list), 0);
+	UNIT_CHECK_EQ(list.n, 5);
+	UNIT_CHECK(list.areas[0].alone);
+	for (size_t i = 1; i < list.n; i++)
+		UNIT_CHECK(!list.areas[i].alone);
+}
+
 static void maps_refused(void)
 {
 	static const char *const texts[] = {
@@ -267,6 +286,8 @@ static void maps_refused(void)
 		"1000-2000 rw-p 0 00:00 18446744073709551616\n",
 		"1000-2000 rw-p 0 00:00 0 \nVmFlags: rd w\n",
 		"1000-2000 rw-p 0 00:00 0 \nVmFlags: rdwr \n",
+		"1000-2000 rw-p 0 00:00 0 \nShared_Clean: kB\n",
+		"1000-2000 rw-p 0 00:00 0 \nShared_Clean\n",
 		"1000-2000 rw-p 0 00:00 0 \nsize: 8 kB\n",
 		"1000-2000 rw-p 0 00:00 0 \n\n",
 		"-2000 rw-p 0 00:00 0\n",
@@ -1106,7 +1127,7 @@ static void hostile_random_bytes(void)
 	}
 }
 
-UNIT_MAIN(UNIT_CASE(maps_sample), UNIT_CASE(maps_names), UNIT_CASE(maps_flags), UNIT_CASE(maps_unnamed_flags), UNIT_CASE(maps_refused),
+UNIT_MAIN(UNIT_CASE(maps_sample), UNIT_CASE(maps_names), UNIT_CASE(maps_flags), UNIT_CASE(maps_unnamed_flags), UNIT_CASE(maps_alone), UNIT_CASE(maps_refused),
 	  UNIT_CASE(maps_empty), UNIT_CASE(maps_nomem), UNIT_CASE(maps_self), UNIT_CASE(maps_many),
 	  UNIT_CASE(stat_sample), UNIT_CASE(stat_comm), UNIT_CASE(stat_denied), UNIT_CASE(stat_refused),
 	  UNIT_CASE(stat_self), UNIT_CASE(status_sample), UNIT_CASE(status_masks), UNIT_CASE(status_lists),
