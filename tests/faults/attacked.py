@@ -13,6 +13,17 @@ from clients import connected, free_port
 from harness import PYTHON, Failure, Steps, read, threads_of, tree_of
 
 
+def watched(pid):
+    """Is some memory registered with a userfaultfd for writes?"""
+    return re.search(r"^VmFlags:.* uw", read(f"/proc/{pid}/smaps", ""), re.M)
+
+
+def tracked(program):
+    """Its dumps copy memory while it runs."""
+    program.options = (*program.options, "--pause", "track")
+    return program
+
+
 class Untouched:
     """What must hold of a program whose threads and mappings change by themselves: its tasks, and nobody traces it."""
 
@@ -22,6 +33,8 @@ class Untouched:
     def expect_same(self, t):
         t.until(lambda: tree_of(self.root) == self.pids and all(alive(p) for p in self.pids), 5, "its tasks have changed")
         t.until(lambda: not any(self.traced(p, tid) for p in self.pids for tid in threads_of(p)), 5, "it is still traced")
+        if any(map(watched, self.pids)):
+            raise Failure("its memory is still watched")
 
     @staticmethod
     def traced(pid, tid):
@@ -61,7 +74,7 @@ class Unmarked:
 
     def expect_same(self, t):
         t.until(lambda: not Untouched.traced(self.root, self.root), 5, "it is still traced")
-        if re.search(r"^VmFlags:.* uw", read(f"/proc/{self.root}/smaps"), re.M):
+        if watched(self.root):
             raise Failure("its memory is still watched")
         t.until(lambda: look_at_fds(self.root) == self.fds, 5, "it has other files open")
         # It has one child at a time, of its own, which comes and goes.

@@ -120,6 +120,10 @@ class PythonThreads(Program):
             self.steps.rotate()
             self.steps.advance(1)
 
+    def again(self):
+        self.steps.rotate()
+        self.check()
+
 
 def alive(pid):
     stat = stat_of(pid)

@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from attack import interrupt_dump, kill_dump, kill_dump_end, kill_restore  # noqa: E402
 from common import (KILLS, LIMIT, PATIENCE, Before, Moments, PythonThreads, Steady, alive, delay, files,  # noqa: E402
                     compile_steady, kill_members, main, measure, strike, summary, traced)
-from attacked import Jvm, Moment, RedisServer  # noqa: E402
+from attacked import Jvm, Moment, RedisServer, tracked  # noqa: E402
 from harness import Failure, Skip, all_stats, case, read, stat_of, tree_of  # noqa: E402
 
 
@@ -42,6 +42,12 @@ for keep in (False, True):
 
 # A program whose memory is copied while it runs: killed at any moment, torpor leaves no trace in it.
 case("kill-dump-track", limit=LIMIT * 2, start=lambda t: Moment(t, "track"), keep=True)(kill_dump)
+TRACKED = [("python", [], PythonThreads), ("redis", ["redis-server"], RedisServer)]
+if KILLS >= 100:  # they take long
+    TRACKED += [("tree", [], lambda t: Steady(t, 6)), ("jvm", ["javac"], Jvm)]
+for _name, _needs, _start in TRACKED:
+    case(f"kill-dump-{_name}-track", needs=_needs, limit=LIMIT * 2, start=lambda t, start=_start: tracked(start(t)),
+         keep=True)(kill_dump)
 
 case("kill-dump-end", limit=LIMIT)(lambda t: kill_dump_end(t, lambda t: Steady(t, 5)))
 
@@ -68,6 +74,7 @@ def stopped_after_kill(t):
 # ---- (b): a restore that is killed ----
 
 case("kill-restore", limit=LIMIT)(lambda t: kill_restore(t, Steady))
+case("kill-restore-python", limit=LIMIT)(lambda t: kill_restore(t, PythonThreads))
 case("kill-restore-jvm", needs=["javac"], limit=LIMIT * 2)(lambda t: kill_restore(t, Jvm))
 case("kill-restore-redis", needs=["redis-server"], limit=LIMIT * 2)(lambda t: kill_restore(t, RedisServer))
 case("kill-restore-tree", limit=LIMIT)(lambda t: kill_restore(t, lambda t: Steady(t, 8)))

@@ -281,7 +281,8 @@ static _Atomic uint64_t loaded;
 /* The parent has 16 pages; the child has half of them, one of them changed and one dropped. */
 static void prepare(bool in_the_way)
 {
-	void *there = mmap(NULL, PAGES * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	/* where nothing else comes meanwhile, and the thread sanitizer allows memory */
+	void *there = mmap((void *)0x7e9000000000, PAGES * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	begin((uint32_t[]){ NOBODY, 0 }, 2);
 	base = (uint64_t)there;
