@@ -81,6 +81,16 @@ static void inspect_print_state(const struct torpor_task *t)
 		printf(", running");
 }
 
+/* Who shows its doings in its command line pads that with blanks. */
+static void inspect_print_command(const char *command)
+{
+	size_t size = strlen(command);
+
+	while (size && command[size - 1] == ' ')
+		size--;
+	printf("  %.*s", (int)size, command);
+}
+
 static void inspect_print_task(struct inspect *s, const struct torpor_task *t)
 {
 	struct view *v = s->v;
@@ -92,7 +102,7 @@ static void inspect_print_task(struct inspect *s, const struct torpor_task *t)
 	if (t->space >= 0)
 		printf(", %s", view_bytes(v, t->stored_bytes));
 	if (t->cmdline && t->cmdline[0])
-		printf("  %s", text_safe(&v->pool, t->cmdline, s->everything ? PATH_MAX_SHOWN * 8 : LINE_MAX_SHOWN));
+		inspect_print_command(text_safe(&v->pool, t->cmdline, s->everything ? PATH_MAX_SHOWN * 8 : LINE_MAX_SHOWN));
 	putchar('\n');
 }
 

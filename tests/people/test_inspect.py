@@ -26,7 +26,7 @@ def expect(text, *patterns):
 def family(t):
     """Start it; returns root, its children, the port, and the numbers of the pipe's fds."""
     script = t.write("family.py", read(os.path.join(HERE, "family.py")))
-    root = t.start([PYTHON, "-B", script, "</script><i>"])
+    root = t.start([PYTHON, "-B", script, "</script><i>  "])
     line = t.until(lambda: re.search(r"ready (\d+) (\d+) (\d+)\n", read(f"{t.logs}/stdout", "")), 10, "the family stands")
     return root, tree_of(root)[1:], *map(int, line.groups())
 
@@ -72,7 +72,7 @@ def parts(t):
            r"^time \(the tree stood still for", r"^  copying memory +[\d.]+ ms  [█░]{24}$", r"found to be zero and left out")
     if "\x1b" in text or "\u2028" in text:
         raise Failure("a name does something to the terminal")
-    expect(text, r"<b>\\x1b\[31m", "</script><i>")
+    expect(text, r"<b>\\x1b\[31m", "</script><i>$")
     threads = t.torpor("inspect", t.image(), "--threads").out
     expect(threads, r"thread \d+ python3")
     if "file descriptors" in threads or threads.count("thread ") < 4:
