@@ -137,6 +137,28 @@ def look():
     assert torpor.version().count(".") == 2
 
 
+def parents():
+    p = start()
+    first = torpor.dump(p.pid, IMAGE, keep_running=True, pause="copy", compress="zstd")
+    assert first.packed_bytes < first.bytes and first.parent_bytes == 0 and not first.while_running, first
+    second = torpor.dump(p.pid, IMAGE + "2", parent=IMAGE)
+    assert second.parent_bytes >= 8 << 20 and second.bytes < first.bytes, second
+    p.wait()
+    assert torpor.squash(IMAGE + "2", IMAGE + "3") == 2
+    os.unlink(IMAGE)
+    torpor.verify(IMAGE + "3")
+    try:
+        torpor.verify(IMAGE + "2")
+        raise AssertionError("its parent is gone")
+    except torpor.Error as e:
+        assert e.id == "E-IMAGE-PARENT", e
+    at = counted()
+    with torpor.restore(IMAGE + "3") as program:
+        await_count(at + 5)
+        os.kill(program.pid, signal.SIGKILL)
+        program.wait()
+
+
 def myself():
     """Threads of Python's own are saved with it."""
     ticks = []
@@ -157,4 +179,4 @@ def myself():
 
 
 if __name__ == "__main__":
-    {"cycle": cycle, "errors": errors, "look": look, "myself": myself}[sys.argv[1]]()
+    {"cycle": cycle, "errors": errors, "look": look, "parents": parents, "myself": myself}[sys.argv[1]]()

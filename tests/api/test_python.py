@@ -29,7 +29,7 @@ def must_succeed(t, name):
         raise Failure(f"status {status}: {read(os.path.join(t.logs, 'stderr'), '')[-1500:]}")
 
 
-for test in ("cycle", "errors", "look"):
+for test in ("cycle", "errors", "look", "parents"):
     case(f"python-{test}")(lambda t, test=test: must_succeed(t, test))
 
 
