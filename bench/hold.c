@@ -3,7 +3,7 @@
 /*
  * A program that holds what the benchmark wants to see saved, and nothing else:
  *
- *     hold [mib=N] [zero=PERCENT] [huge] [mappings=N] [threads=N] [tasks=N] [fds=N]
+ *     hold [mib=N] [zero=PERCENT] [huge] [mappings=N] [threads=N] [tasks=N] [fds=N] [forks=N]
  *
  * mib       of touched anonymous memory, of which no page is like another
  * zero      so many pages in a hundred are touched, but zero; they lie scattered
@@ -12,6 +12,7 @@
  * threads   besides the first, asleep
  * tasks     children, each a program of its own (this one with mib=0), asleep
  * fds       of pipes, eventfds and /dev/null in turn
+ * forks     children that share the memory since fork(2), asleep
  *
  * When all is in place it makes the file `ready` in its working folder, then
  * touches one page in ten milliseconds.
@@ -124,6 +125,18 @@ static void hold_fds(unsigned n)
 	}
 }
 
+static void hold_forks(unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			err(1, "fork");
+		if (pid == 0)
+			sleep_forever(NULL);
+	}
+}
+
 static bool option(const char *argument, const char *name, unsigned *ret)
 {
 	size_t n = strlen(name);
@@ -136,7 +149,7 @@ static bool option(const char *argument, const char *name, unsigned *ret)
 
 int main(int argc, char **argv)
 {
-	unsigned mib = 0, zero = 0, mappings = 0, threads = 0, tasks = 0, fds = 0;
+	unsigned mib = 0, zero = 0, mappings = 0, threads = 0, tasks = 0, fds = 0, forks = 0;
 	bool huge = false;
 	char *memory = NULL;
 
@@ -148,7 +161,7 @@ int main(int argc, char **argv)
 			huge = true;
 		else if (!option(argv[i], "mib", &mib) && !option(argv[i], "zero", &zero) &&
 			 !option(argv[i], "mappings", &mappings) && !option(argv[i], "threads", &threads) &&
-			 !option(argv[i], "tasks", &tasks) && !option(argv[i], "fds", &fds))
+			 !option(argv[i], "tasks", &tasks) && !option(argv[i], "fds", &fds) && !option(argv[i], "forks", &forks))
 			errx(2, "what is %s?", argv[i]);
 	}
 	hold_tasks(argv[0], tasks);
@@ -156,6 +169,7 @@ int main(int argc, char **argv)
 		memory = hold_memory((size_t)mib << 20, huge, zero, mappings);
 	hold_threads(threads);
 	hold_fds(fds);
+	hold_forks(forks);
 	close(open("ready", O_WRONLY | O_CREAT, 0644));
 	for (size_t i = 0;; i++) {
 		if (memory)

@@ -83,6 +83,12 @@ def tree_of(root, stats=None):
     return found
 
 
+def kib(pid, field):
+    """Of a process, one of the sums over all its mappings."""
+    fields = dict(line.split(":", 1) for line in read(proc(f"{pid}/smaps_rollup")).splitlines()[1:])
+    return int(fields[field].split()[0])
+
+
 def threads_of(pid):
     try:
         return sorted(int(t) for t in os.listdir(proc(f"{pid}/task")))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Python: plain, threads, asyncio with a subprocess, a pool of processes."""
 
-from harness import PYTHON, case, counting
+from harness import PYTHON, Failure, Steps, case, counting, finish, kib, tree_of
 
 
 def python(t, target, *arguments):
@@ -27,3 +27,19 @@ def asynchronous(t):
 @case("python-pool")
 def pool(t):
     counting(t, python(t, "pool.py"), ["step"])
+
+
+@case("python-prefork")
+def prefork(t):
+    """A server that loads much and then forks: the workers share it afterwards as before."""
+    steps = Steps(t, ["step"])
+    root = t.start(python(t, "prefork.py"))
+    steps.advance(3)
+    for _ in range(3):
+        before = sum(kib(pid, "Pss_Anon") for pid in tree_of(root))
+        t.cycle(root)
+        after = sum(kib(pid, "Pss_Anon") for pid in tree_of(root))
+        if after > 1.1 * before:
+            raise Failure(f"after the restore the tree has {after} KiB of its own, not {before} KiB")
+        steps.advance(3)
+    finish(t, root, steps)

@@ -191,30 +191,24 @@ def large_running(t):
     """What a child shares with its parent since fork(2), they share after a dump."""
     program = Program(t, "large")
     tree = harness.tree_of(program.root)
-    before = [kib(pid, "Private_Dirty") for pid in tree]
+    before = [harness.kib(pid, "Private_Dirty") for pid in tree]
     t.dump(program.root, keep=True)
-    after = [kib(pid, "Private_Dirty") for pid in tree]
+    after = [harness.kib(pid, "Private_Dirty") for pid in tree]
     if any(now > then + 1024 for then, now in zip(before, after)):
         raise Failure(f"the dump gave the processes memory of their own: {before} KiB became {after} KiB")
     program.end()
-
-
-def kib(pid, field):
-    """One of the sums over all mappings of a process."""
-    fields = dict(line.split(":", 1) for line in harness.read(harness.proc(f"{pid}/smaps_rollup")).splitlines()[1:])
-    return int(fields[field].split()[0])
 
 
 def prefork_shared(t, tier=None, argument=None):
     """What a tree shares since fork(2) is in the image once, and it shares it again."""
     t.setup.work_in(tier) if tier else None
     program = Program(t, "prefork", argument)
-    before = sum(kib(pid, "Pss_Anon") for pid in harness.tree_of(program.root))
+    before = sum(harness.kib(pid, "Pss_Anon") for pid in harness.tree_of(program.root))
     size = os.path.getsize(t.dump(program.root)) >> 10
     if size > 1.1 * before:
         raise Failure(f"the image has {size} KiB, the tree had {before} KiB of its own")
     t.restore(program.root)
-    after = sum(kib(pid, "Pss_Anon") for pid in harness.tree_of(program.root))
+    after = sum(harness.kib(pid, "Pss_Anon") for pid in harness.tree_of(program.root))
     t.log(f"{before} KiB before, {after} KiB after, {size} KiB stored")
     if after > 1.1 * before:
         raise Failure(f"after the restore the tree has {after} KiB of its own, not {before} KiB")
