@@ -78,6 +78,7 @@ def main():
         for _ in range(options.rounds):
             for tool in contest:
                 measure(bench, tool, program, folder)
+                print(row(tool), file=sys.stderr)
         print(f"{options.mib} MiB, shared by {options.children + 1} processes; medians of {options.rounds} rounds\n")
         print("| | dump | restore | image | memory before | after | largest resident set of the dump |")
         print("| --- | --: | --: | --: | --: | --: | --: |")

@@ -2,9 +2,8 @@
 
 /*
  * A table of what has been stored, by address and content. Content is compared by
- * XXH3-128 under a random secret: no accident makes two pages equal, and no program
- * can prepare two that will be, since the secret is new in every dump and seen by
- * nobody. Pages at addresses that only one address space holds are not looked at.
+ * XXH3-128 with a random seed: no accident makes two pages equal, and no program can
+ * prepare two that will be, since the seed is new in every dump and seen by nobody. Pages at addresses that only one address space holds are not looked at.
  *
  * Two threads can meet the same page at the same time. The second one waits for the
  * first, but only when its own pages are stored; so nobody waits in a circle.
@@ -17,16 +16,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <xxhash.h>
 
 #include "image/image.h"
 #include "memory/memory.h"
 #include "util/err.h"
+#include "util/xxh3.h"
 
 enum {
 	ENTRIES_MAX = 1 << 20, /* 4 GiB of pages, in 32 MiB; what comes later is stored as if it were alone */
 	ENTRIES_FIRST = 1 << 12,
-	SECRET_SIZE = XXH3_SECRET_SIZE_MIN,
 	UNKNOWN = 0xffffffff, /* the extent of what is being stored */
 };
 
@@ -40,7 +38,7 @@ struct span {
 };
 
 struct once {
-	uint8_t secret[SECRET_SIZE];
+	uint64_t seed;
 	struct span *spans; /* which more than one address space holds pages in; ascending */
 	size_t n_spans;
 
@@ -210,7 +208,7 @@ void once_look(struct once *o, struct once_page *pages, size_t n)
 		pages[i].state = ONCE_ALONE;
 		if (!o || !once_in_span(o, pages[i].addr))
 			continue;
-		hashes[i] = XXH3_128bits_withSecret(pages[i].data, MEMORY_PAGE, o->secret, SECRET_SIZE);
+		hashes[i] = XXH3_128bits_withSeed(pages[i].data, MEMORY_PAGE, o->seed);
 		hashes[i].low64 ^= pages[i].addr;
 		pages[i].state = ONCE_FIRST;
 	}
@@ -287,7 +285,7 @@ static int once_make(struct edge *edges, size_t n, struct once **ret, struct err
 	if (!o->spans)
 		return err_nomem(e);
 	o->n_spans = once_overlaps(edges, n, o->spans);
-	if (getrandom(o->secret, sizeof(o->secret), 0) != sizeof(o->secret))
+	if (getrandom(&o->seed, sizeof(o->seed), 0) != sizeof(o->seed))
 		return err_sys(e, errno, "getrandom");
 	return 0;
 }

@@ -51,6 +51,6 @@ while not stopping():
     report(f"step {step}")
     time.sleep(0.005)
 for pid, connection in workers:
-    connection.close()
+    connection.shutdown(socket.SHUT_WR)  # the other workers have it as well
     os.waitpid(pid, 0)
 report("done")
