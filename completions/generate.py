@@ -16,7 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # What stands behind an option, or in the place of an argument.
 FILES = {"FILE", "CORE"}
 WORDS = {"TIER": "auto cap root userns fork"}
-WORD_OPTIONS = {"--compress": "zstd lz4 none", "--tcp": "close", "--progress": "auto bar plain json none"}
+WORD_OPTIONS = {"--compress": "auto zstd lz4 none", "--tcp": "close", "--progress": "auto bar plain json none"}
 PIDS = {"PID"}
 # Ids of messages, which torpor knows itself.
 IDS = "torpor help 2>/dev/null | sed -n 's/^  \\(E-[A-Z0-9-]*\\) .*/\\1/p'"

@@ -12,7 +12,7 @@ _torpor()
 		esac
 	done
 	case $prev in
-	--compress) COMPREPLY=($(compgen -W 'zstd lz4 none' -- "$cur")); return ;;
+	--compress) COMPREPLY=($(compgen -W 'auto zstd lz4 none' -- "$cur")); return ;;
 	--fd) return ;;
 	--fork-limit) return ;;
 	--html) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;

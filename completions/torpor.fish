@@ -11,7 +11,7 @@ complete -c torpor -n __fish_use_subcommand -a dump -d 'save a process tree in a
 complete -c torpor -n '__fish_seen_subcommand_from dump' -a '(__fish_complete_pids)'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l output -s o -r -F -d 'the image'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l keep-running -s k -d 'let the processes run on afterwards'
-complete -c torpor -n '__fish_seen_subcommand_from dump' -l compress -x -a 'zstd lz4 none' -d 'pack the memory'
+complete -c torpor -n '__fish_seen_subcommand_from dump' -l compress -x -a 'auto zstd lz4 none' -d 'pack the memory'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l external -d 'let go of pipes and unix sockets that lead to other programs'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l no-sync -d 'do not wait until the image is on disk'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l parent -x -d 'store only what has changed since the image BASE, which is needed from then on'
@@ -45,7 +45,7 @@ complete -c torpor -n __fish_use_subcommand -a verify -d 'check an image'
 complete -c torpor -n '__fish_seen_subcommand_from verify' -F
 complete -c torpor -n __fish_use_subcommand -a squash -d 'join a chain of images'
 complete -c torpor -n '__fish_seen_subcommand_from squash' -F
-complete -c torpor -n '__fish_seen_subcommand_from squash' -l compress -x -a 'zstd lz4 none' -d 'pack the memory'
+complete -c torpor -n '__fish_seen_subcommand_from squash' -l compress -x -a 'auto zstd lz4 none' -d 'pack the memory'
 complete -c torpor -n '__fish_seen_subcommand_from squash' -l no-sync -d 'do not wait until the image is on disk'
 complete -c torpor -n '__fish_seen_subcommand_from squash' -l output -s o -r -F -d 'the new image'
 complete -c torpor -n __fish_use_subcommand -a diff -d 'show what changed between two images of a program'

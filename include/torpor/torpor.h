@@ -83,7 +83,7 @@ void torpor_options_set_timeout_ms(struct torpor_options *o, unsigned ms); /* fo
 /* With keep_running, how the pause is kept short: "auto" (the default), "track" or "copy". As torpor_options_set_compress(). */
 int torpor_options_set_pause(struct torpor_options *o, const char *way);
 
-/* Pack the memory: "zstd", "zstd:1" to "zstd:19", "lz4" or "none" (the default). Returns 0, or negative: it is none of these. */
+/* Pack the memory: "zstd", "zstd:1" to "zstd:19", "lz4", "none" or "auto" (the default). Returns 0, or negative: it is none of these. */
 int torpor_options_set_compress(struct torpor_options *o, const char *how);
 
 /* Store only what differs from this image, which is needed from then on; NULL (the default): all. Returns 0, or negative. */

@@ -9,7 +9,7 @@ enum { TIMEOUT_MS = 30000, PID_WAIT_MS = 10000 };
 void api_options_default(struct torpor_options *o)
 {
 	*o = (struct torpor_options){
-		.dump = { .timeout_ms = TIMEOUT_MS },
+		.dump = { .timeout_ms = TIMEOUT_MS, .packing = { .automatic = true } },
 		.restore = { .streams = { 0, 1, 2 }, .fork_limit = FORK_LIMIT_DEFAULT, .pid_wait_ms = PID_WAIT_MS },
 	};
 }

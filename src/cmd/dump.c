@@ -61,8 +61,8 @@ static int dump_parse(struct dumping *d, int argc, char **argv)
 		else if (c == 'x')
 			torpor_options_set_external(d->o, 1);
 		else if (c == 'c' && torpor_options_set_compress(d->o, optarg) < 0)
-			return cmd_usage(&cmd_dump, "--compress is to be followed by 'zstd', 'zstd:1' to 'zstd:19', 'lz4' or "
-					 "'none', not '%s'", optarg);
+			return cmd_usage(&cmd_dump, "--compress is to be followed by 'zstd', 'zstd:1' to 'zstd:19', 'lz4', "
+					 "'none' or 'auto', not '%s'", optarg);
 		else if (c == 'b' && torpor_options_set_parent(d->o, d->parent = optarg) < 0)
 			return cmd_no_memory();
 		else if (c == 'p' && torpor_options_set_pause(d->o, optarg) < 0)
@@ -153,7 +153,8 @@ const struct cmd cmd_dump = {
 		"that cannot be saved is listed at once.\n\n"
 		"  -o, --output FILE   the image\n"
 		"  -k, --keep-running  let the processes run on afterwards\n"
-		"      --compress HOW  pack the memory: zstd, zstd:LEVEL (1 to 19), lz4, or none (default)\n"
+		"      --compress HOW  pack the memory: zstd, zstd:LEVEL (1 to 19), lz4, none, or auto (default:\n"
+		"                      only while the disk is slower than that)\n"
 		"      --external      let go of pipes and unix sockets that lead to other programs: after a restore\n"
 		"                      the program finds the other end closed; System V segments that other\n"
 		"                      programs have attached are attached again as they are then\n"

@@ -469,12 +469,14 @@ static struct rlimit dump_raise_fd_limit(void)
 
 int core_dump(const struct dump_options *o, struct dump_result *result, struct err *e)
 {
-	struct dump d = { .o = o, .result = result, .arena = &result->arena, .begun = clock_now_ns(CLOCK_MONOTONIC) };
+	struct dump_options own = *o;
+	struct dump d = { .o = &own, .result = result, .arena = &result->arena, .begun = clock_now_ns(CLOCK_MONOTONIC) };
 	cleanup_privilege struct privilege p = { 0 };
 	struct rlimit files;
 	int r;
 
 	*result = (struct dump_result){ .obstacles.arena = &result->arena };
+	own.packing.automatic &= !o->keep_running; /* packing would take longer than copying, and so would the pause */
 	d.inodes = (struct inode_table){ .arena = d.arena, .obstacles = &result->obstacles };
 	if (o->pid == getpid() || o->pid == 1)
 		return err_set(e, ERR_USAGE, 0, "process %d is %s", o->pid, o->pid == 1 ? "init" : "torpor itself");

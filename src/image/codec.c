@@ -44,7 +44,8 @@ bool image_packing_parse(const char *text, struct image_packing *ret)
 	long level;
 
 	*ret = (struct image_packing){ .codec = IMAGE_CODEC_RAW };
-	if (strcmp(text, "none") == 0)
+	ret->automatic = strcmp(text, "auto") == 0;
+	if (ret->automatic || strcmp(text, "none") == 0)
 		return true;
 	ret->codec = strcmp(text, "lz4") == 0 ? IMAGE_CODEC_LZ4 : IMAGE_CODEC_ZSTD;
 	if (strcmp(text, "lz4") == 0 || strcmp(text, "zstd") == 0)
@@ -61,9 +62,9 @@ size_t image_packer_size(const struct image_packing *packing)
 {
 	const size_t mib = 1024 * 1024;
 
-	if (packing->codec == IMAGE_CODEC_RAW)
+	if (packing->codec == IMAGE_CODEC_RAW && !packing->automatic)
 		return 0;
-	if (packing->codec == IMAGE_CODEC_LZ4 || packing->level <= 2)
+	if (packing->codec != IMAGE_CODEC_ZSTD || packing->level <= 2)
 		return 2 * mib;
 	return packing->level <= 6 ? 5 * mib : packing->level <= 8 ? 8 * mib : 19 * mib;
 }

@@ -16,11 +16,12 @@
 struct image_packing {
 	enum image_codec codec;
 	int level; /* of zstd, 1 to IMAGE_LEVEL_MAX; 0: its default */
+	bool automatic; /* packed only where that is faster (pace.h); codec and level are not used */
 };
 
 enum { IMAGE_LEVEL_MAX = 19 };
 
-/* "zstd", "zstd:5", "lz4" or "none". False: none of these. */
+/* "zstd", "zstd:5", "lz4", "none" or "auto". False: none of these. */
 bool image_packing_parse(const char *text, struct image_packing *ret);
 
 /* How many bytes of memory one thread needs for that. */

@@ -104,6 +104,12 @@ int image_writer_parent(struct image_writer *w, const struct image *parent, cons
  */
 int image_writer_parent_extent(struct image_writer *w, uint32_t parent_extent, uint32_t *ret_extent, struct err *e);
 
+/*
+ * How many bytes are written, and how many of them wait for the disk. False where
+ * that cannot be seen, or nobody will wait for it. For one thread at a time.
+ */
+bool image_writer_backlog(struct image_writer *w, uint64_t *ret_written, uint64_t *ret_waiting);
+
 /* How many pages the runs so far leave to the parent. */
 uint64_t image_writer_parent_pages(const struct image_writer *w);
 

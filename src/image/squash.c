@@ -149,7 +149,7 @@ static struct image_packing squash_packing(const struct image *img)
 int image_squash(const struct image *img, struct image_writer *w, const struct image_packing *packing,
 		 const struct progress *progress, struct err *e)
 {
-	struct squash s = { .img = img, .w = w, .packing = packing ? *packing : squash_packing(img) };
+	struct squash s = { .img = img, .w = w, .packing = packing && !packing->automatic ? *packing : squash_packing(img) };
 	size_t *first = NULL;
 	int r;
 

@@ -23,10 +23,12 @@
 #include <sys/stat.h>
 
 #include "image/layout.h"
+#include "sys/memory.h"
 #include "util/err.h"
 #include "util/fd.h"
 
 enum {
+	WRITER_LOOK = 64 * 1024 * 1024, /* bytes that are looked at together: has the disk taken them? */
 	WRITER_KICK = 8 * 1024 * 1024, /* bytes between two starts of write-back */
 	WRITER_AHEAD = 64 * 1024 * 1024, /* bytes that are given their place on the disk at once */
 };
@@ -42,6 +44,7 @@ struct image_writer {
 	uint64_t header_checksum;
 	uint8_t id[IMAGE_ID_SIZE];
 
+	uint64_t safe_to; /* the disk has taken all before that */
 	const struct image *parent; /* or NULL */
 	char *parent_path;
 	uint32_t *parent_extents; /* for each of the parent's, 1 + its index here; 0: it has none yet */
@@ -358,6 +361,27 @@ int image_writer_run(struct image_writer *w, const struct image_run *run, struct
 	}
 	pthread_mutex_unlock(&w->lock);
 	return runs ? 0 : err_nomem(e);
+}
+
+/* Other threads may not have filled the last stretch yet: nothing is said of that. */
+bool image_writer_backlog(struct image_writer *w, uint64_t *ret_written, uint64_t *ret_waiting)
+{
+	struct sys_cachestat stat;
+	uint64_t end, waiting = 0;
+
+	pthread_mutex_lock(&w->lock);
+	end = w->end;
+	pthread_mutex_unlock(&w->lock);
+	for (uint64_t at = w->safe_to; w->sync && at + WRITER_LOOK <= end; at += WRITER_LOOK) {
+		if (sys_cachestat(w->fd, at, WRITER_LOOK, &stat) < 0)
+			return false;
+		waiting += (stat.dirty + stat.writeback) * IMAGE_PAGE;
+		if (!waiting && at + 2 * WRITER_LOOK <= end)
+			w->safe_to = at + WRITER_LOOK;
+	}
+	*ret_written = end;
+	*ret_waiting = waiting;
+	return w->sync;
 }
 
 uint64_t image_writer_seed(const struct image_writer *w)

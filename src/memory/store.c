@@ -15,10 +15,12 @@
 
 #include "image/codec.h"
 #include "image/layout.h"
+#include "image/pace.h"
 #include "memory/base.h"
 #include "memory/copies.h"
 #include "memory/memory.h"
 #include "memory/once.h"
+#include "util/clock.h"
 #include "util/cpu.h"
 #include "util/fd.h"
 #include "util/interrupt.h"
@@ -47,6 +49,7 @@ struct store_job {
 	struct once *once; /* what is stored already; NULL: nothing can be shared */
 	const struct base *base; /* what another image holds */
 	const struct image_packing *packing;
+	struct pace pace; /* packing->automatic */
 	const struct progress *progress;
 	uint64_t pages_taken, pages_total;
 	struct memory_stats stats;
@@ -279,6 +282,19 @@ static int store_runs(struct store_job *job, const struct page_source *s, const 
 	return r == 0 && run.pages ? store_run(job, s, &run, e) : r;
 }
 
+/* As it is worth while right now. What to pack with is made when it is needed first. */
+static void store_pack_paced(struct store_worker *w, uint32_t size, struct image_packed *x)
+{
+	struct image_packing packing = pace_choose(&w->job->pace);
+	uint64_t begun = clock_now_ns(CLOCK_MONOTONIC);
+
+	if (packing.codec != IMAGE_CODEC_RAW && !w->packer && !(w->packer = image_packer_new()))
+		packing.codec = IMAGE_CODEC_RAW;
+	image_pack(w->packer, &packing, w->buf, size, x);
+	if (packing.codec != IMAGE_CODEC_RAW)
+		pace_note(&w->job->pace, &packing, x, clock_now_ns(CLOCK_MONOTONIC) - begun);
+}
+
 /* The first pages of the buffer, as one extent. */
 static int store_extent(struct store_worker *w, uint32_t pages, uint32_t *ret_extent, struct err *e)
 {
@@ -286,7 +302,10 @@ static int store_extent(struct store_worker *w, uint32_t pages, uint32_t *ret_ex
 	struct image_packed x = { .sums = sums };
 
 	image_page_sums(image_writer_seed(w->job->writer), w->buf, pages, sums);
-	image_pack(w->packer, w->job->packing, w->buf, pages * MEMORY_PAGE, &x);
+	if (w->job->packing->automatic)
+		store_pack_paced(w, pages * MEMORY_PAGE, &x);
+	else
+		image_pack(w->packer, w->job->packing, w->buf, pages * MEMORY_PAGE, &x);
 	return image_writer_packed(w->job->writer, &x, ret_extent, e);
 }
 
@@ -424,6 +443,7 @@ int memory_store(const struct page_source *sources, size_t n, struct image_write
 	unsigned workers = store_workers(job.pages_total, packing), started = 0;
 	pthread_t threads[WORKERS_MAX];
 
+	pace_init(&job.pace, w, workers);
 	if (once_new(sources, n, &job.once, e) < 0)
 		return -1;
 	while (started + 1 < workers && pthread_create(&threads[started], NULL, store_work, &job) == 0)

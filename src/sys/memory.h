@@ -47,6 +47,18 @@ static inline long sys_pagemap_scan(int pagemap_fd, struct sys_pm_scan_arg *arg)
 #define MAP_DROPPABLE 0x08 /* Linux 6.11 */
 #endif
 
+/* cachestat(2), Linux 6.5: how many pages of a stretch of a file are in the page cache, and in which state. */
+struct sys_cachestat {
+	uint64_t cached, dirty, writeback, evicted, recently_evicted;
+};
+
+static inline long sys_cachestat(int fd, uint64_t offset, uint64_t size, struct sys_cachestat *ret)
+{
+	const uint64_t range[2] = { offset, size };
+
+	return SYS_RESULT(syscall(451, fd, range, ret, 0u));
+}
+
 /* membarrier(2): the registrations of this process (Linux 6.3). */
 enum { SYS_MEMBARRIER_GET_REGISTRATIONS = 1 << 9 };
 

@@ -20,6 +20,7 @@
 #include "image/codec.h"
 #include "image/image.h"
 #include "image/layout.h"
+#include "image/pace.h"
 #include "image/squash.h"
 #include "unit.h"
 #include "util/err.h"
@@ -1073,7 +1074,53 @@ static void packing_words(void)
 		UNIT_CHECK(!image_packing_parse(bad[i], &packing));
 	UNIT_CHECK(image_packing_parse("zstd:19", &packing) && packing.codec == IMAGE_CODEC_ZSTD && packing.level == 19);
 	UNIT_CHECK(image_packing_parse("lz4", &packing) && packing.codec == IMAGE_CODEC_LZ4);
-	UNIT_CHECK(image_packing_parse("none", &packing) && packing.codec == IMAGE_CODEC_RAW);
+	UNIT_CHECK(image_packing_parse("none", &packing) && packing.codec == IMAGE_CODEC_RAW && !packing.automatic);
+	UNIT_CHECK(image_packing_parse("auto", &packing) && packing.automatic);
+}
+
+enum { MIB = 1024 * 1024 };
+
+/* After these many nanoseconds per extent, and packed to so many percent: lz4, zstd. */
+static struct image_packing pace_for(struct image_writer *w, uint64_t disk, uint64_t waiting, uint64_t ns)
+{
+	const struct image_packed lz4 = { .size = MIB, .stored = MIB * 42 / 100 }, zstd = { .size = MIB, .stored = MIB * 28 / 100 };
+	struct pace p;
+
+	pace_init(&p, w, 2);
+	pace_see(&p, 1000ull * MIB, waiting, ns);
+	p.looked_at = 1ull << 60; /* no further look */
+	for (int i = 0; i < 100 && p.lags; i++) { /* trials, at first */
+		struct image_packing tried = pace_choose(&p);
+
+		if (tried.codec != IMAGE_CODEC_RAW)
+			pace_note(&p, &tried, tried.codec == IMAGE_CODEC_LZ4 ? &lz4 : &zstd,
+				  tried.codec == IMAGE_CODEC_LZ4 ? 1500000 : 3200000);
+	}
+	pace_see(&p, 1000ull * MIB, waiting, disk ? (1000ull * MIB - waiting) * 1000000000 / disk : ns);
+	p.looked_at = 1ull << 60;
+	return pace_choose(&p);
+}
+
+/* Packed only where the disk lags behind, and would be done sooner. */
+static void packing_keeps_pace(void)
+{
+	struct image_writer *w = NULL;
+	struct err e = ERR_INIT;
+	uint64_t waiting;
+
+	folder_enter();
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, true, &e), 0);
+	waiting = 500ull * MIB;
+	/* 100 MB/s: the denser the better. 500 MB/s: zstd would not keep up. 2 GB/s: nothing would. */
+	UNIT_CHECK_EQ(pace_for(w, 0, waiting, 5000000000).codec, IMAGE_CODEC_ZSTD);
+	UNIT_CHECK_EQ(pace_for(w, 0, waiting, 1000000000).codec, IMAGE_CODEC_LZ4);
+	UNIT_CHECK_EQ(pace_for(w, 0, waiting, 250000000).codec, IMAGE_CODEC_RAW);
+	/* It takes all, it has hardly begun, or it was faster at last. */
+	UNIT_CHECK_EQ(pace_for(w, 0, 2 * MIB, 5000000000).codec, IMAGE_CODEC_RAW);
+	UNIT_CHECK_EQ(pace_for(w, 0, waiting, 100000000).codec, IMAGE_CODEC_RAW);
+	UNIT_CHECK_EQ(pace_for(w, 2000000000, waiting, 5000000000).codec, IMAGE_CODEC_RAW);
+	image_writer_free(w);
+	UNIT_CHECK(folder_leave());
 }
 
 /* What does not shrink is stored as it is. */
@@ -1561,6 +1608,7 @@ UNIT_MAIN(UNIT_CASE(round_trip),
 	  UNIT_CASE(older_version_is_read),
 	  UNIT_CASE(packed_round_trip),
 	  UNIT_CASE(packing_words),
+	  UNIT_CASE(packing_keeps_pace),
 	  UNIT_CASE(random_pages_stay_raw),
 	  UNIT_CASE(every_flip_of_packed_is_refused),
 	  UNIT_CASE(hostile_packed_extents_are_refused),

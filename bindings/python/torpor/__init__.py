@@ -252,7 +252,7 @@ def _dump(function: Callable[..., int], arguments: Sequence[Any], options: _Opti
 
 
 def dump(pid: int, path: Optional[Path] = None, *, keep_running: bool = False, sync: bool = True, external: bool = False,
-         tcp_close: bool = False, timeout: float = 30, compress: str = "none", parent: Optional[Path] = None, pause: str = "auto",
+         tcp_close: bool = False, timeout: float = 30, compress: str = "auto", parent: Optional[Path] = None, pause: str = "auto",
          name: Optional[str] = None,
          progress: Optional[Callable[[Progress], object]] = None, log: Optional[Callable[[str], object]] = None) -> Result:
     """Save a process and all its descendants in a file, and end them, or let them run on."""
@@ -265,7 +265,7 @@ def dump(pid: int, path: Optional[Path] = None, *, keep_running: bool = False, s
         if o.set("pause", pause.encode()):
             raise Usage(f"pause is auto, track or copy, not {pause!r}")
         if o.set("compress", compress.encode()):
-            raise Usage(f"compress is zstd, zstd:1 to zstd:19, lz4 or none, not {compress!r}")
+            raise Usage(f"compress is zstd, zstd:1 to zstd:19, lz4, none or auto, not {compress!r}")
         if parent is not None:
             o.set("parent", os.fsencode(parent))
         if name is not None and o.set("name", os.fsencode(name)):
