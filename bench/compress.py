@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much smaller images become when they are packed, and what it costs. Prints a Markdown table.
 
-    scripts/bench compress [--mib N] [--rounds N] [TORPOR]
+    scripts/bench compress [--mib N] [--rounds N] [--torpor FILE]
 
 Each program is dumped and restored with each codec in turn, without waiting for the disk; medians.
 """
@@ -77,7 +77,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--mib", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("torpor", nargs="?", default="build-release/torpor")
+    parser.add_argument("--torpor", default="build-release/torpor")
     o = parser.parse_args()
     torpor = os.path.abspath(o.torpor)
     print("| program | --compress | image | of none | dump (--no-sync) | restore |\n| --- | --- | --: | --: | --: | --: |")

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ten snapshots of one Redis, each against the one before. Prints a Markdown table.
 
-    scripts/bench incremental [--mib N] [--changed N] [TORPOR]
+    scripts/bench incremental [--mib N] [--changed N] [--torpor FILE]
 
 Between two of them, so many of a thousand values are set anew. Redis runs on; nobody waits for the disk.
 """
@@ -54,7 +54,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--mib", type=int, default=4096)
     parser.add_argument("--changed", type=int, default=1, help="of a thousand values, between two snapshots")
-    parser.add_argument("torpor", nargs="?", default="build-release/torpor")
+    parser.add_argument("--torpor", default="build-release/torpor")
     o = parser.parse_args()
     torpor = os.path.abspath(o.torpor)
     redis = programs.Redis("redis", "Redis", o.mib)
