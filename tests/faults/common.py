@@ -331,8 +331,8 @@ def compile_steady(setup, *supervisors):
     if harness.TARGETS == os.path.join(harness.HERE, "targets"):
         harness.TARGETS = shutil.copytree(harness.TARGETS, os.path.join(setup.folder, "targets"))
     tests = os.path.join(HERE, "..")
-    sources = {"steady": ["faults/steady.c"], "moment": ["state/moment.c", "kinds/common.c"],
-               **{name: [f"faults/{name}.c", "faults/supervised.c"] for name in supervisors}}
+    sources = {"steady": ["faults/steady.c"], "moment": ["kinds/common.c", "state/moment.c"],
+               **{name: ["faults/supervised.c", f"faults/{name}.c"] for name in supervisors}}
     for name, files_ in sources.items():
         subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-I",
                         os.path.join(tests, "kinds"), "-o", os.path.join(harness.TARGETS, name),

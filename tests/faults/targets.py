@@ -7,6 +7,7 @@
 Programs that end, execute, fork or are killed while they are saved, and two dumps at once, are in kill.py.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -16,8 +17,8 @@ import sys
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from common import Before, Steady, alive, compile_steady, files, main, read_bytes  # noqa: E402
-from harness import PYTHON, Failure, case, read, stat_of, threads_of, tree_of  # noqa: E402
+from common import Before, Steady, alive, compile_steady, files, kill_tree, main, read_bytes  # noqa: E402
+from harness import PYTHON, Failure, Skip, case, compiled_once, read, stat_of, threads_of, tree_of  # noqa: E402
 
 
 def refused(t, arguments, status, words, seconds=10):
@@ -132,6 +133,60 @@ def restore_twice(t):
         raise Failure(f"a second restore: {result}")
     program.check()
     before.expect_same(t)
+
+
+# What newer kernels brought, and torpor cannot do without everywhere; programs/old_kernel.py has what it replaces.
+NEWER = {"close_range": 436, "pidfd_open": 434, "pidfd_getfd": 438, "pidfd_send_signal": 424, "clone3": 435, "openat2": 437,
+         "process_madvise": 440, "userfaultfd": 323, "kcmp": 312, "statmount": 457}
+
+
+@case("kernel-without-a-call", needs=["cc"], limit=300)
+def without_a_call(t):
+    """A kernel (or a filter) that refuses one system call: torpor manages without, or says why; the program is unharmed."""
+    if t.setup.account is None:
+        raise Skip("only root can set a filter and keep the file capability")
+    launcher = [compiled_once(t.path("without"), t.target("without.c"), "-O1"), str(t.setup.account.pw_uid),
+                str(t.setup.account.pw_gid)]
+    program = Steady(t, 1)
+    root, outcomes = program.root, {}
+
+    def lacking(name, number, answer, *arguments):
+        t.launcher = ["env", f"WITHOUT={number}:{answer}", *launcher]
+        try:
+            result = t.torpor(*arguments, expect=None, seconds=20)
+        finally:
+            t.launcher = []
+        if result.status not in (0, 1, 3, 5) or result.status and "torpor: " not in result.err:
+            raise Failure(f"without {name} ({os.strerror(answer)}): {result}")
+        outcome = f"{arguments[0]} {'done all the same' if result.status == 0 else 'refused'}"
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        return result.status == 0
+
+    ways = [(name, number, answer) for name, number in NEWER.items() for answer in (errno.ENOSYS, errno.EPERM)]
+    before = Before(root)
+    for way in ways:
+        done = lacking(*way, "dump", root, "-o", t.image(), "--keep-running")
+        if files(t) != ([os.path.basename(t.image())] if done else []):
+            raise Failure(f"without {way}: {done}, and these files: {files(t)}")
+        if done:
+            t.torpor("verify", t.image())
+            os.unlink(t.image())
+        program.check()
+        before.expect_same(t)
+    program.mark()
+    members = tree_of(root)
+    t.dump(root)
+    content = read_bytes(t.image())
+    for way in ways:
+        t.statuses.clear()
+        if lacking(*way, "restore", t.image(), "--detach"):
+            program.again()
+            kill_tree(t, root)
+        t.until(lambda: not any(stat_of(p) for p in members) and not tree_of(os.getpid())[1:], 5,
+                f"without {way}: processes are left")
+        if read_bytes(t.image()) != content or files(t) != [os.path.basename(t.image())]:
+            raise Failure(f"without {way}: the image has changed, or there are other files: {files(t)}")
+    print(f"    {t.name}: {', '.join(f'{n} {o}' for o, n in sorted(outcomes.items()))}", flush=True)
 
 
 if __name__ == "__main__":

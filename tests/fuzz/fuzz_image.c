@@ -212,10 +212,11 @@ static void fuzz_seal_block(uint8_t *data, size_t size, struct image_block *bloc
 /* What is stored of each extent, so that a change of it gets as far as to be unpacked. */
 static void fuzz_seal_extents(uint8_t *data, size_t size, const struct image_block *block)
 {
-	struct image_extent *x = (void *)(data + block->offset);
+	struct image_extent *x;
 
 	if (block->offset % 8 || block->offset > size || block->count > (size - block->offset) / sizeof(*x))
 		return;
+	x = (void *)(data + block->offset);
 	for (size_t i = 0; i < block->count; i++)
 		if (x[i].codec != IMAGE_CODEC_PARENT && x[i].offset <= size && x[i].stored <= size - x[i].offset)
 			x[i].checksum = image_checksum(data + x[i].offset, x[i].stored);

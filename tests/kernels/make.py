@@ -51,7 +51,7 @@ def compile_all(folder):
 def add_system(archive):
     for folder in ("bin", "sbin", "lib", "lib64"):
         archive.link(folder, "usr/" + folder)
-    for folder in ("proc", "sys", "dev", "tmp", "var/tmp", "root"):
+    for folder in ("proc", "sys", "dev", "tmp", "var/tmp", "root", "etc/default"):
         archive.folder(folder)
     archive.device("dev/console", 5, 1)
     archive.folder("home/torpor-test", 0o777)

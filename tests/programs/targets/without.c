@@ -5,8 +5,9 @@
  * kernel: a seccomp filter answers as a kernel would that does not know
  * clone3, PAGEMAP_SCAN, userfaultfd, kcmp, PR_TIMER_CREATE_RESTORE_IDS, guard regions,
  * the list of membarrier registrations, PTRACE_GET_RSEQ_CONFIGURATION, PROCMAP_QUERY,
- * process_madvise, openat2, faccessat2, epoll_pwait2, memfd_secret, statmount, listmount. Started by
- * root: with no_new_privs instead, COMMAND would lose its file capability.
+ * process_madvise, openat2, faccessat2, epoll_pwait2, memfd_secret, statmount, listmount. With WITHOUT=CALL:ERRNO
+ * in the environment, two numbers, only that system call is answered so. Started by root: with no_new_privs instead,
+ * COMMAND would lose its file capability.
  */
 
 #include <errno.h>
@@ -23,7 +24,7 @@
 enum { ANY = -1, PAGEMAP_SCAN_LOW = 0xc0606610, RSEQ_CONFIGURATION = 0x420f, TIMER_IDS = 77, GUARD_INSTALL = 102,
        REGISTRATIONS = 512, PROCMAP_QUERY_LOW = 0xc0686611, STATMOUNT = 457, LISTMOUNT = 458 };
 
-static const struct {
+static struct {
 	unsigned nr;
 	int arg; /* which argument decides, or ANY */
 	unsigned value, answer;
@@ -53,9 +54,17 @@ int main(int argc, char **argv)
 	struct sock_filter code[RULES * PER_RULE + 1];
 	struct sock_fprog program = { .filter = code };
 
+	const char *one = getenv("WITHOUT");
+	size_t n = one ? 1 : RULES;
+
 	if (argc < 4)
 		return 2;
-	for (size_t i = 0; i < RULES; i++) {
+	if (one) {
+		rules[0].arg = ANY;
+		if (sscanf(one, "%u:%u", &rules[0].nr, &rules[0].answer) != 2)
+			return 2;
+	}
+	for (size_t i = 0; i < n; i++) {
 		unsigned arg = rules[i].arg == ANY ? 0 : (unsigned)rules[i].arg;
 		struct sock_filter rule[PER_RULE] = {
 			BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
