@@ -263,6 +263,10 @@ struct torpor_image_info {
 	int has_stats;        /* are these known? */
 	uint64_t counted_bytes; /* of all pages, as often as they are referred to: what tasks share is stored once */
 	int64_t restored_ns;  /* when it was last restored; 0: never, or that is not known */
+	uint64_t own_bytes, packed_bytes; /* of the pages in this very file; that they take in it */
+	uint64_t parent_bytes; /* of the pages in its parents, as often as they are referred to */
+	const char *parent;   /* the image that it was taken against, as it is named in this one; NULL: it needs no other */
+	size_t chain;         /* how many files it needs, with itself; 1 where its parent could not be opened */
 };
 
 const struct torpor_image_info *torpor_image_info(const struct torpor_image *image);

@@ -277,6 +277,29 @@ static void fill_phases(struct torpor_image *v)
 		v->phases[i] = (struct torpor_phase){ keys[i], image_phase_name((enum image_phase)i), t.phase_ns[i] };
 }
 
+/* Where the pages stand, and in how many files. */
+static void fill_chain(struct torpor_image *v)
+{
+	const struct image *img = v->image;
+
+	for (size_t i = 0; i < img->n_runs; i++) {
+		uint64_t bytes = (uint64_t)img->runs[i].pages * IMAGE_PAGE;
+
+		v->info.counted_bytes += bytes;
+		if (img->extents[img->runs[i].extent].codec == IMAGE_CODEC_PARENT)
+			v->info.parent_bytes += bytes;
+	}
+	for (size_t i = 0; i < img->n_extents; i++) {
+		if (img->extents[i].codec == IMAGE_CODEC_PARENT)
+			continue;
+		v->info.own_bytes += img->extents[i].size;
+		v->info.packed_bytes += img->extents[i].stored;
+	}
+	v->info.parent = img->parent_path;
+	for (; img; img = img->parent)
+		v->info.chain++;
+}
+
 static void fill_info(struct torpor_image *v)
 {
 	const Pb__Machine *m = v->meta->machine;
@@ -291,8 +314,7 @@ static void fill_info(struct torpor_image *v)
 		.boot_id = m->boot_id, .name = m->name, .uid = m->has_uid ? (int64_t)m->uid : -1,
 		.realtime_ns = m->realtime_ns, .monotonic_ns = m->monotonic_ns, .has_stats = s != NULL,
 	};
-	for (size_t i = 0; i < v->image->n_runs; i++)
-		v->info.counted_bytes += (uint64_t)v->image->runs[i].pages * IMAGE_PAGE;
+	fill_chain(v);
 	fill_phases(v);
 	if (!s)
 		return;

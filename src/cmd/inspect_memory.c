@@ -70,14 +70,28 @@ static void inspect_print_skipped(struct inspect *s)
 		       view_bytes(s->v, info->stored_bytes), view_bytes(s->v, info->zero_bytes));
 }
 
+/* In which files the pages stand, and how small they are there. */
+static void inspect_print_files(struct inspect *s)
+{
+	const struct torpor_image_info *info = s->v->info;
+
+	if (info->packed_bytes < info->own_bytes)
+		printf("  packed: %s in %s of the file (%.0f %%)\n", view_bytes(s->v, info->own_bytes),
+		       view_bytes(s->v, info->packed_bytes), 100.0 * (double)info->packed_bytes / (double)info->own_bytes);
+	if (info->parent)
+		printf("  parent: %s of the pages are in %s (%zu images in all)\n", view_bytes(s->v, info->parent_bytes),
+		       view_path(s->v, info->parent), info->chain);
+}
+
 /* What several processes hold since they forked counts for each of them, but stands in the file once. */
 static void inspect_print_shared(struct inspect *s)
 {
 	const struct torpor_image_info *info = s->v->info;
+	uint64_t once = info->stored_bytes + info->parent_bytes;
 
-	if (info->has_stats && s->task == SIZE_MAX && info->counted_bytes > info->stored_bytes)
+	if (info->has_stats && s->task == SIZE_MAX && info->counted_bytes > once)
 		printf("  %s above are counted again: processes share them since they forked, and they are stored once\n",
-		       view_bytes(s->v, info->counted_bytes - info->stored_bytes));
+		       view_bytes(s->v, info->counted_bytes - once));
 }
 
 /* ---- what stores most ---- */
@@ -176,6 +190,7 @@ int inspect_print_memory(struct inspect *s)
 	puts("\nmemory");
 	inspect_print_classes(s);
 	inspect_print_skipped(s);
+	inspect_print_files(s);
 	inspect_print_shared(s);
 	if (n)
 		puts("\nlargest, as stored");

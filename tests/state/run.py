@@ -134,6 +134,9 @@ def chained(t, kind, how):
         if before and os.path.getsize(t.image(name)) > 0.5 * os.path.getsize(t.image("first")):
             raise Failure(f"the {name} image has {os.path.getsize(t.image(name))} bytes")
     contents = [whole(t.image(name)) for name in names]
+    shown = t.torpor("inspect", t.image("third")).out
+    if not re.search(r"^  parent: .* of the pages are in second.torpor \(3 images in all\)", shown, re.M):
+        raise Failure(f"inspect does not name the parent: {shown}")
     for name in names:
         t.torpor("verify", t.image(name))
         t.torpor("squash", t.image(name), "-o", t.image("joined"))
