@@ -80,7 +80,7 @@ void torpor_options_set_external(struct torpor_options *o, int on);     /* let g
 void torpor_options_set_tcp_close(struct torpor_options *o, int on);    /* ... and of TCP connections */
 void torpor_options_set_timeout_ms(struct torpor_options *o, unsigned ms); /* for a task that does not stop; 30000 */
 
-/* With keep_running, how the pause is kept short: "auto" (the default), "track" or "copy". As torpor_options_set_compress(). */
+/* With keep_running, how the pause is kept short: "auto" (the default), "track", "clone" or "copy". As torpor_options_set_compress(). */
 int torpor_options_set_pause(struct torpor_options *o, const char *way);
 
 /* Pack the memory: "zstd", "zstd:1" to "zstd:19", "lz4", "none" or "auto" (the default). Returns 0, or negative: it is none of these. */
@@ -158,7 +158,7 @@ struct torpor_result {
 	const char *leftovers; /* zombies that another parent must reap, in words; or NULL */
 	size_t obstacles;      /* how many; 0 on success */
 	uint64_t packed_bytes; /* that the memory takes in the file */
-	int while_running;     /* it was copied while it ran, but for what it wrote meanwhile */
+	int while_running;     /* 1: it was copied while it ran, but for what it wrote meanwhile; 2: a clone of it was */
 	uint64_t parent_bytes; /* not stored: the parent has them */
 };
 
@@ -267,6 +267,9 @@ struct torpor_image_info {
 	uint64_t parent_bytes; /* of the pages in its parents, as often as they are referred to */
 	const char *parent;   /* the image that it was taken against, as it is named in this one; NULL: it needs no other */
 	size_t chain;         /* how many files it needs, with itself; 1 where its parent could not be opened */
+	const char *pause;    /* it ran on after the dump: "copy", "track" or "clone"; NULL: it did not */
+	uint64_t before_bytes, paused_bytes, after_bytes; /* then: of memory, copied before the pause, in it, after it */
+	uint64_t dead_bytes;  /* ... and in the file, of older copies, which nothing refers to */
 };
 
 const struct torpor_image_info *torpor_image_info(const struct torpor_image *image);

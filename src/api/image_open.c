@@ -300,6 +300,21 @@ static void fill_chain(struct torpor_image *v)
 		v->info.chain++;
 }
 
+static void fill_pause(struct torpor_image_info *info, const Pb__DumpStats *s)
+{
+	static const char *const ways[] = {
+		[PB__PAUSE_WAY__PAUSE_COPY] = "copy", [PB__PAUSE_WAY__PAUSE_TRACK] = "track", [PB__PAUSE_WAY__PAUSE_CLONE] = "clone",
+	};
+
+	if (!s->has_way || (unsigned)s->way >= sizeof(ways) / sizeof(ways[0]))
+		return;
+	info->pause = ways[s->way];
+	info->before_bytes = s->pages_before * IMAGE_PAGE;
+	info->paused_bytes = s->pages_paused * IMAGE_PAGE;
+	info->after_bytes = s->pages_after * IMAGE_PAGE;
+	info->dead_bytes = s->pages_dead * IMAGE_PAGE;
+}
+
 static void fill_info(struct torpor_image *v)
 {
 	const Pb__Machine *m = v->meta->machine;
@@ -324,6 +339,7 @@ static void fill_info(struct torpor_image *v)
 	v->info.memory_ns = s->memory_ns;
 	v->info.stored_bytes = s->pages_stored * IMAGE_PAGE;
 	v->info.zero_bytes = s->pages_zero * IMAGE_PAGE;
+	fill_pause(&v->info, s);
 }
 
 /* What core_open() refused: metadata that does not agree with itself can still be looked at. */

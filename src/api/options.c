@@ -61,7 +61,8 @@ void torpor_options_set_timeout_ms(struct torpor_options *o, unsigned ms)
 
 int torpor_options_set_pause(struct torpor_options *o, const char *way)
 {
-	static const char *const ways[] = { [PAUSE_AUTO] = "auto", [PAUSE_TRACK] = "track", [PAUSE_COPY] = "copy" };
+	static const char *const ways[] = { [PAUSE_AUTO] = "auto", [PAUSE_TRACK] = "track", [PAUSE_CLONE] = "clone",
+					   [PAUSE_COPY] = "copy" };
 
 	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
 		if (ways[i] && strcmp(way, ways[i]) == 0) {

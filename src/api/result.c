@@ -20,7 +20,7 @@ int api_result_fill(struct result *r, const struct dump_result *from)
 	p->tasks = from->n_tasks;
 	p->threads = from->n_threads;
 	p->bytes = from->bytes;
-	p->while_running = from->way == PAUSE_TRACK;
+	p->while_running = from->way == PAUSE_TRACK ? 1 : from->way == PAUSE_CLONE ? 2 : 0;
 	p->packed_bytes = from->bytes_packed;
 	p->parent_bytes = from->bytes_parent;
 	p->frozen_ns = from->frozen_ns;

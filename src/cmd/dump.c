@@ -28,7 +28,7 @@ static int dump_print_result(const struct dumping *d, const struct torpor_result
 	if (d->parent)
 		printf(" and %s in %s", cmd_format_bytes(parent, r->parent_bytes), d->parent);
 	printf("; %s %.1f ms%s\n", d->keep_running ? "paused for" : "frozen for", (double)r->frozen_ns / MS,
-	       r->while_running ? ", copied while it ran" : "");
+	       r->while_running == 2 ? ", copied from a clone" : r->while_running ? ", copied while it ran" : "");
 	if (r->leftovers)
 		printf("%s\n", r->leftovers);
 	return 0;
@@ -66,7 +66,7 @@ static int dump_parse(struct dumping *d, int argc, char **argv)
 		else if (c == 'b' && torpor_options_set_parent(d->o, d->parent = optarg) < 0)
 			return cmd_no_memory();
 		else if (c == 'p' && torpor_options_set_pause(d->o, optarg) < 0)
-			return cmd_usage(&cmd_dump, "--pause is to be followed by 'auto', 'track' or 'copy', not '%s'", optarg);
+			return cmd_usage(&cmd_dump, "--pause is to be followed by 'auto', 'track', 'clone' or 'copy', not '%s'", optarg);
 		else if (c == 'T' && strcmp(optarg, "close") != 0)
 			return cmd_usage(&cmd_dump, "--tcp is to be followed by 'close', not '%s'", optarg);
 		else if (c == 'T')
@@ -161,8 +161,9 @@ const struct cmd cmd_dump = {
 		"      --no-sync       do not wait until the image is on disk\n"
 		"      --parent BASE   store only what has changed since the image BASE, which is needed from then on\n"
 		"      --pause WAY     with --keep-running, how to keep its pause short: track (copy it while it\n"
-		"                      runs, and in the pause what it has written meanwhile), copy (all in the\n"
-		"                      pause), auto (default: track, but not what is copied at once)\n"
+		"                      runs, and in the pause what it has written meanwhile), clone (clone its\n"
+		"                      memory, and copy the clone after the pause), copy (all in the pause),\n"
+		"                      auto (default: what promises the shortest pause)\n"
 		"      --tcp close     let go of TCP connections that lead to other programs: after a restore\n"
 		"                      the program finds them reset (otherwise they need CAP_NET_ADMIN)\n"
 		"      --timeout SECONDS  for a process that does not stop (default 30)\n",

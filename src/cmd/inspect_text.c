@@ -257,6 +257,18 @@ static void inspect_print_last_restore(const struct view *v)
 		inspect_print_step(phase->name, phase->ns, all);
 }
 
+/* Of a tree that ran on. */
+static void inspect_print_pause(const struct torpor_image_info *info)
+{
+	char before[32], paused[32], after[32], dead[32];
+
+	if (!info->pause)
+		return;
+	printf("  it ran on; way %s: %s copied before the pause, %s in it, %s after it; %s of the file are dead copies\n", info->pause,
+	       cmd_format_bytes(before, info->before_bytes), cmd_format_bytes(paused, info->paused_bytes),
+	       cmd_format_bytes(after, info->after_bytes), cmd_format_bytes(dead, info->dead_bytes));
+}
+
 static void inspect_print_stats(const struct torpor_image_info *info)
 {
 	uint64_t known = info->collect_ns + info->memory_ns;
@@ -267,6 +279,7 @@ static void inspect_print_stats(const struct torpor_image_info *info)
 	inspect_print_step("looking", info->collect_ns, info->total_ns);
 	inspect_print_step("copying memory", info->memory_ns, info->total_ns);
 	inspect_print_step("stopping and the rest", info->total_ns > known ? info->total_ns - known : 0, info->total_ns);
+	inspect_print_pause(info);
 }
 
 /* ---- all of it ---- */

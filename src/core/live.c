@@ -241,6 +241,19 @@ static int live_round(struct live *l, uint64_t *ret_pages, struct err *e)
 	return 0;
 }
 
+/*
+ * Is another round worth it? It makes what it copies again dead in the file, of which no more than a part of
+ * the memory may be. *ret_pages: what it would copy.
+ */
+static bool live_may_copy(struct live *l, uint64_t *ret_pages)
+{
+	*ret_pages = 0;
+	for (size_t i = 0; i < l->n; i++)
+		if (l->tasks[i].track.uffd >= 0)
+			*ret_pages += track_count(&l->tasks[i].track);
+	return l->again + *ret_pages < l->first / LIVE_DEAD_SHARE;
+}
+
 /* What the parent holds of the tasks, as they are numbered here. */
 static int live_find_base(struct live *l, const struct parent *parent, struct err *e)
 {
@@ -255,23 +268,23 @@ static int live_find_base(struct live *l, const struct parent *parent, struct er
 
 int live_copy(struct live *l, struct image_writer *writer, const struct parent *parent, struct err *e)
 {
-	uint64_t all, found, before, dead = 0;
+	uint64_t found, before;
 
 	l->writer = writer;
 	if (!l->tracks || l->direct)
 		return 0;
 	if (live_find_base(l, parent, e) < 0)
 		return -1;
-	if (live_watch(l, e) < 0 || live_round(l, &all, e) < 0)
+	if (live_watch(l, e) < 0 || live_round(l, &l->first, e) < 0)
 		return -1;
-	found = all;
-	do {
-		before = found;
+	for (before = l->first; l->rounds < LIVE_ROUNDS && live_may_copy(l, &found); before = found) {
+		if (found <= LIVE_FEW || found > before / 2)
+			break;
 		if (live_round(l, &found, e) < 0)
 			return -1;
-		dead += found;
-	} while (found > LIVE_FEW && found < before / 2 && l->rounds < LIVE_ROUNDS && dead < all / LIVE_DEAD_SHARE);
-	log_say(l->o->log, LOG_INFO, "copied %lu pages while it ran, and %lu again in %u rounds", all, dead, l->rounds - 1);
+		l->again += found;
+	}
+	log_say(l->o->log, LOG_INFO, "copied %lu pages while it ran, and %lu again in %u rounds", l->first, l->again, l->rounds - 1);
 	return 0;
 }
 
@@ -287,7 +300,12 @@ int live_prepare(struct live *l, struct err *e)
 	for (size_t i = 0; !l->asks_inside && i < l->n; i++)
 		if (live_read_smaps(l, &l->tasks[i], &l->tasks[i].known, e) < 0)
 			return -1;
-	return l->rounds ? live_round(l, &found, e) : 0;
+	if (!l->rounds || !live_may_copy(l, &found))
+		return 0;
+	if (live_round(l, &found, e) < 0)
+		return -1;
+	l->again += found;
+	return 0;
 }
 
 static struct live_task *live_find(const struct live *l, pid_t pid)
@@ -321,6 +339,56 @@ const struct track *live_track(const struct live *l, pid_t pid)
 	return t && t->track.uffd >= 0 && l->rounds && !l->direct ? &t->track : NULL;
 }
 
+/* ---- the search for pages ---- */
+
+static void *live_search_run(void *arg)
+{
+	struct live_search *s = arg;
+
+	s->result = memory_find_pages(&s->arena, s->task, s->space, s->owner, &s->found, s->watched ? &s->kept : NULL, &s->err);
+	return NULL;
+}
+
+/* The kernel looks at a GiB for some milliseconds; what the tasks are asked meanwhile takes as long. */
+void live_search(struct live *l, const struct target *task, Pb__AddressSpace *space, uint32_t owner)
+{
+	struct live_task *t = l->rss < LIVE_QUICK ? NULL : live_find(l, task->pid);
+
+	if (!t)
+		return;
+	t->search.task = task;
+	t->search.space = space;
+	t->search.owner = owner;
+	t->search.watched = live_track(l, task->pid) != NULL;
+	t->search.err = ERR_INIT;
+	t->search.runs = pthread_create(&t->search.thread, NULL, live_search_run, &t->search) == 0;
+}
+
+int live_find_pages(struct live *l, const struct target *task, Pb__AddressSpace *space, uint32_t owner,
+		    struct page_source *ret_found, struct page_source *ret_kept, struct err *e)
+{
+	struct live_task *t = live_find(l, task->pid);
+
+	if (!t || !t->search.runs)
+		return memory_find_pages(l->arena, task, space, owner, ret_found, live_track(l, task->pid) ? ret_kept : NULL, e);
+	pthread_join(t->search.thread, NULL);
+	t->search.runs = false;
+	if (t->search.result < 0)
+		*e = t->search.err;
+	*ret_found = t->search.found;
+	*ret_kept = t->search.kept;
+	return t->search.result;
+}
+
+void live_settle(struct live *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->tasks[i].search.runs)
+			pthread_join(l->tasks[i].search.thread, NULL);
+	for (size_t i = 0; i < l->n; i++)
+		l->tasks[i].search.runs = false;
+}
+
 int live_verify(struct live *l, struct err *e)
 {
 	for (size_t i = 0; !l->asks_inside && i < l->n; i++) {
@@ -343,9 +411,17 @@ enum pause_way live_way(const struct live *l)
 	return l->rounds && !l->direct ? PAUSE_TRACK : PAUSE_COPY;
 }
 
-void live_end(struct live *l)
+void live_unwatch(struct live *l)
 {
 	for (size_t i = 0; i < l->n; i++)
 		track_end(&l->tasks[i].track);
+}
+
+void live_end(struct live *l)
+{
+	live_settle(l);
+	live_unwatch(l);
+	for (size_t i = 0; i < l->n; i++)
+		arena_done(&l->tasks[i].search.arena);
 	l->n = 0;
 }

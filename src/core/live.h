@@ -6,6 +6,7 @@
  * is short (theory.md, "A short pause"). dump.c stops it, and asks here.
  */
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,7 +16,22 @@
 #include "memory/track.h"
 #include "target/target.h"
 
+/* The search for a task's pages, beside what else is collected of it. */
+struct live_search {
+	pthread_t thread;
+	bool runs;
+	struct arena arena; /* of what was found */
+	const struct target *task;
+	Pb__AddressSpace *space;
+	uint32_t owner;
+	bool watched;       /* so there are pages to be kept */
+	struct page_source found, kept;
+	int result;
+	struct err err;
+};
+
 struct live_task {
+	struct live_search search;
 	struct track track;        /* uffd is -1 when it is not tracked */
 	struct vm_area_list known; /* its mappings as smaps told before the pause; none: it was not there */
 	struct vm_area_list seen;  /* ... as they were collected in the pause */
@@ -35,6 +51,7 @@ struct live {
 	bool asks_inside; /* smaps is read in the pause */
 	uint64_t rss;     /* bytes in memory, of all tasks */
 	uint64_t watch_ns;
+	uint64_t first, again; /* pages of the first round, and of all later ones */
 	uint64_t stored; /* pages in the file, copied while it ran */
 	unsigned rounds, attempts;
 };
@@ -57,10 +74,25 @@ void live_saw(struct live *l, pid_t pid, const struct vm_area_list *areas);
 /* The tracking that page finding may rely on; NULL: there is none. */
 const struct track *live_track(const struct live *l, pid_t pid);
 
+/* Begin to look for the pages of a task, whose mappings are known, if it is large. */
+void live_search(struct live *l, const struct target *task, Pb__AddressSpace *space, uint32_t owner);
+
+/*
+ * The pages of a task; *ret_kept those that were copied already (live_track()). Both
+ * are valid until live_end().
+ */
+int live_find_pages(struct live *l, const struct target *task, Pb__AddressSpace *space, uint32_t owner,
+		    struct page_source *ret_found, struct page_source *ret_kept, struct err *e);
+
+/* The attempt has ended: nothing looks for pages any more. */
+void live_settle(struct live *l);
+
 /* The tree runs again. Was all as it was known? 1: yes, 0: no, so once more. */
 int live_verify(struct live *l, struct err *e);
 
 /* How it was copied. */
 enum pause_way live_way(const struct live *l);
 
+/* Nothing is watched any more. */
+void live_unwatch(struct live *l);
 void live_end(struct live *l);

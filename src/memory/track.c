@@ -206,6 +206,34 @@ static int64_t track_scan(struct track *t, struct arena *arena, uint64_t start, 
 	}
 }
 
+uint64_t track_count(struct track *t)
+{
+	struct sys_page_region regions[TRACK_REGIONS];
+	uint64_t pages = 0;
+	long n = 0;
+
+	for (size_t i = 0; n >= 0 && i < t->n; i++) {
+		struct sys_pm_scan_arg arg = {
+			.size = sizeof(arg),
+			.start = t->stretches[i].start,
+			.end = t->stretches[i].end,
+			.vec = (uint64_t)regions,
+			.vec_len = TRACK_REGIONS,
+			.category_mask = SYS_PAGE_IS_WRITTEN | SYS_PAGE_IS_WPALLOWED,
+			.category_anyof_mask = SYS_PAGE_IS_PRESENT | SYS_PAGE_IS_SWAPPED,
+		};
+
+		do {
+			n = sys_pagemap_scan(t->pagemap, &arg);
+			for (long k = 0; k < n; k++)
+				pages += (regions[k].end - regions[k].start) / MEMORY_PAGE;
+			if (n > 0)
+				arg.start = arg.walk_end > regions[n - 1].end ? arg.walk_end : regions[n - 1].end;
+		} while (n == TRACK_REGIONS);
+	}
+	return pages;
+}
+
 int track_find(struct track *t, struct arena *arena, uint64_t most, struct page_source *ret, struct err *e)
 {
 	uint64_t found = 0;

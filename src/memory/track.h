@@ -58,6 +58,9 @@ void track_rewind(struct track *t);
  */
 int track_find(struct track *t, struct arena *arena, uint64_t most, struct page_source *ret, struct err *e);
 
+/* How many pages would be found by a round that began now? Marks nothing. A task that has ended has none. */
+uint64_t track_count(struct track *t);
+
 /* smaps shows what is watched as registered with a userfaultfd. It is ours. */
 void track_hide(const struct track *t, struct vm_area_list *areas);
 

@@ -30,6 +30,7 @@
  * call (restart_block included) with the original registers.
  */
 
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -282,6 +283,36 @@ int remote_write(const struct remote *r, const void *buf, size_t size, struct er
 	int ret = fd_pwrite_full(r->task->mem_fd, buf, size, (off_t)r->scratch);
 
 	return ret < 0 ? err_sys(e, ret, "writing the scratch page") : 0;
+}
+
+/* A process that a tracee has made is traced from its birth, and stands before its first instruction. */
+int remote_await_birth(pid_t pid, struct err *e)
+{
+	struct user_regs_struct regs;
+	int status;
+
+	/* Its report may have been taken already by somebody who waited for another one (remote_wait_report). */
+	while (sys_ptrace_getregs(pid, &regs) < 0) {
+		pid_t got = waitpid(pid, &status, __WALL | WNOHANG);
+
+		if (got < 0 || (got > 0 && !WIFSTOPPED(status)))
+			return err_set(e, ERR_SYSTEM, 0, "process %d ended at its birth", pid);
+		sched_yield();
+	}
+	return 0;
+}
+
+int remote_adopt(struct remote *r, struct target *child, const struct remote *parent, struct err *e)
+{
+	struct user_regs_struct regs;
+
+	*r = (struct remote){ .task = child, .thread = &child->threads[0], .stage = parent->stage, .entered = true };
+	if (remote_getregs(r, &regs, e) < 0)
+		return -1;
+	stage_adopt(&regs);
+	if (remote_setregs(r, &regs, e) < 0)
+		return -1;
+	return remote_run_to(r, PTRACE_SYSCALL_INFO_ENTRY, e);
 }
 
 /* From the stage back to a plain stop, where the kernel finishes what it had begun. */

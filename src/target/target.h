@@ -74,6 +74,18 @@ void target_close(struct target *t);
 /* The task with this PID; NULL when it is not in the tree. */
 struct target *target_find(const struct target_tree *tree, pid_t pid);
 
+/* ---- a clone of a stopped task's memory (clone.c) ---- */
+
+/*
+ * Make a process that has the memory of the task as it is now (copy on write), and
+ * nothing else of it. *ret has its PID and mem_fd; freed by target_clone_end(). The
+ * task may run on at once, and does not learn of it. If torpor dies, the clone does.
+ * Missing are what MADV_DONTFORK and MADV_WIPEONFORK say; shared mappings still are. Returns 1 when the
+ * task cannot make one (limits, memory).
+ */
+int target_clone(struct target *t, struct target *ret, struct err *e);
+void target_clone_end(struct target *clone);
+
 /* ---- system calls inside a stopped task (remote.c) ---- */
 
 enum { REMOTE_SCRATCH_SIZE = 4096 };
@@ -120,6 +132,13 @@ int remote_syscall(struct remote *r, int64_t nr, const uint64_t args[6], int64_t
  */
 int remote_make(struct remote *r, int64_t nr, const uint64_t args[6], int64_t undo, int64_t *ret_result, struct err *e);
 int remote_unmake(struct remote *r, int64_t nr, const uint64_t args[6], int64_t *ret_result, struct err *e);
+
+/*
+ * The child that the stage of `parent` has just made stands at its birth: it is to
+ * serve as a remote, too. `child` has one thread. Not undone by remote_close(): kill it.
+ */
+int remote_await_birth(pid_t pid, struct err *e);
+int remote_adopt(struct remote *r, struct target *child, const struct remote *parent, struct err *e);
 
 /* Copy from and to the scratch page. */
 int remote_read(const struct remote *r, void *buf, size_t size, struct err *e);

@@ -10,7 +10,7 @@ import time
 
 from common import Program, alive, look_at_fds  # tells where the next two are
 from clients import connected, free_port
-from harness import PYTHON, Failure, Steps, read, threads_of, tree_of
+from harness import PYTHON, Failure, Steps, read, stat_of, threads_of, tree_of
 
 
 def watched(pid):
@@ -48,7 +48,7 @@ class Moment(Program):
         super().__init__(t)
         self.options = ("--pause", pause)
         self.result = t.path("result")
-        self.root = t.start([t.target("moment"), t.path("pid"), self.result])
+        self.root = t.start([t.target("moment"), t.path("pid"), self.result, "quick"])
         t.until(lambda: os.path.exists(t.path("pid")), 20, "the start of moment")
 
     def before(self, root):
@@ -81,6 +81,9 @@ class Unmarked:
         t.until(lambda: len(tree_of(self.root)) <= 2, 5, "it has another child")
         for pid in tree_of(self.root)[1:]:
             t.until(lambda: pid not in tree_of(self.root), 5, "a child stays")
+        # A clone is an orphan, which is ours to adopt.
+        t.until(lambda: not [p for p in tree_of(os.getpid()) if stat_of(p) and stat_of(p).comm == "moment" and
+                             p not in tree_of(self.root)], 5, "a clone stays")
 
 
 def compile_live(t):

@@ -41,7 +41,8 @@ for keep in (False, True):
          keep=keep)(interrupt_dump)
 
 # A program whose memory is copied while it runs: killed at any moment, torpor leaves no trace in it.
-case("kill-dump-track", limit=LIMIT * 2, start=lambda t: Moment(t, "track"), keep=True)(kill_dump)
+for way in ("track", "clone"):
+    case("kill-dump-" + way, limit=LIMIT * 2, start=lambda t, way=way: Moment(t, way), keep=True)(kill_dump)
 TRACKED = [("python", [], PythonThreads), ("redis", ["redis-server"], RedisServer)]
 if KILLS >= 100:  # they take long
     TRACKED += [("tree", [], lambda t: Steady(t, 6)), ("jvm", ["javac"], Jvm)]

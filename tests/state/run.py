@@ -345,7 +345,7 @@ def declare():
     case("unseen-running")(unseen_running)
     case("unseen-killed")(unseen_killed)
     case("parent-death")(parent_death)
-    for pause in ("track", "copy"):
+    for pause in ("track", "clone", "copy"):
         case(f"moment-{pause}", pause=pause)(moment)
     case("task-limits-noted")(limits_noted)
     sysv.declare()

@@ -82,6 +82,15 @@ static inline void stage_forget_result(struct user_regs_struct *r)
 	r->rbx = (uint64_t)-1;
 }
 
+/* The process that the call has made: it neither ends nor undoes anything, but waits for its first request. */
+static inline void stage_adopt(struct user_regs_struct *r)
+{
+	r->rax = 1;
+	r->rbx = (uint64_t)-1;
+	r->r12 = 0;
+	r->r15++;
+}
+
 /* The reverse of stage_fill(): the registers of a plain stop, for a thread that stands in the stage with `r`. */
 static inline void stage_undo(const struct stage_data *d, struct user_regs_struct *r)
 {
