@@ -33,11 +33,12 @@ int torpor_squash(const char *path, const char *output, const struct torpor_opti
 	struct torpor_options defaults;
 	struct squash_job j = { .o = o ?: &defaults, .path = path, .output = output };
 	struct helper_job job = { .work = squash_work, .data = &j, .options = j.o };
-	const struct api_callbacks c = api_callbacks(j.o);
+	struct api_callbacks c;
 	struct err e = ERR_INIT;
 	int r;
 
 	api_options_default(&defaults);
+	c = api_callbacks(j.o);
 	r = j.o->in_process ? squash_here(&j, &c, &e) : helper_run(&job, NULL, NULL, &e);
 	return r < 0 ? api_fail(error, &e) : r;
 }

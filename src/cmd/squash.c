@@ -73,8 +73,9 @@ static int squash_run(const struct cmd_globals *g, int argc, char **argv)
 	struct squashing s = { .o = cmd_options(g, &progress) };
 	struct torpor_error *error = NULL;
 	sigset_t held;
-	int images, status = s.o ? squash_parse(&s, argc, argv) : cmd_no_memory();
+	int images, status = s.o ? squash_parse(&s, argc, argv) : TORPOR_SYSTEM;
 
+	cmd_progress_init(&progress, g->progress);
 	if (status == 0) {
 		squash_hold_signals(&held);
 		images = torpor_squash(s.path, s.output, s.o, &error);
