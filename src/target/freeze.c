@@ -275,7 +275,7 @@ static int freeze_add_child(struct target_tree *tree, pid_t pid, size_t parent, 
 }
 
 /* The children of one thread, as the kernel lists them. -ENOTSUP where it does not (CONFIG_PROC_CHILDREN). */
-static int freeze_list_children(struct target_tree *tree, size_t index, pid_t tid, struct err *e)
+static int freeze_list_children_with(struct arena *scratch, struct target_tree *tree, size_t index, pid_t tid, struct err *e)
 {
 	struct target *t = tree->tasks[index];
 	char name[64], *text;
@@ -284,17 +284,26 @@ static int freeze_list_children(struct target_tree *tree, size_t index, pid_t ti
 	int r;
 
 	snprintf(name, sizeof(name), "task/%d/children", tid);
-	r = fd_read_proc(t->pid, name, tree->arena, &text, NULL);
+	r = fd_read_proc(t->pid, name, scratch, &text, NULL);
 	if (r == -ENOENT)
 		return faccessat(AT_FDCWD, "/proc/thread-self/children", R_OK, 0) < 0 ? -ENOTSUP : 0;
 	if (r == -ESRCH)
 		return 0;
 	if (r == 0)
-		r = proc_parse_pids(text, tree->arena, &pids, &n);
+		r = proc_parse_pids(text, scratch, &pids, &n);
 	if (r < 0)
 		return err_sys(e, r, "reading /proc/%d/%s", t->pid, name);
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = freeze_add_child(tree, pids[i], index, e);
+	return r;
+}
+
+static int freeze_list_children(struct target_tree *tree, size_t index, pid_t tid, struct err *e)
+{
+	struct arena scratch = ARENA_INIT;
+	int r = freeze_list_children_with(&scratch, tree, index, tid, e);
+
+	arena_done(&scratch);
 	return r;
 }
 

@@ -18,15 +18,15 @@
 #include "task/task.h"
 #include "util/fd.h"
 
-static int task_read_status(struct task_collect *c, pid_t pid, pid_t tid, struct proc_status *ret, struct err *e)
+static int task_read_status(struct arena *arena, pid_t pid, pid_t tid, struct proc_status *ret, struct err *e)
 {
 	char name[64], *text;
 	int r;
 
 	snprintf(name, sizeof(name), "task/%d/status", tid);
-	r = fd_read_proc(pid, name, c->arena, &text, NULL);
+	r = fd_read_proc(pid, name, arena, &text, NULL);
 	if (r == 0)
-		r = proc_parse_status(text, c->arena, ret);
+		r = proc_parse_status(text, arena, ret);
 	return r < 0 ? err_sys(e, r, "reading /proc/%d/%s", pid, name) : 0;
 }
 
@@ -228,38 +228,46 @@ static int task_ask(struct remote *r, Pb__Task *pb, Pb__AddressSpace *space, str
 	return 0;
 }
 
+/* Any but the first. `scratch` is for what is not needed afterwards: there can be ten thousand threads. */
+static int task_collect_thread(struct task_collect *c, struct remote *leader, size_t thread, struct arena *scratch, Pb__Task *pb,
+			       struct err *e)
+{
+	struct target *t = leader->task;
+	struct proc_status status = { 0 };
+	struct err later = ERR_INIT;
+	struct remote remote;
+	Pb__Thread *th;
+	int closed, r = task_read_status(scratch, t->pid, t->threads[thread].tid, &status, e);
+
+	if (r == 0)
+		r = task_check_status(c, t, &status);
+	thread_leave_sequence(t, &t->threads[thread]);
+	if (r == 0)
+		r = remote_open(&remote, t, thread, leader, e);
+	if (r < 0)
+		return r;
+	r = thread_collect(c, &remote, &status, &th, e);
+	closed = remote_close(&remote, &later);
+	if (r == 0 && closed < 0) {
+		*e = later;
+		r = closed;
+	}
+	return r == 0 && !pb_add(c->arena, pb, threads, th) ? err_nomem(e) : r;
+}
+
 static int task_collect_threads(struct task_collect *c, struct remote *leader, const struct proc_status *own,
 				Pb__Task *pb, struct err *e)
 {
-	struct target *t = leader->task;
 	Pb__Thread *th;
 	int r = thread_collect(c, leader, own, &th, e);
 
 	if (r == 0 && !pb_add(c->arena, pb, threads, th))
 		r = err_nomem(e);
-	for (size_t i = 1; r == 0 && i < t->n_threads; i++) {
-		struct proc_status status = { 0 };
-		struct remote remote;
+	for (size_t i = 1; r == 0 && i < leader->task->n_threads; i++) {
+		struct arena scratch = ARENA_INIT;
 
-		r = task_read_status(c, t->pid, t->threads[i].tid, &status, e);
-		if (r == 0)
-			r = task_check_status(c, t, &status);
-		thread_leave_sequence(t, &t->threads[i]);
-		if (r == 0)
-			r = remote_open(&remote, t, i, leader, e);
-		if (r == 0) {
-			struct err later = ERR_INIT;
-			int closed;
-
-			r = thread_collect(c, &remote, &status, &th, e);
-			closed = remote_close(&remote, &later);
-			if (r == 0 && closed < 0) {
-				*e = later;
-				r = closed;
-			}
-		}
-		if (r == 0 && !pb_add(c->arena, pb, threads, th))
-			r = err_nomem(e);
+		r = task_collect_thread(c, leader, i, &scratch, pb, e);
+		arena_done(&scratch);
 	}
 	return r;
 }
@@ -303,7 +311,7 @@ int task_collect(struct task_collect *c, struct target *t, Pb__Task *pb, Pb__Add
 	pb_set(pb, state, t->stop_signal ? PB__TASK_STATE__STOPPED : PB__TASK_STATE__RUNNING);
 	if (t->stop_signal)
 		pb_set(pb, stop_signal, (uint32_t)t->stop_signal);
-	r = task_read_status(c, t->pid, t->pid, &status, e);
+	r = task_read_status(c->arena, t->pid, t->pid, &status, e);
 	if (r < 0)
 		return r;
 	pb_set(pb, umask, status.umask);
