@@ -100,7 +100,8 @@ def measure(t, program):
     """What must not grow: in the tree, and around it."""
     tree = tree_of(program.root)
     stats = all_stats()
-    servers = [p for p in tree if stats[p].state != "Z" and stats[p].comm != "sleep"]  # the shell's sleeps come and go
+    # The shell's sleeps come and go, also between the two looks.
+    servers = [p for p in tree if p in stats and stats[p].state != "Z" and stats[p].comm != "sleep"]
     return {
         "descriptors": sum(len(os.listdir(f"/proc/{p}/fd")) for p in servers),
         "mappings": sum(read(f"/proc/{p}/maps", "").count("\n") for p in tree),
