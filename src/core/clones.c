@@ -123,6 +123,7 @@ static int split_part(void *data, const struct page_range *part, bool cloned)
 	v[s->n] = *part;
 	if (cloned) {
 		v[s->n].task = split->clone;
+		v[s->n].alone = false; /* the program has its pages, too */
 		split->pages += part->pages;
 	}
 	s->n++;
