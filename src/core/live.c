@@ -110,7 +110,7 @@ static int live_begin_task(struct live *l, struct target *t, struct err *e)
 		r = track_begin(&tasks[l->n - 1].track, t, &why, e);
 	if (r == 1)
 		log_say(l->o->log, LOG_INFO, "task %d (%s) is not tracked: %s", t->pid, t->stat.comm, why);
-	if (r < 0)
+	if (r)
 		track_end(&tasks[l->n - 1].track);
 	l->tracks |= r == 0;
 	return r < 0 ? r : 0;

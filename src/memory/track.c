@@ -40,6 +40,18 @@ void track_init(struct track *t, pid_t pid)
 	copies_init(&t->copies);
 }
 
+/* Tried with any page that is there. */
+static bool track_can_scan(const struct track *t, uint64_t page)
+{
+	struct sys_page_region region;
+	struct sys_pm_scan_arg arg = {
+		.size = sizeof(arg), .start = page, .end = page + MEMORY_PAGE, .vec = (uint64_t)&region, .vec_len = 1,
+		.category_mask = SYS_PAGE_IS_PRESENT, .return_mask = SYS_PAGE_IS_WRITTEN,
+	};
+
+	return sys_pagemap_scan(t->pagemap, &arg) >= 0;
+}
+
 int track_begin(struct track *t, struct target *task, const char **ret_why, struct err *e)
 {
 	struct remote remote;
@@ -65,7 +77,8 @@ int track_begin(struct track *t, struct target *task, const char **ret_why, stru
 	t->pagemap = fd_open_proc(task->pid, "pagemap", O_RDONLY);
 	if (t->task.mem_fd < 0 || t->pagemap < 0)
 		return err_sys(e, t->pagemap < 0 ? t->pagemap : t->task.mem_fd, "opening the memory of task %d", task->pid);
-	return 0;
+	*ret_why = "the kernel does not tell which pages are written (PAGEMAP_SCAN)";
+	return track_can_scan(t, task->vdso) ? 0 : 1;
 }
 
 void track_end(struct track *t)

@@ -16,6 +16,8 @@ def sleeps_and_wakes(t, argv, labels):
     steps = Steps(t, labels)
     root = t.start(argv)
     steps.advance(3, seconds=60)
+    t.torpor("dump", root, "-o", t.image(), "--keep-running", "--pause", "track")
+    steps.advance(3, seconds=60)
     t.dump(root)
     t.restore(root)
     steps.advance(5)
