@@ -38,7 +38,7 @@
 #include "util/fd.h"
 #include "util/privilege.h"
 
-enum { OBJECT_FDS_SPARE = 256, PID_POLL_US = 20000, HOLDERS_NAMED = 8 };
+enum { VERIFY_THREAD_SHARE = 4 * 1024 * 1024, OBJECT_FDS_SPARE = 256, PID_POLL_US = 20000, HOLDERS_NAMED = 8 };
 
 struct restore {
 	const struct restore_options *o;
@@ -99,6 +99,17 @@ static void restore_done_timing(struct restore *r, bool failed)
 
 /* ---- open ---- */
 
+/* As many as there are CPUs, if there is so much to do that starting them pays. */
+static unsigned core_verify_threads(const struct image *img)
+{
+	uint64_t bytes = 0, useful;
+
+	for (size_t i = 0; i < img->n_extents; i++)
+		bytes += img->extents[i].size;
+	useful = bytes / VERIFY_THREAD_SHARE;
+	return useful < cpu_count() ? (unsigned)useful : cpu_count();
+}
+
 int core_open(const char *path, enum core_verify verify, struct arena *arena, struct image **ret, Pb__Image **ret_meta, struct err *e)
 {
 	struct image *img;
@@ -110,7 +121,7 @@ int core_open(const char *path, enum core_verify verify, struct arena *arena, st
 		return r;
 	none = privilege_none();
 	if (verify != VERIFY_NONE)
-		r = (verify == VERIFY_PAGES ? image_verify_pages : image_verify_extents)(img, cpu_count(), e);
+		r = (verify == VERIFY_PAGES ? image_verify_pages : image_verify_extents)(img, core_verify_threads(img), e);
 	/* Unpacked, metadata is a few times its packed size; a hostile one must not grow without bounds. */
 	arena->limit = arena->used + 64 * (img->meta_size + 4096);
 	*ret_meta = r < 0 ? NULL : (Pb__Image *)pb_unpack(arena, &pb__image__descriptor, img->meta, img->meta_size);

@@ -20,7 +20,7 @@
 
 enum {
 	VERIFY_THREADS_MAX = 64,
-	CACHED_PIECE = 256 * 1024, /* stays in the CPU's cache between reading and hashing */
+	CACHED_PIECE = 128 * 1024, /* stays in the CPU's cache between reading and hashing */
 };
 
 /* What is wrong with an extent, where it is not that it cannot be read (-errno). */
@@ -30,6 +30,14 @@ enum {
 	EXTENT_NOT_UNPACKED, /* its checksum is right, but it is no frame of that size */
 	EXTENT_PAGES_DIFFER, /* from what the index of page sums says */
 	EXTENT_ELSEWHERE,    /* in a parent that is not open */
+	EXTENT_NOT_TAKEN,    /* by whoever it was read for, who has said why */
+};
+
+/* Who is given what is read, piece by piece. */
+struct extent_taker {
+	image_take *take;
+	void *arg;
+	struct err *e;
 };
 
 /* ---- failures ---- */
@@ -94,9 +102,10 @@ static bool extent_pages_right(const struct image *img, const uint8_t *pages, ui
 /*
  * Read and compare piece by piece. With a `step` as large as a piece they come to
  * lie side by side in the buffer; with 0, each takes the place of the one before.
+ * NULL as `taker`: there is none.
  */
 static int extent_read_raw(const struct image *img, const struct image_extent *x, uint8_t *buf, size_t step,
-			   const uint64_t *sums, XXH3_state_t *state)
+			   const uint64_t *sums, XXH3_state_t *state, const struct extent_taker *taker)
 {
 	bool right = true;
 
@@ -109,6 +118,8 @@ static int extent_read_raw(const struct image *img, const struct image_extent *x
 			return r;
 		XXH3_64bits_update(state, buf, n);
 		right = right && extent_pages_right(img, buf, done, n, sums);
+		if (taker && taker->take(taker->arg, done, buf, n, taker->e) < 0)
+			return EXTENT_NOT_TAKEN;
 	}
 	if (XXH3_64bits_digest(state) != x->checksum)
 		return EXTENT_SUM_DIFFERS;
@@ -119,7 +130,7 @@ static int extent_read_raw(const struct image *img, const struct image_extent *x
 static int extent_read_packed(const struct image *img, const struct image_extent *x, uint8_t *buf, const uint64_t *sums)
 {
 	uint32_t padded = (uint32_t)image_align(x->stored);
-	uint8_t *packed = malloc(padded);
+	uint8_t *packed = aligned_alloc(IMAGE_PAGE, padded);
 	int r = packed ? fd_pread_full(img->fd, packed, padded, (off_t)x->offset) : -ENOMEM;
 
 	if (!r && image_checksum(packed, x->stored) != x->checksum)
@@ -135,7 +146,8 @@ static int extent_read_packed(const struct image *img, const struct image_extent
 	return r;
 }
 
-int image_read_extent(const struct image *img, size_t extent, void *buf, struct err *e)
+static int extent_read(const struct image *img, size_t extent, void *buf, size_t step, const struct extent_taker *taker,
+		       struct err *e)
 {
 	size_t index;
 	const struct image *holder = image_holder(img, extent, &index);
@@ -144,11 +156,25 @@ int image_read_extent(const struct image *img, size_t extent, void *buf, struct 
 	int r = state ? 0 : -ENOMEM;
 
 	if (!r && x->codec == IMAGE_CODEC_RAW)
-		r = extent_read_raw(holder, x, buf, CACHED_PIECE, NULL, state);
+		r = extent_read_raw(holder, x, buf, step, NULL, state, taker);
 	else if (!r)
 		r = x->codec == IMAGE_CODEC_PARENT ? EXTENT_ELSEWHERE : extent_read_packed(holder, x, buf, NULL);
+	if (!r && taker && x->codec != IMAGE_CODEC_RAW && taker->take(taker->arg, 0, buf, x->size, e) < 0)
+		r = EXTENT_NOT_TAKEN;
 	XXH3_freeState(state);
+	if (r == EXTENT_NOT_TAKEN)
+		return -1;
 	return r ? extent_bad(img, extent, r, e) : 0;
+}
+
+int image_read_extent(const struct image *img, size_t extent, void *buf, struct err *e)
+{
+	return extent_read(img, extent, buf, CACHED_PIECE, NULL, e);
+}
+
+int image_stream_extent(const struct image *img, size_t extent, void *buf, image_take *take, void *arg, struct err *e)
+{
+	return extent_read(img, extent, buf, 0, &(struct extent_taker){ take, arg, e }, e);
 }
 
 /* ---- verifying ---- */
@@ -201,13 +227,13 @@ static int verify_extent(const struct verify *v, size_t extent, uint8_t *buf, XX
 	if (r)
 		return r;
 	if (x->codec == IMAGE_CODEC_RAW)
-		return extent_read_raw(img, x, buf, 0, pages ? sums : NULL, state);
+		return extent_read_raw(img, x, buf, 0, pages ? sums : NULL, state, NULL);
 	return extent_read_packed(img, x, v->pages ? buf : NULL, pages ? sums : NULL);
 }
 
 static void verify_run(struct verify *v)
 {
-	uint8_t *buf = malloc(IMAGE_EXTENT_MAX);
+	uint8_t *buf = aligned_alloc(IMAGE_PAGE, IMAGE_EXTENT_MAX); /* to a page the kernel copies faster */
 	XXH3_state_t *state = XXH3_createState();
 
 	while (!atomic_load(&v->stop)) {

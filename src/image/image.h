@@ -188,6 +188,16 @@ int image_verify_pages(const struct image *img, unsigned threads, struct err *e)
  */
 int image_read_extent(const struct image *img, size_t extent, void *buf, struct err *e);
 
+/* Takes `size` bytes of an extent, from `at` on. 0, or negative with `e` set: that ends the reading. */
+typedef int image_take(void *arg, uint32_t at, const void *data, uint32_t size, struct err *e);
+
+/*
+ * As above, but hand it over in pieces of whole pages, while they are in the CPU's
+ * cache: before the checksum is known. What was taken must not be used if this
+ * fails. `buf` is only there to be read into; best it begins on a page.
+ */
+int image_stream_extent(const struct image *img, size_t extent, void *buf, image_take *take, void *arg, struct err *e);
+
 /* The file of the chain that holds an extent; *ret_extent is its index there. */
 const struct image *image_holder(const struct image *img, size_t extent, size_t *ret_extent);
 

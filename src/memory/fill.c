@@ -2,7 +2,7 @@
 
 /*
  * The saved pages, from the image into the placed mappings, in one pass over the
- * file: an extent is read into a buffer, its checksum compared, and its pages are
+ * file: an extent is read piece by piece, its checksum compared, and its pages are
  * put where they belong, by several threads at once (fresh.h). Two extents that
  * fill one huge page are read into a huge page, which is then moved into place.
  *
@@ -216,22 +216,45 @@ static int fill_write(uint64_t to, const char *from, uint64_t size)
 	return 0;
 }
 
-static int fill_put(const struct fill *f, const struct fill_piece *p, const char *extent, struct err *e)
+/* `data` is where the piece's pages are counted from. */
+static int fill_put(const struct fill *f, const struct fill_piece *p, const char *data, struct err *e)
 {
-	const char *from = extent + (size_t)p->page * MEMORY_PAGE;
+	const char *from = data + (size_t)p->page * MEMORY_PAGE;
 	uint64_t size = (uint64_t)p->pages * MEMORY_PAGE;
 	int r = f->is_fresh[p->mapping] ? fresh_copy(&f->fresh, p->to, from, size) : fill_write(p->to, from, size);
 
 	return r < 0 ? err_sys(e, r, "loading %lu bytes of memory to %lx", size, p->to) : 0;
 }
 
+struct fill_taking {
+	const struct fill *f;
+	const struct fill_unit *u;
+};
+
+/* So much of an extent has been read: what of it belongs where? */
+static int fill_take(void *arg, uint32_t at, const void *data, uint32_t size, struct err *e)
+{
+	const struct fill_taking *t = arg;
+	uint32_t first = at / MEMORY_PAGE, last = first + size / MEMORY_PAGE;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < t->u->n; i++) {
+		struct fill_piece p = t->u->pieces[i];
+		uint32_t from = p.page > first ? p.page : first, to = p.page + p.pages < last ? p.page + p.pages : last;
+
+		if (from >= to)
+			continue;
+		p.to += (uint64_t)(from - p.page) * MEMORY_PAGE;
+		p.page = from - first;
+		p.pages = to - from;
+		r = fill_put(t->f, &p, data, e);
+	}
+	return r;
+}
+
 static int fill_load_extent(const struct fill *f, struct fill_worker *w, const struct fill_unit *u, struct err *e)
 {
-	int r = image_read_extent(f->m->image, u->pieces[0].extent, w->buf, e);
-
-	for (size_t i = 0; r == 0 && i < u->n; i++)
-		r = fill_put(f, &u->pieces[i], w->buf, e);
-	return r;
+	return image_stream_extent(f->m->image, u->pieces[0].extent, w->buf, fill_take, &(struct fill_taking){ f, u }, e);
 }
 
 /*
@@ -311,7 +334,8 @@ static void fill_work(struct fill_worker *w)
 		return;
 	}
 	w->buf = p + (-(uintptr_t)p & (HUGE_PAGE_SIZE - 1));
-	w->moves = f->fresh.moves && madvise(w->buf, HUGE_PAGE_SIZE, MADV_HUGEPAGE) == 0;
+	/* Huge units come first: where there are none, a huge page for the buffer would cost more than it is worth. */
+	w->moves = f->n_units && f->units[0].huge && madvise(w->buf, HUGE_PAGE_SIZE, MADV_HUGEPAGE) == 0;
 	fill_run(w);
 	munmap(p, room);
 }

@@ -532,6 +532,61 @@ static void several_threads(void)
 	UNIT_CHECK(folder_leave());
 }
 
+/* What image_stream_extent() hands over must follow on each other. `stop`: fail when so much has been taken. */
+struct taker {
+	uint8_t got[IMAGE_EXTENT_MAX];
+	uint32_t taken, pieces, stop;
+};
+
+static int take_piece(void *arg, uint32_t at, const void *data, uint32_t size, struct err *e)
+{
+	struct taker *t = arg;
+
+	if (at != t->taken || (t->stop && t->taken >= t->stop))
+		return err_set(e, ERR_SYSTEM, 0, "no more");
+	memcpy(t->got + at, data, size);
+	t->taken += size;
+	t->pieces++;
+	return 0;
+}
+
+static void streams_in_pieces(void)
+{
+	uint8_t *data = malloc(IMAGE_EXTENT_MAX), *buf = malloc(IMAGE_EXTENT_MAX);
+	struct taker *t = calloc(1, sizeof(*t));
+	struct image_writer *w = NULL;
+	struct image *img = NULL;
+	struct bytes b = { 0 };
+	struct err e = ERR_INIT;
+	uint32_t extent;
+
+	folder_enter();
+	fill(data, IMAGE_EXTENT_MAX, 7);
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, false, &e), 0);
+	UNIT_CHECK_EQ(image_writer_extent(w, data, IMAGE_EXTENT_MAX, &extent, &e), 0);
+	UNIT_CHECK_EQ(image_writer_commit(w, "m", 1, &e), 0);
+	image_writer_free(w);
+	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+	UNIT_CHECK_EQ(image_stream_extent(img, extent, buf, take_piece, t, &e), 0);
+	UNIT_CHECK(t->pieces > 1 && t->taken == IMAGE_EXTENT_MAX && !memcmp(t->got, data, IMAGE_EXTENT_MAX));
+	*t = (struct taker){ .stop = 1 };
+	UNIT_CHECK(image_stream_extent(img, extent, buf, take_piece, t, &e) < 0);
+	UNIT_CHECK(t->pieces == 1 && !strcmp(e.text, "no more"));
+	UNIT_CHECK(bytes_load(&b));
+	b.p[IMAGE_PAGE + IMAGE_EXTENT_MAX - 1] ^= 1;
+	UNIT_CHECK(bytes_store(b.p, b.size));
+	*t = (struct taker){ 0 };
+	e = ERR_INIT;
+	UNIT_CHECK(image_stream_extent(img, extent, buf, take_piece, t, &e) < 0);
+	UNIT_CHECK(t->taken == IMAGE_EXTENT_MAX && e.reason == ERR_IMAGE);
+	image_close(img);
+	free(b.p);
+	free(t);
+	free(buf);
+	free(data);
+	UNIT_CHECK(folder_leave());
+}
+
 /* The lowest damaged extent is named, however many threads look. */
 static void names_the_lowest_damage(void)
 {
@@ -1592,6 +1647,7 @@ UNIT_MAIN(UNIT_CASE(round_trip),
 	  UNIT_CASE(several_threads),
 	  UNIT_CASE(names_the_lowest_damage),
 	  UNIT_CASE(verifies_each),
+	  UNIT_CASE(streams_in_pieces),
 	  UNIT_CASE(every_flip_is_refused),
 	  UNIT_CASE(every_bit_of_the_fields_is_refused),
 	  UNIT_CASE(every_truncation_is_refused),
