@@ -419,7 +419,8 @@ static int restore_make_objects(struct restore *r, struct err *e)
 	if (restore_raise_fd_limit(r, e) < 0)
 		return -1;
 	r->inodes = (struct inode_restore){
-		.arena = &r->arena, .image = r->image, .fd_base = r->plan.fd_base, .allow_changed = r->o->allow_changed
+		.arena = &r->arena, .image = r->image, .fd_base = r->plan.fd_base, .allow_changed = r->o->allow_changed,
+		.one_thread = r->pids->steer.way == PID_FORK,
 	};
 	if (inode_restore_all(&r->inodes, r->meta, e) < 0)
 		return -1;

@@ -104,6 +104,7 @@ struct inode_restore {
 	size_t n;
 	int fd_base;        /* fds are made at or above this number */
 	bool allow_changed; /* accept files that are not as they were */
+	bool one_thread;    /* make no others: each would use up a PID */
 };
 
 /* Find, check or make every inode of the image; on failure nothing is left behind. */

@@ -16,55 +16,14 @@
 
 #include "image/image.h"
 #include "inode/build_id.h"
+#include "inode/fill.h"
 #include "inode/inode.h"
 #include "inode/segment.h"
 #include "inode/unlinked.h"
 #include "util/fd.h"
 #include "util/privilege.h"
 
-enum { PAGE = 4096 };
-
 /* ---- content ---- */
-
-/* One run, to `addr` or else into the file. */
-static int inode_fill_run(struct image_cursor *c, const Pb__Inode *pb, const struct image_run *run, int fd, char *addr,
-			  struct err *e)
-{
-	char buf[64 * PAGE];
-	uint64_t to = run->addr, left = (uint64_t)run->pages * PAGE;
-
-	if (to >= pb->size)
-		return err_set(e, ERR_IMAGE, 0, "the image holds content beyond the end of %s", pb->path);
-	if (left > pb->size - to)
-		left = addr ? left : pb->size - to;
-	while (left) {
-		size_t n = left < sizeof(buf) ? left : sizeof(buf);
-		int r = image_cursor_read(c, run, to - run->addr, addr ? addr + to : buf, n, e);
-
-		if (r < 0)
-			return err_wrap(e, "the content of %s", pb->path);
-		if (!addr)
-			r = fd_pwrite_full(fd, buf, n, (off_t)to);
-		if (r < 0)
-			return err_sys(e, r, "writing the content of %s", pb->path);
-		to += n, left -= n;
-	}
-	return 0;
-}
-
-/* All stored runs of the inode, to `addr` or else into the file. */
-static int inode_fill(struct inode_restore *r, size_t index, int fd, void *addr, struct err *e)
-{
-	struct image_cursor cursor = { .img = r->image };
-	size_t n;
-	const struct image_run *runs = image_runs_of(r->image, IMAGE_OWNER_INODE(index), &n);
-	int result = 0;
-
-	for (size_t i = 0; result == 0 && i < n; i++)
-		result = inode_fill_run(&cursor, r->v[index].pb, &runs[i], fd, addr, e);
-	image_cursor_done(&cursor);
-	return result;
-}
 
 int inode_fill_memory(struct inode_restore *r, size_t index, struct err *e)
 {

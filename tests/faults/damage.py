@@ -11,6 +11,7 @@ damaged images by the function that torpor verify uses; a sample goes through th
 import os
 import random
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from common import PythonThreads, Steady, Watch, compile_steady, files, main, read_bytes  # noqa: E402
-from harness import Failure, Skip, case, stat_of, tree_of  # noqa: E402
+from harness import PYTHON, Failure, Skip, case, read, stat_of, tree_of  # noqa: E402
 
 FLIPS = int(os.environ.get("TORPOR_TEST_FLIPS", "1000"))
 PAGE = 4096
@@ -145,24 +146,65 @@ def flip(path, at):
         f.write(bytes([byte ^ 1]))
 
 
-@case("damage-meanwhile", limit=60)
-def meanwhile(t):
-    """A change between the verification and the loading is seen: torpor waits there for a PID that a zombie holds."""
-    program = Steady(t)
-    dump, _ = t.torpor_start(["dump", program.root, "-o", t.image()])
+def change_meanwhile(t, root, at):
+    """
+    A byte changes between the verification and the loading: torpor waits there for a PID that a zombie holds. It must
+    be seen, and leave nothing; and the image with its byte back must be restored.
+    """
+    dump, _ = t.torpor_start(["dump", root, "-o", t.image()])
     os.waitpid(dump, 0)  # nobody but this one: the program stays a zombie
+    at = at(read_bytes(t.image()))
     restore, call = t.torpor_start(["restore", t.image(), "--detach"])
     time.sleep(0.5 * t.limit_factor())
-    flip(t.image(), 4096 + 77)  # in the first page that is stored
-    os.waitpid(program.root, 0)
+    flip(t.image(), at)
+    os.waitpid(root, 0)
     result = t.torpor_result(restore, call, ["restore"], time.monotonic())
     if result.status != 4 or "has changed since it was verified" not in result.err:
         raise Failure(f"restore of an image that was changed meanwhile: {result}")
-    if stat_of(program.root) or tree_of(os.getpid())[1:]:
+    if stat_of(root) or tree_of(os.getpid())[1:]:
         raise Failure("something is left of the program")
-    flip(t.image(), 4096 + 77)
-    t.restore(program.root)
+    flip(t.image(), at)
+    t.restore(root)
+
+
+@case("damage-meanwhile", limit=60)
+def meanwhile(t):
+    program = Steady(t)
+    change_meanwhile(t, program.root, lambda content: 4096 + 77)  # in the first page that is stored
     program.check()
+
+
+# 16 MiB in a memfd, and the same in shared memory, for several threads to load. Nothing of it is in the program's own memory.
+CONTENT = """
+import mmap, os, signal, subprocess
+fd = os.memfd_create("content", 0)
+subprocess.run(["head", "-c", str(16 << 20), "/dev/urandom"], stdout=fd, check=True)
+shared = mmap.mmap(-1, 16 << 20)
+os.preadv(fd, [shared], 0)
+with open("ready", "w") as f:
+    f.write(str(fd))
+def compare(*_):
+    same = all(os.pread(fd, 1 << 20, k << 20) == shared[k << 20:k + 1 << 20] for k in range(16))
+    with open("compared", "w") as f:
+        f.write(f"{same} {os.fstat(fd).st_size}\\n")
+signal.signal(signal.SIGUSR1, compare)
+while True:
+    signal.pause()
+"""
+
+
+@case("damage-meanwhile-content", limit=60)
+def meanwhile_content(t):
+    """The same for the content of files and of shared memory, which is large enough for several threads."""
+    root = t.start([PYTHON, "-B", "-c", CONTENT])
+    t.until(lambda: read(t.path("ready"), ""), 20, "the start of the program")
+    before = read_bytes(f"/proc/{root}/fd/{read(t.path('ready'))}")
+    change_meanwhile(t, root, lambda content: content.index(before[5 << 20:(5 << 20) + 64]) + 7)
+    if read_bytes(f"/proc/{root}/fd/{read(t.path('ready'))}") != before:
+        raise Failure("the content of the memfd is not what it was")
+    os.kill(root, signal.SIGUSR1)
+    if t.until(lambda: read(t.path("compared"), ""), 10, "an answer of the program") != f"True {16 << 20}\n":
+        raise Failure("the content of shared memory is not what it was")
 
 
 def parts(content):
