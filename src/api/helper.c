@@ -19,6 +19,13 @@
 #include "util/interrupt.h"
 #include "util/privilege.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#else /* only the address sanitizer wants to be told of a new stack */
+#define __sanitizer_start_switch_fiber(save, stack, size) ((void)0)
+#define __sanitizer_finish_switch_fiber(save, stack, size) ((void)0)
+#endif
+
 enum { LOOK_EVERY_MS = 50, FDS_KEPT_MAX = 16, STACK_SIZE = 8 << 20 };
 
 /* ---- the link ---- */
@@ -191,6 +198,7 @@ static void helper_enter(unsigned function_low, unsigned function_high, unsigned
 {
 	void (*function)(void *data) = (void (*)(void *))((uintptr_t)function_high << 32 | function_low);
 
+	__sanitizer_finish_switch_fiber(NULL, NULL, NULL);
 	function((void *)((uintptr_t)data_high << 32 | data_low));
 	_exit(ERR_SYSTEM);
 }
@@ -207,6 +215,7 @@ _Noreturn void helper_change_stack(void (*function)(void *data), void *data)
 	context.uc_stack.ss_size = STACK_SIZE;
 	context.uc_link = NULL;
 	makecontext(&context, (void (*)(void))helper_enter, 4, (unsigned)f, (unsigned)(f >> 32), (unsigned)d, (unsigned)(d >> 32));
+	__sanitizer_start_switch_fiber(NULL, stack, STACK_SIZE);
 	setcontext(&context);
 	_exit(ERR_SYSTEM);
 }
@@ -282,10 +291,9 @@ static int helper_hear(const struct helper_job *job, int link, pid_t pid, char *
 
 	sigemptyset(&passed);
 	for (;;) {
-		if (poll(&(struct pollfd){ .fd = link, .events = POLLIN }, 1, LOOK_EVERY_MS) <= 0) {
-			helper_pass_signals(pid, &passed);
+		helper_pass_signals(pid, &passed);
+		if (poll(&(struct pollfd){ .fd = link, .events = POLLIN }, 1, LOOK_EVERY_MS) <= 0)
 			continue;
-		}
 		n = helper_receive(link, &m, buf);
 		if (n < 0)
 			return err_set(e, ERR_SYSTEM, 0, "the process that torpor had made for it was killed");

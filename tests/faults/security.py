@@ -7,6 +7,7 @@
 Needs root, which sets up users, files and capabilities. Set-up, user and reporting are those of tests/programs.
 """
 
+import fcntl
 import os
 import random
 import re
@@ -317,8 +318,10 @@ def odd_descriptors(t):
     """Whatever fds torpor is started with, and without standard streams: a restored program has its own, and no other."""
     root, steps = hold(t)
     before = sorted(os.listdir(f"/proc/{root}/fd"))
-    secret = os.open(os.path.join(t.base, "secret"), os.O_RDWR | os.O_CREAT, 0o600)
-    ends = os.pipe()
+    opened = [os.open(os.path.join(t.base, "secret"), os.O_RDWR | os.O_CREAT, 0o600), *os.pipe()]
+    secret, *ends = [fcntl.fcntl(fd, fcntl.F_DUPFD, 600) for fd in opened]  # out of the way of what follows
+    for fd in opened:
+        os.close(fd)
     numbers = [os.dup2(secret, n, inheritable=True) for n in (3, 63, 64, 65, 66, 200, 500)]
     numbers += [os.dup2(ends[0], 90, inheritable=True), os.dup2(ends[1], 91, inheritable=True)]
     script = 'exec "$0" "$@" <&- >&- 2>&-'

@@ -13,6 +13,7 @@ class Stat:
         rest = text[text.rindex(")") + 2:].split()
         self.state = rest[0]
         self.ppid, self.pgrp, self.session = int(rest[1]), int(rest[2]), int(rest[3])
+        self.tpgid = int(rest[5])
         self.flags = int(rest[6])
         self.nice = int(rest[16])
         self.policy = int(rest[38])
@@ -64,6 +65,11 @@ def inside(pid):
 def stat_of(pid):
     text = read(proc(f"{pid}/stat"))
     return Stat(text) if text else None
+
+
+def in_foreground(root, name):
+    """Does a task of this name below root run and have the terminal? Shells announce a job before they give it that."""
+    return any(s.comm == name and s.tpgid == s.pgrp and s.state not in "TZ" for s in map(stat_of, tree_of(root)) if s)
 
 
 def all_stats():

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 
-from harness import ENVIRONMENT_PATH, PYTHON, ROUNDS, SLOWER, Failure, View, case, outside, read, stat_of
+from harness import ENVIRONMENT_PATH, PYTHON, ROUNDS, SLOWER, Failure, View, case, in_foreground, outside, read, stat_of
 
 ENVIRONMENT = {"TERM": "xterm", "INPUTRC": "/dev/null", "SHELL": "/bin/bash"}
 
@@ -96,6 +96,7 @@ def shell(t):
     t.compare_cycle(pane.root)
     pane.send("fg\n")
     pane.expect("cat -u\r\n")
+    t.until(lambda: in_foreground(pane.root, "cat"), 20, "cat in the foreground")
     pane.send("\x03")
     pane.expect(r"\^C")
     pane.expect("shell> ")

@@ -11,7 +11,7 @@ import subprocess
 import time
 
 from dialogues import Terminal, at_pipes, dialogue, expect_status, restore_at_pipes
-from harness import LIVE, PYTHON, Failure, Skip, Steps, case, compile_live, inside, read, stat_of, tree_of
+from harness import LIVE, PYTHON, Failure, Skip, Steps, case, compile_live, in_foreground, inside, read, stat_of, tree_of
 
 KILLS = 8
 
@@ -206,14 +206,14 @@ def shell(t):
             first.expect("-i\r\n")
             first.expect("shell> ")
         first.send("sleep 1000\n")
-        time.sleep(0.3)
+        t.until(lambda: in_foreground(first.shell, "sleep"), 20, "sleep in the foreground")
         first.send("\x1a")
         first.expect("Stopped")
         first.send("jobs\n")
         first.expect(r"Stopped +sleep 1000\r\n")
         first.send("fg\n")
         first.expect("sleep 1000\r\n")
-        time.sleep(0.3)
+        t.until(lambda: in_foreground(first.shell, "sleep"), 20, "sleep in the foreground")
         first.send("\x03")
         first.expect("shell> ")
         first.send("echo $((40+$SHLVL-$SHLVL+2))\n")
