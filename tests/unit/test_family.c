@@ -334,6 +334,7 @@ static void inherit(bool in_the_way)
 	close(ready[1]);
 	close(end[0]);
 	munmap((void *)at, PAGES * PAGE);
+	image_close((struct image *)load.image);
 }
 
 static void inherited(void)
