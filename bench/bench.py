@@ -168,9 +168,21 @@ def measure_all(bench, options):
             result["troubles"].append(f"{program.title}: not measured, it needs {', '.join(program.lacks())}")
             continue
         print(program.title + " ...", file=sys.stderr)
-        result["programs"][program.word], troubles = measure_program(bench, program, options.rounds)
+        try:
+            result["programs"][program.word], troubles = measure_program(bench, program, options.rounds)
+        except KeyboardInterrupt:
+            result["troubles"].append(f"{program.title}: interrupted; what follows was not measured either")
+            break
         result["troubles"] += troubles
+        write_run(result, options.json)
     return result
+
+
+def write_run(result, path):
+    """After each program: a run takes long, and may be ended early."""
+    if path:
+        with open(path, "w") as f:
+            json.dump(result, f)
 
 
 def read_runs(paths):
@@ -202,15 +214,14 @@ def main():
     if options.realtime:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what has been measured is printed
     bench = Bench(options.torpor, options.criu)
     try:
         result = measure_all(bench, options)
     finally:
         bench.close()
     table.print_run(result)
-    if options.json:
-        with open(options.json, "w") as f:
-            json.dump(result, f)
+    write_run(result, options.json)
     if options.check is not None and table.print_targets([result]):
         return 1
     return 1 if any("torpor gave up" in t for t in result["troubles"]) else 0
