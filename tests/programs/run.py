@@ -207,6 +207,9 @@ def main(description, prepare=None, needs_root=False):
         sys.exit(f"{options.torpor} is not there; build it first")
     harness.become_subreaper()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # A shell has what it runs in the background ignore these, and so would all the programs of the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     setup = make_setup(os.path.abspath(options.torpor))
     setup.build = os.path.dirname(os.path.abspath(options.torpor))  # where other things that were built lie
     choose_privilege(setup, options)
