@@ -7,15 +7,14 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "image/codec.h"
 #include "image/layout.h"
 #include "image/reader.h"
+#include "util/crew.h"
 #include "util/fd.h"
 
 enum {
@@ -194,12 +193,6 @@ struct verify {
 	int what;             /* -errno or EXTENT_* */
 };
 
-struct verify_thread {
-	struct verify *verify;
-	pthread_t thread;
-	pid_t tid; /* set by the thread itself, before it ends */
-};
-
 static void verify_failed(struct verify *v, size_t extent, int what)
 {
 	atomic_store(&v->stop, true);
@@ -231,8 +224,9 @@ static int verify_extent(const struct verify *v, size_t extent, uint8_t *buf, XX
 	return extent_read_packed(img, x, v->pages ? buf : NULL, pages ? sums : NULL);
 }
 
-static void verify_run(struct verify *v)
+static void verify_run(void *arg)
 {
+	struct verify *v = arg;
 	uint8_t *buf = aligned_alloc(IMAGE_PAGE, IMAGE_EXTENT_MAX); /* to a page the kernel copies faster */
 	XXH3_state_t *state = XXH3_createState();
 
@@ -250,44 +244,6 @@ static void verify_run(struct verify *v)
 	free(buf);
 }
 
-static void *verify_thread_main(void *arg)
-{
-	struct verify_thread *t = arg;
-
-	t->tid = gettid();
-	verify_run(t->verify);
-	return NULL;
-}
-
-/*
- * pthread_join() returns a moment before the kernel has let go of the thread;
- * unshare() and setns() for a user namespace would refuse a caller who still
- * counts as two threads.
- */
-static void verify_join(struct verify_thread *t)
-{
-	pthread_join(t->thread, NULL);
-	while (!syscall(SYS_tgkill, getpid(), t->tid, 0))
-		sched_yield();
-}
-
-/* The calling thread works as well. Where no more threads can be had, those that are there do it all. */
-static void verify_in_parallel(struct verify *v, size_t others)
-{
-	struct verify_thread threads[VERIFY_THREADS_MAX];
-	size_t n = 0;
-
-	while (n < others) {
-		threads[n].verify = v;
-		if (pthread_create(&threads[n].thread, NULL, verify_thread_main, &threads[n]))
-			break;
-		n++;
-	}
-	verify_run(v);
-	while (n > 0)
-		verify_join(&threads[--n]);
-}
-
 static int verify_all(const struct image *img, bool pages, unsigned threads, struct err *e)
 {
 	struct verify v = { .img = img, .pages = pages, .failed = SIZE_MAX };
@@ -296,7 +252,7 @@ static int verify_all(const struct image *img, bool pages, unsigned threads, str
 	if (n > img->n_extents)
 		n = img->n_extents;
 	pthread_mutex_init(&v.lock, NULL);
-	verify_in_parallel(&v, n > 1 ? n - 1 : 0);
+	crew_run((unsigned)n, verify_run, &v);
 	return v.failed == SIZE_MAX ? 0 : extent_bad(img, v.failed, v.what, e);
 }
 

@@ -10,12 +10,9 @@
  */
 
 #include <errno.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -24,6 +21,7 @@
 #include "proc/maps.h"
 #include "util/clock.h"
 #include "util/cpu.h"
+#include "util/crew.h"
 
 enum {
 	EXTENT_PAGES = IMAGE_EXTENT_MAX / MEMORY_PAGE,
@@ -32,7 +30,6 @@ enum {
 	FRESH_MIN = 64 * 1024,           /* what a mapping must be given at least, to be registered */
 	THREAD_SHARE = 4 * 1024 * 1024,  /* what a thread must have to do at least */
 	THREADS_MAX = 8,
-	STACK_SIZE = 64 * 1024,
 };
 
 /* Pages of one extent that belong into one mapping, side by side. */
@@ -66,8 +63,6 @@ struct fill {
 
 struct fill_worker {
 	struct fill *fill;
-	pthread_t thread;
-	_Atomic pid_t tid;
 	char *buf;    /* HUGE_PAGE_SIZE bytes, aligned */
 	bool moves;   /* huge pages are worth trying */
 	uint64_t moved, moved_ns; /* bytes moved so far, and how long that took */
@@ -321,9 +316,10 @@ static void fill_run(struct fill_worker *w)
 }
 
 /* With its buffer, a place for one huge page. */
-static void fill_work(struct fill_worker *w)
+static void fill_work(void *arg)
 {
-	struct fill *f = w->fill;
+	struct fill *f = arg;
+	struct fill_worker w = { .fill = f };
 	struct err e = ERR_INIT;
 	size_t room = 2 * (size_t)HUGE_PAGE_SIZE;
 	char *p = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -333,40 +329,11 @@ static void fill_work(struct fill_worker *w)
 		fill_fail(f, &e);
 		return;
 	}
-	w->buf = p + (-(uintptr_t)p & (HUGE_PAGE_SIZE - 1));
+	w.buf = p + (-(uintptr_t)p & (HUGE_PAGE_SIZE - 1));
 	/* Huge units come first: where there are none, a huge page for the buffer would cost more than it is worth. */
-	w->moves = f->n_units && f->units[0].huge && madvise(w->buf, HUGE_PAGE_SIZE, MADV_HUGEPAGE) == 0;
-	fill_run(w);
+	w.moves = f->n_units && f->units[0].huge && madvise(w.buf, HUGE_PAGE_SIZE, MADV_HUGEPAGE) == 0;
+	fill_run(&w);
 	munmap(p, room);
-}
-
-static void *fill_thread_main(void *arg)
-{
-	struct fill_worker *w = arg;
-
-	atomic_store(&w->tid, gettid());
-	fill_work(w);
-	return NULL;
-}
-
-static bool fill_start(struct fill_worker *w)
-{
-	pthread_attr_t attr;
-	bool started;
-
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_SIZE);
-	started = pthread_create(&w->thread, &attr, fill_thread_main, w) == 0;
-	pthread_attr_destroy(&attr);
-	return started;
-}
-
-/* Until the TID is free as well: our tracer reaps what has ended, a moment after pthread_join(3) returns. */
-static void fill_join(struct fill_worker *w)
-{
-	pthread_join(w->thread, NULL);
-	while (syscall(SYS_tgkill, getpid(), atomic_load(&w->tid), 0) == 0)
-		sched_yield();
 }
 
 /* This task's share of the CPUs: others load at the same time. */
@@ -383,20 +350,9 @@ static unsigned fill_threads(const struct fill *f)
 	return f->m->one_thread || share < 1 ? 1 : share < THREADS_MAX ? (unsigned)share : THREADS_MAX;
 }
 
-/* The calling thread works as well. Where no more threads can be had, those that are there do it all. */
 static int fill_in_parallel(struct fill *f, struct err *e)
 {
-	struct fill_worker workers[THREADS_MAX] = { { .fill = f } };
-	unsigned n = 1, wanted = fill_threads(f);
-
-	for (; n < wanted; n++) {
-		workers[n].fill = f;
-		if (!fill_start(&workers[n]))
-			break;
-	}
-	fill_work(&workers[0]);
-	while (n > 1)
-		fill_join(&workers[--n]);
+	crew_run(fill_threads(f), fill_work, f);
 	if (!f->failed)
 		return 0;
 	*e = f->err;

@@ -37,7 +37,11 @@ static int crew_start(struct crew_member *m)
 	return r;
 }
 
-/* pthread_join(3) returns a moment before the kernel, and a tracer, have let go of the thread. */
+/*
+ * pthread_join(3) returns a moment before the kernel, and a tracer, have let go of
+ * the thread; unshare() and setns() for a user namespace would refuse a caller
+ * who still counts as two threads.
+ */
 static void crew_join(struct crew_member *m)
 {
 	pthread_join(m->thread, NULL);
