@@ -3,6 +3,7 @@
 
 /* The command line: one file per subcommand; only code in this folder prints or exits. */
 
+#include <signal.h>
 #include <stdbool.h>
 
 #include "cmd/progress.h"
@@ -38,6 +39,12 @@ void cmd_print_help(const struct cmd *cmd);
  * else. `p` is initialised, and must live as long. NULL, with a message, when out of memory.
  */
 struct torpor_options *cmd_options(const struct cmd_globals *g, struct cmd_progress *p);
+
+/*
+ * Block the signals that call a piece of work off, so that it is ended between its steps and leaves no half of a file;
+ * with `stop`, SIGTSTP (Ctrl-Z) as well. What the caller ignores stays ignored. *held is what has been blocked.
+ */
+void cmd_hold_signals(sigset_t *held, bool stop);
 
 /* "torpor: TEXT [ID]" and what would help; frees the error and returns the exit status for it. */
 int cmd_fail(struct torpor_error *error);

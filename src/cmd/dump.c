@@ -85,28 +85,6 @@ static int dump_parse(struct dumping *d, int argc, char **argv)
 	return d->pid ? 0 : cmd_usage(&cmd_dump, "the PID is missing");
 }
 
-/*
- * A dump is ended by a signal between its steps, so that it leaves no half of a
- * file; and a stop (Ctrl-Z) must not leave the program frozen. What the caller
- * ignores stays ignored.
- */
-static void dump_hold_signals(sigset_t *held)
-{
-	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP };
-
-	sigemptyset(held);
-	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
-		sigaddset(held, signals[i]);
-	for (int signo = 1; signo < NSIG; signo++) {
-		struct sigaction sa;
-
-		if (sigismember(held, signo) == 1 && sigaction(signo, NULL, &sa) == 0 && sa.sa_handler == SIG_IGN)
-			sigdelset(held, signo);
-	}
-	sigprocmask(SIG_BLOCK, held, NULL);
-	signal(SIGPIPE, SIG_IGN);
-}
-
 static int dump_carry_out(struct dumping *d, const struct cmd_globals *g, struct cmd_progress *progress)
 {
 	struct torpor_result *result = NULL;
@@ -114,7 +92,8 @@ static int dump_carry_out(struct dumping *d, const struct cmd_globals *g, struct
 	sigset_t held;
 	int r, status;
 
-	dump_hold_signals(&held);
+	cmd_hold_signals(&held, true); /* a stop must not leave the program frozen */
+	signal(SIGPIPE, SIG_IGN);
 	r = torpor_dump(d->pid, d->path, d->o, &result, &error);
 	cmd_progress_done(progress);
 	if (r < 0) {

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,6 +142,22 @@ struct torpor_options *cmd_options(const struct cmd_globals *g, struct cmd_progr
 	torpor_options_set_log(o, say, (void *)(uintptr_t)g);
 	torpor_options_set_progress(o, cmd_progress_show, p);
 	return o;
+}
+
+void cmd_hold_signals(sigset_t *held, bool stop)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP };
+
+	sigemptyset(held);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		struct sigaction sa;
+
+		if (signals[i] == SIGTSTP && !stop)
+			continue;
+		if (sigaction(signals[i], NULL, &sa) < 0 || sa.sa_handler != SIG_IGN)
+			sigaddset(held, signals[i]);
+	}
+	sigprocmask(SIG_BLOCK, held, NULL);
 }
 
 void cmd_print_help(const struct cmd *cmd)

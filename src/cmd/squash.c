@@ -46,17 +46,6 @@ static int squash_parse(struct squashing *s, int argc, char **argv)
 	return s->output ? 0 : cmd_usage(&cmd_squash, "-o and the name of the new image are missing");
 }
 
-/* A signal is heard between the steps, so that no half of a file is left. */
-static void squash_hold_signals(sigset_t *held)
-{
-	sigemptyset(held);
-	sigaddset(held, SIGINT);
-	sigaddset(held, SIGTERM);
-	sigaddset(held, SIGHUP);
-	sigaddset(held, SIGQUIT);
-	sigprocmask(SIG_BLOCK, held, NULL);
-}
-
 static void squash_print(const struct squashing *s, int images)
 {
 	struct stat st;
@@ -77,7 +66,7 @@ static int squash_run(const struct cmd_globals *g, int argc, char **argv)
 
 	cmd_progress_init(&progress, g->progress);
 	if (status == 0) {
-		squash_hold_signals(&held);
+		cmd_hold_signals(&held, false);
 		images = torpor_squash(s.path, s.output, s.o, &error);
 		cmd_progress_done(&progress);
 		if (images < 0)
