@@ -8,7 +8,6 @@ Set-up, user and reporting are those of tests/programs. The library and the prog
 """
 
 import glob
-import importlib
 import os
 import shutil
 import sys
@@ -17,11 +16,6 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "..", "programs"), HERE]
 import run  # noqa: E402
-
-
-def load_cases():
-    for path in sorted(glob.glob(os.path.join(HERE, "test_*.py"))):
-        importlib.import_module(os.path.basename(path)[:-3])
 
 
 def prepare(setup):
@@ -35,5 +29,5 @@ def prepare(setup):
 
 
 if __name__ == "__main__":
-    load_cases()
+    run.load_tests(HERE)
     sys.exit(run.main(__doc__, prepare))

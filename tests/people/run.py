@@ -7,8 +7,6 @@
 Set-up, user and reporting are those of tests/programs.
 """
 
-import glob
-import importlib
 import os
 import sys
 
@@ -18,11 +16,6 @@ sys.path[:0] = [os.path.join(HERE, "..", "programs"), HERE]
 import run  # noqa: E402
 
 
-def load_cases():
-    for path in sorted(glob.glob(os.path.join(HERE, "test_*.py"))):
-        importlib.import_module(os.path.basename(path)[:-3])
-
-
 if __name__ == "__main__":
-    load_cases()
+    run.load_tests(HERE)
     sys.exit(run.main(__doc__))

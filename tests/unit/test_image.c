@@ -678,26 +678,33 @@ static void verifies_each(void)
 
 /* ---- cases: damage ---- */
 
+/* One bit of each byte from `from` to `to`, in turn; after that the image is as it was. */
+static void refuses_flips(int fd, const struct bytes *b, size_t from, size_t to)
+{
+	struct err e = ERR_INIT;
+
+	for (size_t i = from; i < to; i++) {
+		uint8_t flipped = b->p[i] ^ (uint8_t)(1u << (i * 5 + i / 8) % 8);
+
+		UNIT_CHECK_EQ(fd_pwrite_full(fd, &flipped, 1, (off_t)i), 0);
+		UNIT_CHECK(try_image(&e) < 0);
+		UNIT_CHECK_EQ(e.reason, ERR_IMAGE);
+		UNIT_CHECK_EQ(fd_pwrite_full(fd, &b->p[i], 1, (off_t)i), 0);
+	}
+	UNIT_CHECK_EQ(try_image(&e), 0);
+}
+
 /* Every byte of the file, one bit of it at a time (all eight would only take longer). */
 static void every_flip_is_refused(void)
 {
 	cleanup_close int fd = -1;
 	struct bytes b = { 0 };
-	struct err e = ERR_INIT;
 
 	folder_enter();
 	UNIT_CHECK(bytes_sample(&b));
 	fd = open(image_path, O_WRONLY | O_CLOEXEC);
 	UNIT_CHECK(fd >= 0);
-	for (size_t i = 0; i < b.size; i++) {
-		uint8_t flipped = b.p[i] ^ (uint8_t)(1u << (i * 5 + i / 8) % 8);
-
-		UNIT_CHECK_EQ(fd_pwrite_full(fd, &flipped, 1, (off_t)i), 0);
-		UNIT_CHECK(try_image(&e) < 0);
-		UNIT_CHECK_EQ(e.reason, ERR_IMAGE);
-		UNIT_CHECK_EQ(fd_pwrite_full(fd, &b.p[i], 1, (off_t)i), 0);
-	}
-	UNIT_CHECK_EQ(try_image(&e), 0);
+	refuses_flips(fd, &b, 0, b.size);
 	free(b.p);
 	UNIT_CHECK(folder_leave());
 }
@@ -1211,15 +1218,7 @@ static void every_flip_of_packed_is_refused(void)
 	UNIT_CHECK(packed_write(packings, 2, &e) == 0 && bytes_load(&b));
 	fd = open(image_path, O_WRONLY | O_CLOEXEC);
 	UNIT_CHECK(fd >= 0);
-	for (size_t i = IMAGE_PAGE; i < bytes_trailer(&b)->meta.offset; i++) {
-		uint8_t flipped = b.p[i] ^ (uint8_t)(1u << (i * 5 + i / 8) % 8);
-
-		UNIT_CHECK_EQ(fd_pwrite_full(fd, &flipped, 1, (off_t)i), 0);
-		UNIT_CHECK(try_image(&e) < 0);
-		UNIT_CHECK_EQ(e.reason, ERR_IMAGE);
-		UNIT_CHECK_EQ(fd_pwrite_full(fd, &b.p[i], 1, (off_t)i), 0);
-	}
-	UNIT_CHECK_EQ(try_image(&e), 0);
+	refuses_flips(fd, &b, IMAGE_PAGE, bytes_trailer(&b)->meta.offset);
 	free(b.p);
 	UNIT_CHECK(folder_leave());
 }
