@@ -20,12 +20,19 @@ os.unlink("gone")
 ugly = open(UGLY, "w")
 block = bytearray(os.urandom(1 << 20))
 
+# Each child closes its end of `told` when it has no more than the family's test says: then the parent reads the end of file.
+heard, told = os.pipe()
 for end in (reader, writer):
     if os.fork() == 0:
         os.close(writer if end == reader else reader)
+        os.close(heard)
+        os.close(told)
         time.sleep(1000)
 os.close(reader)
 os.close(writer)
+os.close(told)
+os.read(heard, 1)
+os.close(heard)
 threading.Thread(target=time.sleep, args=(1000,), name="helper").start()
 print("ready", listener.getsockname()[1], reader, writer, flush=True)
 time.sleep(1000)
