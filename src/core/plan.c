@@ -147,6 +147,14 @@ static int plan_check_slots(struct plan *plan, const Pb__Task *t, struct err *e)
 	return 0;
 }
 
+/* What a zombie had is gone. Others look for who shares a thing among all tasks, and would find it here, unchecked. */
+static int plan_check_zombie(const Pb__Task *t, struct err *e)
+{
+	if (t->has_space || t->n_threads || t->n_slots || t->n_semaphore_uses || t->n_sysv_queue_uses || t->has_cwd_inode)
+		return plan_bad(e, "task %d is a zombie and holds something", t->pid);
+	return 0;
+}
+
 static int plan_check_task(struct plan *plan, size_t i, struct err *e)
 {
 	const Pb__Task *t = plan->tasks[i].pb;
@@ -156,7 +164,7 @@ static int plan_check_task(struct plan *plan, size_t i, struct err *e)
 	if (t->state > PB__TASK_STATE__ZOMBIE)
 		return plan_bad(e, "task %d is in an unknown state", t->pid);
 	if (t->state == PB__TASK_STATE__ZOMBIE)
-		return 0;
+		return plan_check_zombie(t, e);
 	if (!t->has_space || t->space >= plan->image->n_spaces || !t->cwd || !t->root || !t->creds)
 		return plan_bad(e, "task %d is incomplete", t->pid);
 	if (plan_check_threads(t, e) < 0 || plan_check_slots(plan, t, e) < 0)
@@ -184,7 +192,7 @@ static int plan_check_ids(const struct plan *plan, struct arena *arena, struct e
 		const Pb__Task *t = plan->tasks[i].pb;
 
 		ids[n++] = t->pid;
-		for (size_t k = 1; t->state != PB__TASK_STATE__ZOMBIE && k < t->n_threads; k++)
+		for (size_t k = 1; k < t->n_threads; k++)
 			ids[n++] = t->threads[k]->tid;
 	}
 	qsort(ids, n, sizeof(*ids), plan_compare_ids);

@@ -7,6 +7,7 @@ It is compiled with $CC and run as the ordinary user of run.py: once without tor
 (rounds: TORPOR_TEST_ROUNDS, 10).
 """
 
+import contextlib
 import glob
 import importlib.util
 import os
@@ -62,7 +63,8 @@ class Program:
     def kill(self):
         tree = harness.tree_of(self.root)
         for pid in tree:
-            harness.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # a child may have ended by itself
+                harness.kill(pid, signal.SIGKILL)
         self.t.until(lambda: not any(map(harness.stat_of, tree)), 10, f"the end of {tree} after SIGKILL")
 
 

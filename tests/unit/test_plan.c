@@ -106,7 +106,7 @@ static void test_decides(void)
 /* Each change makes the metadata disagree with itself. */
 static void test_refuses(void)
 {
-	for (int i = 0; i < 17; i++) {
+	for (int i = 0; i < 18; i++) {
 		Pb__Image *img = an_image();
 		Pb__Task *t = img->tasks[1];
 		struct plan plan;
@@ -131,6 +131,7 @@ static void test_refuses(void)
 		case 14: img->inodes[0]->size = UINT64_MAX; break;
 		case 15: img->n_tasks = 0; break;
 		case 16: (void)!pb_add(&arena, t, threads, img->tasks[2]->threads[0]); break; /* one TID twice */
+		case 17: pb_set(t, state, PB__TASK_STATE__ZOMBIE); break; /* one that still has threads and memory */
 		}
 		UNIT_CHECK(planned(img, &plan, &e) < 0);
 		UNIT_CHECK_EQ(e.reason, ERR_IMAGE);
