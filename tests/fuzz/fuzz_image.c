@@ -6,6 +6,7 @@
  * right after half of the changes, so that what lies behind them is reached: tables, and what is unpacked.
  */
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,11 +41,24 @@ static void fuzz_expect(bool holds)
 		abort();
 }
 
-static void fuzz_clean_up(void)
+/* Remove the folder when this process is gone, however it ends: libFuzzer ends by _exit(), and what it finds, by a signal. */
+static void fuzz_clean_up_later(void)
 {
-	unlink(parent_path);
-	unlink(child_path);
-	rmdir(folder);
+	int ends[2];
+	char byte;
+
+	fuzz_expect(pipe(ends) == 0 && fcntl(ends[1], F_SETFD, FD_CLOEXEC) == 0);
+	if (fork() == 0) {
+		setsid(); /* no Ctrl-C */
+		close(ends[1]);
+		while (read(ends[0], &byte, 1) < 0 && errno == EINTR)
+			;
+		unlink(parent_path);
+		unlink(child_path);
+		rmdir(folder);
+		_exit(0);
+	}
+	close(ends[0]);
 }
 
 /* An extent of each codec, with a run of its own. */
@@ -93,9 +107,9 @@ static void fuzz_begin(void)
 	int fd;
 
 	fuzz_expect(mkdtemp(folder) != NULL);
-	atexit(fuzz_clean_up);
 	snprintf(parent_path, sizeof(parent_path), "%s/" PARENT, folder);
 	snprintf(child_path, sizeof(child_path), "%s/child", folder);
+	fuzz_clean_up_later();
 	fuzz_write(parent_path, NULL);
 	fuzz_expect(image_open(&parent, parent_path, &e) == 0);
 	fuzz_write(child_path, parent);
