@@ -88,13 +88,24 @@ static enum tcp_peer tcp_find_peer(const struct collect *c, const struct fd_view
 	return TCP_PEER_OUTSIDE;
 }
 
-static int tcp_refuse(struct collect *c, const struct fd_view *v, const char *help, const char *why)
+static int tcp_refuse_as(struct collect *c, const struct fd_view *v, const char *id, const char *help, const char *why)
 {
 	char from[INET_ADDRESS_TEXT], to[INET_ADDRESS_TEXT];
 
-	return kind_refuse(c, v, "E-FD-TCP", help, "is a TCP connection (%s, from %s to %s) %s",
+	return kind_refuse(c, v, id, help, "is a TCP connection (%s, from %s to %s) %s",
 			   tcp_state_name(v->inet->state), inet_address_text(&v->inet->local, from),
 			   inet_address_text(&v->inet->remote, to), why);
+}
+
+static int tcp_refuse(struct collect *c, const struct fd_view *v, const char *help, const char *why)
+{
+	return tcp_refuse_as(c, v, "E-FD-TCP", help, why);
+}
+
+static int tcp_refuse_room(struct collect *c, const struct fd_view *v, const char *why)
+{
+	return tcp_refuse_as(c, v, "E-FD-TCP-ROOM",
+			     "let the program receive first, or try again in a while; or raise /proc/sys/net/core/rmem_max", why);
 }
 
 /* ---- dump: each way ---- */
@@ -133,8 +144,7 @@ static int tcp_collect_pair(struct collect *c, const struct fd_view *v, int fd, 
 	if (left < 0)
 		return -1;
 	if (left)
-		return tcp_refuse(c, v, "let the program receive first, or try again in a while; or raise /proc/sys/net/core/rmem_max",
-				  "with more on its way than its other end has room for");
+		return tcp_refuse_room(c, v, "with more on its way than its other end has room for");
 	pb->way = PB__TCP_WAY__TCP_PAIR;
 	pb_set(pb, peer, peer->ino);
 	pb_set(pb, active, active);
@@ -162,8 +172,7 @@ static bool tcp_orphan_is_done(const void *v)
 static int tcp_collect_orphan(struct collect *c, const struct fd_view *v, int fd, Pb__TcpConnection *pb, struct err *e)
 {
 	if (tcp_queue_settle_orphan(fd, tcp_orphan_is_done, v) < 0)
-		return tcp_refuse(c, v, "let the program receive first, or try again in a while; or raise /proc/sys/net/core/rmem_max",
-				  "whose other end was closed with more on its way than there is room for");
+		return tcp_refuse_room(c, v, "whose other end was closed with more on its way than there is room for");
 	pb->way = PB__TCP_WAY__TCP_ORPHAN;
 	return tcp_keep_for_reset(c, fd, e);
 }

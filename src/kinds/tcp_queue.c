@@ -12,7 +12,6 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
-#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -81,17 +80,17 @@ static int tcp_option(int fd, int name)
 	return getsockopt(fd, SOL_SOCKET, name, &value, &size) < 0 ? -1 : value;
 }
 
+/*
+ * The most that SO_RCVBUF takes, tried with a socket of our own: /proc/sys/net/core/rmem_max says it, but older kernels
+ * show that file in the first network namespace only.
+ */
 static int tcp_room_most(void)
 {
-	FILE *file = fopen("/proc/sys/net/core/rmem_max", "re");
-	int most = 0;
+	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	if (!file)
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &(int){ INT32_MAX / 2 }, sizeof(int)) < 0)
 		return 0;
-	if (fscanf(file, "%d", &most) != 1)
-		most = 0;
-	fclose(file);
-	return most;
+	return tcp_option(fd, SO_RCVBUF) / 2; /* the kernel doubles it */
 }
 
 /* Only if it can be put back: a size that grew by itself may be more than can be set. */
@@ -107,7 +106,7 @@ static struct tcp_room tcp_room_widen(int fd)
 
 static void tcp_room_put_back(const struct tcp_room *room)
 {
-	int size = room->size / 2; /* the kernel doubles it */
+	int size = room->size / 2;
 
 	if (!room->widened)
 		return;

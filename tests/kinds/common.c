@@ -35,6 +35,13 @@ void check_here(char *ret, size_t size, void (*function)(unsigned), unsigned arg
 	snprintf(ret, size, "%s", failure);
 }
 
+long slower(long time)
+{
+	const char *factor = getenv("TORPOR_TEST_SLOWER");
+
+	return factor ? (long)((double)time * atof(factor)) : time;
+}
+
 void check_read(int fd, const char *expected)
 {
 	char text[256] = "";

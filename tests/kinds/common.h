@@ -37,6 +37,9 @@ _Noreturn void check_failed(const char *file, int line, const char *what, long r
 /* In a process of its own: call a function, and leave "" or what failed. */
 void check_here(char *ret, size_t size, void (*function)(unsigned), unsigned argument);
 
+/* So much time on a machine that is as fast as expected: longer by TORPOR_TEST_SLOWER, which may be a fraction. */
+long slower(long time);
+
 /* The bytes that come next are these, and no others when `all`. */
 void check_read(int fd, const char *expected);
 void check_write(int fd, const char *text);

@@ -18,6 +18,7 @@ import harness
 from harness import Failure, Skip, case
 from selfcheck import KILLS, Program, restore_refused
 
+OLD_ROOM = 212992  # net.core.rmem_max before Linux 6.18
 NETLINK_NETFILTER, NFT_MSG_GETTABLE, NLM_F_REQUEST, NLM_F_DUMP = 12, 10 << 8 | 1, 1, 0x300
 
 
@@ -91,6 +92,20 @@ def tcp_outside(t):
     t.restore(program.root)
     program.verify("after the restore")
     program.verify("a second time after the restore")
+    program.end()
+
+
+def tcp_no_room(t):
+    """More on its way than a kernel lets a receiver have room for: refused, and by its own name."""
+    if int(harness.read("/proc/sys/net/core/rmem_max", str(OLD_ROOM))) > OLD_ROOM:
+        raise Skip(f"this kernel lets anybody have more room than {OLD_ROOM >> 10} KiB (net.core.rmem_max)")
+    program = Program(t, "tcp_connection")
+    result = t.torpor("dump", program.root, "-o", t.image(), expect=1)
+    if "has room for" not in result.err or "[E-FD-TCP-ROOM]" not in result.err or "rmem_max" not in result.err:
+        raise Failure(f"the refusal does not say why: {result}")
+    if result.err.count("is a TCP connection") != 2:  # the two ends of the one that is full
+        raise Failure(f"other connections are refused as well: {result}")
+    program.verify("after the refusal")
     program.end()
 
 
@@ -483,6 +498,7 @@ def raw_of_others(t):
 def declare():
     case("tcp-outside")(tcp_outside)
     case("tcp-taken")(tcp_taken)
+    case("tcp-no-room")(tcp_no_room)
     case("tcp-kept-failed")(tcp_kept_failed)
     case("tcp-connecting")(tcp_connecting)
     case("tcp-close-keep-running")(tcp_close_keep_running)

@@ -82,6 +82,7 @@ class Setup:
         name = self.account.pw_name if self.account else os.environ.get("USER", "nobody")
         home = self.account.pw_dir if self.account else os.environ.get("HOME", "/")
         return {"PATH": ENVIRONMENT_PATH, "HOME": home, "USER": name, "LOGNAME": name, "LANG": "C.UTF-8",
+                "TORPOR_TEST_SLOWER": str(SLOWER),
                 # A process that becomes another program's is not one to look for leaks in.
                 "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
 
