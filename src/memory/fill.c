@@ -218,7 +218,10 @@ static int fill_put(const struct fill *f, const struct fill_piece *p, const char
 	uint64_t size = (uint64_t)p->pages * MEMORY_PAGE;
 	int r = f->is_fresh[p->mapping] ? fresh_copy(&f->fresh, p->to, from, size) : fill_write(p->to, from, size);
 
-	return r < 0 ? err_sys(e, r, "loading %lu bytes of memory to %lx", size, p->to) : 0;
+	if (r == 0)
+		return 0;
+	err_sys(e, r, "loading %lu bytes of memory to %lx", size, p->to);
+	return r == -EFAULT ? err_help(e, "see whether the disk fails: a page of the file that is mapped there cannot be read") : -1;
 }
 
 struct fill_taking {

@@ -4,7 +4,7 @@
 
     output.py [--torpor FILE] [--list] [NAME...]
 
-A full disk, a limit of file sizes and a folder that vanishes are in kill.py; disks that fail (EIO), in inject.py.
+A full disk, a limit of file sizes and a folder that vanishes are in kill.py; disks that fail (EIO), in disk.py and inject.py.
 """
 
 import os
