@@ -155,7 +155,7 @@ static int undo_collect(struct ipc_collect *c, struct set *sets, size_t n, Pb__I
 
 		if (c->tree->tasks[i]->zombie)
 			continue;
-		r = remote_open(&remote, c->tree->tasks[i], 0, NULL, e);
+		r = remote_open(&remote, c->tree->tasks[i], e);
 		if (r == 0)
 			r = undo_ask_task(c, &remote, sets, n, img->tasks[i], e);
 		closed = remote_close(&remote, &later);

@@ -160,7 +160,7 @@ static int terminal_ask_cloexec(const struct collect *c, struct fd_view *v, stru
 		return fd;
 	if (!(fcntl(fd, F_GETFL) & O_CLOEXEC))
 		return 0;
-	r = remote_open(&remote, c->tree->tasks[v->task_index], 0, NULL, e);
+	r = remote_open(&remote, c->tree->tasks[v->task_index], e);
 	if (r == 0)
 		r = remote_call(&remote, &flags, e, SYS_fcntl, v->fd, F_GETFD);
 	if (r == 0 && !(flags & FD_CLOEXEC))

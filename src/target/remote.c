@@ -17,6 +17,10 @@
  *   new number came, unmaps the scratch page, restores mask and registers, and
  *   jumps back.
  * - The signal mask is closed only after the commit, so it is never lost.
+ * - Where one thing after another need only be asked, all is asked in one go, without
+ *   a stop in between (remote_ask). At the end the stage knocks: it sends itself a
+ *   signal that this program ignores. That stops a tracee, and is nothing
+ *   to any other process; so a stage whose tracer has died goes on and puts everything back.
  * - The scratch page's address reaches the stage in the register file of the very
  *   mmap(2) that makes it: there is no moment where it is mapped and not known. An
  *   fd that is made there, or a child, is known to it in the same way.
@@ -25,11 +29,12 @@
  * any more; it is overwritten or erased by the next. Rarely a thread is still
  * inside (its program stands still, say): remote_rescue() brings it out.
  *
- * The way back is not the stage's but exact: PTRACE_INTERRUPT brings the thread
- * to a plain stop, where the kernel itself will finish the interrupted system
+ * The way back is not the stage's but exact: PTRACE_INTERRUPT, or the last knock,
+ * brings the thread to a plain stop, where the kernel itself will finish the interrupted system
  * call (restart_block included) with the original registers.
  */
 
+#include <linux/prctl.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -45,14 +50,20 @@
 
 enum { PAGE = 4096, STAGE_SLOTS = 2 };
 
-/* Is this stage room free? It is zero, or what a torpor that was killed left there. */
-static bool remote_room_is_free(const unsigned char *room)
+static bool remote_is_leader(const struct remote *r)
 {
+	return r->thread == &r->task->threads[0];
+}
+
+/* Is this stage room free? It is zero, or what a torpor that was killed left there. */
+static bool remote_room_is_free(const unsigned char *room, bool leader)
+{
+	const struct stage stage = stage_of(leader);
 	unsigned char any = 0;
 
 	for (size_t i = 0; i < STAGE_ROOM; i++)
 		any |= room[i];
-	return !any || memcmp(room, stage_begin, stage_code_size()) == 0;
+	return !any || memcmp(room, stage.code, stage.code_size) == 0;
 }
 
 /* Room at the end of the vdso for both stages (the leader's and one more). */
@@ -68,8 +79,8 @@ static int remote_find_room(struct target *t, uint64_t *ret, struct err *e)
 	r = fd_pread_full(t->mem_fd, page, sizeof(page), (off_t)last);
 	if (r < 0)
 		return err_sys(e, r, "reading its [vdso]");
-	for (size_t at = PAGE - need; at < PAGE; at += STAGE_ROOM)
-		if (!remote_room_is_free(page + at))
+	for (size_t slot = 0; slot < STAGE_SLOTS; slot++)
+		if (!remote_room_is_free(page + PAGE - need + slot * STAGE_ROOM, slot == 0))
 			return err_state(e, "E-TASK-VDSO", 0, "its [vdso] has no room for the stage at its end");
 	*ret = last + PAGE - need;
 	return 0;
@@ -91,7 +102,7 @@ static int remote_wait_report(const struct remote *r, int *ret_status)
 	return got < 0 ? -errno : 0;
 }
 
-/* Wait for the next stop of the thread. Signals that come meanwhile are handed on. */
+/* Wait for the next stop of the thread: one that the tracer wants, or a knock. Other signals that come meanwhile are handed on. */
 static int remote_wait(struct remote *r, int resume, int *ret_status, struct err *e)
 {
 	pid_t tid = r->thread->tid;
@@ -105,7 +116,8 @@ static int remote_wait(struct remote *r, int resume, int *ret_status, struct err
 			r->thread->stopped = false;
 			return err_set(e, ERR_SYSTEM, 0, "thread %d ended while it was examined", tid);
 		}
-		if (status >> 16 || WSTOPSIG(status) == (SIGTRAP | 0x80)) {
+		if (status >> 16 || WSTOPSIG(status) == (SIGTRAP | 0x80) ||
+		    (r->at == REMOTE_AT_KNOCK && WSTOPSIG(status) == r->thread->knock)) {
 			*ret_status = status;
 			return 0;
 		}
@@ -159,13 +171,33 @@ struct charge {
 	uint64_t undo, more; /* the call that undoes it, and its second argument */
 };
 
-/* The thread stands at the entry of the idle call: make it another one, and come back to that place. */
+/* To the entry of the idle call, from wherever it stands in the stage. */
+static int remote_to_idle(struct remote *r, struct err *e)
+{
+	struct user_regs_struct regs;
+
+	if (r->at == REMOTE_AT_IDLE)
+		return 0;
+	if (r->at == REMOTE_AT_KNOCK) {
+		if (remote_getregs(r, &regs, e) < 0)
+			return -1;
+		stage_begin_idle(&regs, r->stage);
+		if (remote_setregs(r, &regs, e) < 0)
+			return -1;
+	}
+	r->at = REMOTE_AT_IDLE;
+	return remote_run_to(r, PTRACE_SYSCALL_INFO_ENTRY, e);
+}
+
+/* Make another call in the place of the idle one, and stop at its exit. */
 static int remote_exchange(struct remote *r, int64_t nr, const uint64_t args[6], struct charge charge,
 			   int64_t *ret_result, struct err *e)
 {
 	struct user_regs_struct regs;
-	int ret = remote_getregs(r, &regs, e);
+	int ret = remote_to_idle(r, e);
 
+	if (ret == 0)
+		ret = remote_getregs(r, &regs, e);
 	if (ret < 0)
 		return ret;
 	arch_set_syscall(&regs, nr, args);
@@ -184,10 +216,8 @@ static int remote_exchange(struct remote *r, int64_t nr, const uint64_t args[6],
 		return ret;
 	*ret_result = arch_syscall_result(&regs);
 	stage_next(&regs);
-	ret = remote_setregs(r, &regs, e);
-	if (ret < 0)
-		return ret;
-	return remote_run_to(r, PTRACE_SYSCALL_INFO_ENTRY, e);
+	r->at = REMOTE_AT_EXIT;
+	return remote_setregs(r, &regs, e);
 }
 
 static int remote_map_scratch(struct remote *r, struct err *e)
@@ -207,27 +237,48 @@ static int remote_map_scratch(struct remote *r, struct err *e)
 	return 0;
 }
 
-/* Write the stage into the vdso's tail, and enter it with a single PTRACE_SETREGS. */
-static int remote_enter(struct remote *r, struct err *e)
+/*
+ * Write the stage into the vdso's tail, and enter it with a single PTRACE_SETREGS of `regs`, which were made by
+ * remote_prepare(). The thread does not run yet.
+ */
+static int remote_enter_with(struct remote *r, const struct user_regs_struct *regs, struct err *e)
 {
+	const struct stage stage = stage_of(remote_is_leader(r));
+	struct user_regs_struct own = r->thread->regs;
 	unsigned char code[STAGE_ROOM];
-	struct user_regs_struct regs = r->thread->regs;
+	size_t size;
 	int ret;
 
-	arch_regs_for_jump(&regs);
-	stage_fill(code, &regs, &r->thread->regs, r->thread->sigmask);
-	ret = fd_pwrite_full(r->task->mem_fd, code, stage_size(), (off_t)r->stage);
+	arch_regs_for_jump(&own);
+	size = stage_fill(&stage, code, &own, &r->thread->regs, r->thread->sigmask);
+	ret = fd_pwrite_full(r->task->mem_fd, code, size, (off_t)r->stage);
 	if (ret < 0)
 		return err_sys(e, ret, "writing the stage into its [vdso]");
-	stage_enter(&regs, r->stage);
-	ret = remote_setregs(r, &regs, e);
+	ret = remote_setregs(r, regs, e);
 	if (ret < 0)
 		return ret;
 	r->entered = true;
-	ret = sys_ptrace_setsigmask(r->thread->tid, ~0ull);
-	if (ret < 0)
-		return err_sys(e, ret, "blocking the signals of thread %d", r->thread->tid);
-	return remote_run_to(r, PTRACE_SYSCALL_INFO_ENTRY, e);
+	ret = sys_ptrace_setsigmask(r->thread->tid, ~(r->thread->knock ? 1ull << (r->thread->knock - 1) : 0));
+	return ret < 0 ? err_sys(e, ret, "blocking the signals of thread %d", r->thread->tid) : 0;
+}
+
+static void remote_prepare(const struct remote *r, struct user_regs_struct *ret)
+{
+	*ret = r->thread->regs;
+	arch_regs_for_jump(ret);
+	stage_enter(ret, r->stage);
+}
+
+/* Enter the stage, as far as the idle call. */
+static int remote_enter(struct remote *r, struct err *e)
+{
+	struct user_regs_struct regs;
+	int ret;
+
+	remote_prepare(r, &regs);
+	ret = remote_enter_with(r, &regs, e);
+	r->at = REMOTE_AT_IDLE;
+	return ret < 0 ? ret : remote_run_to(r, PTRACE_SYSCALL_INFO_ENTRY, e);
 }
 
 int remote_open_bare(struct remote *r, struct target *task, struct err *e)
@@ -247,13 +298,9 @@ int remote_open_with_room(struct remote *r, struct target *task, uint64_t room, 
 	return ret < 0 ? ret : remote_map_scratch(r, e);
 }
 
-int remote_open(struct remote *r, struct target *task, size_t thread, const struct remote *leader, struct err *e)
+int remote_open(struct remote *r, struct target *task, struct err *e)
 {
-	if (!leader)
-		return remote_open_with_room(r, task, 0, e);
-	*r = (struct remote){ .task = task, .thread = &task->threads[thread], .stage = leader->stage + STAGE_ROOM,
-			      .scratch = leader->scratch };
-	return remote_enter(r, e);
+	return remote_open_with_room(r, task, 0, e);
 }
 
 int remote_syscall(struct remote *r, int64_t nr, const uint64_t args[6], int64_t *ret_result, struct err *e)
@@ -269,6 +316,155 @@ int remote_make(struct remote *r, int64_t nr, const uint64_t args[6], int64_t un
 int remote_unmake(struct remote *r, int64_t nr, const uint64_t args[6], int64_t *ret_result, struct err *e)
 {
 	return remote_exchange(r, nr, args, (struct charge){ .goes = true }, ret_result, e);
+}
+
+/* ---- many calls in one go ---- */
+
+uint8_t remote_find_knock(uint64_t caught, uint64_t ignored, uint64_t blocked)
+{
+	static const uint8_t by_default[] = { SIGWINCH, SIGURG }, others[] = { SIGPIPE, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGINT };
+
+	for (size_t i = 0; i < sizeof(by_default); i++)
+		if (!((caught | blocked) >> (by_default[i] - 1) & 1))
+			return by_default[i];
+	for (size_t i = 0; i < sizeof(others); i++)
+		if ((ignored & ~blocked) >> (others[i] - 1) & 1)
+			return others[i];
+	return 0;
+}
+
+/* Let it run until it has knocked; *regs are its registers then. The same signal from somebody else is nothing to it. */
+static int remote_run_to_knock(struct remote *r, struct user_regs_struct *regs, struct err *e)
+{
+	const uint64_t knocked = r->stage + stage_of(remote_is_leader(r)).knocked;
+	int status, signo = 0, ret;
+
+	r->at = REMOTE_AT_KNOCK;
+	do {
+		ret = sys_ptrace(SYS_PTRACE_CONT, r->thread->tid, 0, (uintptr_t)signo);
+		if (ret < 0)
+			return err_sys(e, ret, "resuming thread %d", r->thread->tid);
+		ret = remote_wait(r, SYS_PTRACE_CONT, &status, e);
+		if (ret == 0)
+			ret = remote_getregs(r, regs, e);
+		if (ret < 0)
+			return ret;
+		signo = status >> 16 ? 0 : WSTOPSIG(status);
+	} while (!signo || regs->rip != knocked);
+	return 0;
+}
+
+/* As many as fit into the scratch page, with the end of their list. */
+enum { ASK_MOST = (REMOTE_SCRATCH_SIZE - (int)sizeof(struct stage_call)) / (int)(sizeof(struct stage_call) + REMOTE_ANSWER) };
+
+static void remote_write_calls(const struct remote *r, const struct remote_question *q, size_t n, struct stage_call *calls)
+{
+	for (size_t i = 0; i < n; i++) {
+		calls[i] = (struct stage_call){ .nr = q[i].nr };
+		memcpy(calls[i].args, q[i].args, sizeof(calls[i].args));
+		if (q[i].where)
+			calls[i].args[q[i].where] = r->scratch + (n + 1) * sizeof(*calls) + i * REMOTE_ANSWER;
+	}
+	calls[n] = (struct stage_call){ .nr = -1, .args = { (uint64_t)r->task->pid, (uint64_t)r->thread->tid, r->thread->knock } };
+}
+
+static int remote_ask_batch(struct remote *r, struct remote_question *q, size_t n, struct err *e)
+{
+	unsigned char page[REMOTE_SCRATCH_SIZE];
+	struct stage_call *calls = (struct stage_call *)page;
+	struct user_regs_struct regs;
+
+	remote_write_calls(r, q, n, calls);
+	if (remote_write(r, calls, (n + 1) * sizeof(*calls), e) < 0 || remote_getregs(r, &regs, e) < 0)
+		return -1;
+	stage_set_knock(&regs, 0, 0, 0); /* the list has its own; in these registers are the arguments 4 and 5 of each call */
+	stage_own(&regs, r->scratch, r->scratch_size);
+	stage_begin_batch(&regs, r->stage + stage_of(true).batch, r->scratch);
+	if (remote_setregs(r, &regs, e) < 0 || remote_run_to_knock(r, &regs, e) < 0 ||
+	    remote_read(r, page, (n + 1) * sizeof(*calls) + n * REMOTE_ANSWER, e) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		q[i].result = calls[i].result;
+		memcpy(q[i].answer, page + (n + 1) * sizeof(*calls) + i * REMOTE_ANSWER, REMOTE_ANSWER);
+	}
+	return 0;
+}
+
+static int remote_ask_singly(struct remote *r, struct remote_question *q, struct err *e)
+{
+	uint64_t args[6] = { q->args[0], q->args[1], q->args[2], q->args[3] };
+
+	if (q->where)
+		args[q->where] = r->scratch;
+	if (remote_syscall(r, q->nr, args, &q->result, e) < 0)
+		return -1;
+	return q->where ? remote_read(r, q->answer, sizeof(q->answer), e) : 0;
+}
+
+int remote_ask(struct remote *r, struct remote_question *q, size_t n, struct err *e)
+{
+	int ret = 0;
+
+	if (!r->thread->knock)
+		for (size_t i = 0; ret == 0 && i < n; i++)
+			ret = remote_ask_singly(r, &q[i], e);
+	else
+		for (size_t i = 0; ret == 0 && i < n; i += ASK_MOST)
+			ret = remote_ask_batch(r, q + i, n - i < ASK_MOST ? n - i : ASK_MOST, e);
+	return ret;
+}
+
+void remote_thread_questions(struct remote_question q[REMOTE_THREAD_QUESTIONS])
+{
+	q[0] = (struct remote_question){ .nr = SYS_sigaltstack, .where = 1 };
+	q[1] = (struct remote_question){ .nr = SYS_prctl, .args = { PR_GET_TID_ADDRESS }, .where = 1 };
+	q[2] = (struct remote_question){ .nr = SYS_prctl, .args = { PR_GET_PDEATHSIG }, .where = 1 };
+	q[3] = (struct remote_question){ .nr = SYS_prctl, .args = { PR_GET_TIMERSLACK } };
+}
+
+/* The stage of a thread has these calls in its code. */
+static int remote_ask_thread_at_once(struct remote *r, struct remote_question q[REMOTE_THREAD_QUESTIONS], struct err *e)
+{
+	struct stage_answers answers;
+	struct user_regs_struct regs;
+
+	remote_prepare(r, &regs);
+	stage_set_knock(&regs, r->task->pid, r->thread->tid, r->thread->knock);
+	stage_begin_batch(&regs, r->stage + stage_of(false).batch, r->scratch);
+	if (remote_enter_with(r, &regs, e) < 0 || remote_run_to_knock(r, &regs, e) < 0 ||
+	    remote_read(r, &answers, sizeof(answers), e) < 0)
+		return -1;
+	memcpy(q[0].answer, answers.altstack, sizeof(answers.altstack));
+	memcpy(q[1].answer, &answers.tid_address, sizeof(answers.tid_address));
+	memcpy(q[2].answer, &answers.pdeath_signal, sizeof(answers.pdeath_signal));
+	q[3].result = (int64_t)regs.r12;
+	return 0;
+}
+
+static int remote_ask_thread_singly(struct remote *r, struct remote_question q[REMOTE_THREAD_QUESTIONS], struct err *e)
+{
+	int ret = remote_enter(r, e);
+
+	for (size_t i = 0; ret == 0 && i < REMOTE_THREAD_QUESTIONS; i++)
+		ret = remote_ask_singly(r, &q[i], e);
+	return ret;
+}
+
+int remote_ask_thread(const struct remote *leader, size_t thread, struct remote_question q[REMOTE_THREAD_QUESTIONS], struct err *e)
+{
+	struct remote r = { .task = leader->task, .thread = &leader->task->threads[thread], .stage = leader->stage + STAGE_ROOM,
+			    .scratch = leader->scratch };
+	struct err later = ERR_INIT;
+	int closed, ret;
+
+	remote_thread_questions(q);
+	ret = (r.thread->knock ? remote_ask_thread_at_once : remote_ask_thread_singly)(&r, q, e);
+	closed = remote_close(&r, &later);
+	if (ret == 0 && closed < 0) {
+		*e = later;
+		ret = closed;
+	}
+	return ret;
 }
 
 int remote_read(const struct remote *r, void *buf, size_t size, struct err *e)
@@ -306,7 +502,8 @@ int remote_adopt(struct remote *r, struct target *child, const struct remote *pa
 {
 	struct user_regs_struct regs;
 
-	*r = (struct remote){ .task = child, .thread = &child->threads[0], .stage = parent->stage, .entered = true };
+	*r = (struct remote){ .task = child, .thread = &child->threads[0], .stage = parent->stage, .entered = true,
+			      .at = REMOTE_AT_IDLE };
 	if (remote_getregs(r, &regs, e) < 0)
 		return -1;
 	stage_adopt(&regs);
@@ -319,9 +516,12 @@ int remote_adopt(struct remote *r, struct target *child, const struct remote *pa
 static int remote_leave(struct remote *r, struct err *e)
 {
 	pid_t tid = r->thread->tid;
-	int status = 0, ret = sys_ptrace(PTRACE_INTERRUPT, tid, 0, 0);
+	int status = 0, ret = 0;
 
-	while (ret >= 0) {
+	/* A stop for a signal serves as well. */
+	if (r->at != REMOTE_AT_KNOCK)
+		ret = sys_ptrace(PTRACE_INTERRUPT, tid, 0, 0);
+	while (r->at != REMOTE_AT_KNOCK && ret >= 0) {
 		ret = sys_ptrace(SYS_PTRACE_CONT, tid, 0, 0);
 		if (ret < 0)
 			break;
@@ -342,23 +542,33 @@ static int remote_leave(struct remote *r, struct err *e)
 static int remote_erase(struct remote *r, struct err *e)
 {
 	const unsigned char zero[STAGE_SLOTS * STAGE_ROOM] = { 0 };
-	bool leader = r->thread == &r->task->threads[0];
-	int ret = fd_pwrite_full(r->task->mem_fd, zero, leader ? sizeof(zero) : STAGE_ROOM, (off_t)r->stage);
+	int ret = remote_is_leader(r) ? fd_pwrite_full(r->task->mem_fd, zero, sizeof(zero), (off_t)r->stage) : 0;
 
 	return ret < 0 ? err_sys(e, ret, "clearing the stage") : 0;
+}
+
+static int remote_unmap_scratch(struct remote *r, struct err *e)
+{
+	const uint64_t args[6] = { r->scratch, r->scratch_size };
+	struct user_regs_struct regs;
+	int64_t result;
+
+	r->owns_scratch = false;
+	if (!r->thread->knock)
+		return remote_unmake(r, SYS_munmap, args, &result, e);
+	if (remote_getregs(r, &regs, e) < 0)
+		return -1;
+	stage_set_knock(&regs, r->task->pid, r->thread->tid, r->thread->knock);
+	stage_begin_finish(&regs, r->stage, r->scratch, r->scratch_size);
+	return remote_setregs(r, &regs, e) < 0 ? -1 : remote_run_to_knock(r, &regs, e);
 }
 
 int remote_close(struct remote *r, struct err *e)
 {
 	int ret = 0;
 
-	if (r->owns_scratch) {
-		const uint64_t args[6] = { r->scratch, r->scratch_size };
-		int64_t result;
-
-		ret = remote_unmake(r, SYS_munmap, args, &result, e);
-		r->owns_scratch = false;
-	}
+	if (r->owns_scratch)
+		ret = remote_unmap_scratch(r, e);
 	if (r->entered && r->thread->stopped) {
 		int left = remote_leave(r, e);
 
@@ -378,15 +588,15 @@ static bool remote_find_stage(const struct target *t, const struct user_regs_str
 			      struct stage_data *ret_data)
 {
 	const uint64_t end = regs->rip / PAGE * PAGE + PAGE; /* the rooms are counted from there */
-	const uint64_t stage = end - ((end - 1 - regs->rip) / STAGE_ROOM + 1) * STAGE_ROOM;
+	const uint64_t room = (end - 1 - regs->rip) / STAGE_ROOM + 1, at = end - room * STAGE_ROOM;
+	const struct stage stage = stage_of(room == STAGE_SLOTS);
 	unsigned char code[STAGE_ROOM];
 
-	if (regs->rip % PAGE < PAGE - STAGE_SLOTS * STAGE_ROOM ||
-	    fd_pread_full(t->mem_fd, code, sizeof(code), (off_t)stage) < 0 ||
-	    memcmp(code, stage_begin, stage_code_size()) != 0)
+	if (regs->rip % PAGE < PAGE - STAGE_SLOTS * STAGE_ROOM || fd_pread_full(t->mem_fd, code, sizeof(code), (off_t)at) < 0 ||
+	    memcmp(code, stage.code, stage.code_size) != 0)
 		return false;
-	memcpy(ret_data, code + stage_code_size(), sizeof(*ret_data));
-	*ret_stage = stage;
+	memcpy(ret_data, code + stage.code_size, sizeof(*ret_data));
+	*ret_stage = at;
 	return true;
 }
 
@@ -412,7 +622,7 @@ static int remote_rescue_thread(struct target *t, struct target_thread *th, stru
 
 	if (!remote_find_stage(t, &th->regs, &r.stage, &data))
 		return 0;
-	if (th->regs.rip - r.stage < (uint64_t)(stage_masked - stage_begin)) {
+	if (th->regs.rip - r.stage < stage_of(remote_is_leader(&r)).masked) {
 		ret = remote_run_to_mask(&r, e);
 		if (ret < 0)
 			return ret;

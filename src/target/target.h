@@ -22,6 +22,7 @@ struct target_thread {
 	bool stopped;                 /* in a ptrace stop */
 	struct user_regs_struct regs; /* as the program must go on with them */
 	uint64_t sigmask;
+	uint8_t knock; /* a signal that means nothing to it (remote_find_knock); 0: none is known */
 };
 
 struct target {
@@ -98,23 +99,27 @@ struct remote {
 	uint64_t scratch_size;
 	bool owns_scratch;
 	bool entered;
+	enum remote_at {
+		REMOTE_AT_IDLE,  /* at the entry of the idle call */
+		REMOTE_AT_EXIT,  /* at the exit of another one */
+		REMOTE_AT_KNOCK, /* in a stop for its own signal */
+	} at;
 };
 
 /*
- * Take over one stopped thread. The leader (thread 0) brings a scratch page
- * along; other threads borrow that of `leader`, which must stay open meanwhile.
+ * Take over the stopped leader (thread 0) of a task, with a scratch page in it.
  * Undone by remote_close(), or by the stage itself if torpor dies.
  */
-int remote_open(struct remote *r, struct target *task, size_t thread, const struct remote *leader, struct err *e);
+int remote_open(struct remote *r, struct target *task, struct err *e);
 
 /*
- * As above for the leader, with `room` more bytes of addresses behind the scratch
+ * As above, with `room` more bytes of addresses behind the scratch
  * page. Whatever is mapped over them goes with the scratch page.
  */
 int remote_open_with_room(struct remote *r, struct target *task, uint64_t room, struct err *e);
 
 /*
- * As above for the leader, without a scratch page: for calls that need no memory,
+ * As above, without a scratch page: for calls that need no memory,
  * and for remote_make(), as the stage looks after one thing only.
  */
 int remote_open_bare(struct remote *r, struct target *task, struct err *e);
@@ -124,6 +129,35 @@ int remote_syscall(struct remote *r, int64_t nr, const uint64_t args[6], int64_t
 
 #define remote_call(r, ret, e, nr, ...)                                                                       \
 	remote_syscall((r), (nr), (const uint64_t[6]){ __VA_ARGS__ }, (ret), (e))
+
+/* A call that only asks for something, and whose answer is its result or some bytes. */
+enum { REMOTE_ANSWER = 32, REMOTE_THREAD_QUESTIONS = 4 };
+
+struct remote_question {
+	int64_t nr;
+	uint64_t args[4];
+	unsigned where; /* the index of the argument that is to be the address of the answer; 0: there is none */
+	int64_t result; /* raw, -errno included */
+	unsigned char answer[REMOTE_ANSWER];
+};
+
+/*
+ * Ask the leader all of these. Where it knows a signal that means nothing to it, in one go, with two
+ * changes between it and us; else one by one.
+ */
+int remote_ask(struct remote *r, struct remote_question *q, size_t n, struct err *e);
+
+/* What every thread must be asked itself: alternate stack, PR_GET_TID_ADDRESS, PR_GET_PDEATHSIG, PR_GET_TIMERSLACK. */
+void remote_thread_questions(struct remote_question q[REMOTE_THREAD_QUESTIONS]);
+
+/* Ask these of another thread, which borrows the leader's scratch page. Of the results only the last is told. */
+int remote_ask_thread(const struct remote *leader, size_t thread, struct remote_question q[REMOTE_THREAD_QUESTIONS], struct err *e);
+
+/*
+ * A signal that means nothing to a thread: the program neither catches it nor waits for it, but it is ignored, by
+ * default or by its wish. Arguments are sets of signals, as /proc/PID/status has them. 0: there is none.
+ */
+uint8_t remote_find_knock(uint64_t caught, uint64_t ignored, uint64_t blocked);
 
 /*
  * As remote_syscall(), for a call that makes something: an fd, or a child (`undo`

@@ -203,29 +203,48 @@ static int task_check_sharing(struct task_collect *c, struct target *t)
 
 /* ---- what only the task itself can tell ---- */
 
-static int task_ask(struct remote *r, Pb__Task *pb, Pb__AddressSpace *space, struct err *e)
+int questions_add(struct questions *q, int64_t nr, unsigned where, uint64_t arg0, uint64_t arg1, uint64_t arg2, uint64_t arg3)
 {
-	int64_t result;
+	struct remote_question *v = arena_grow(q->arena, q->v, q->n, sizeof(*v));
+
+	if (!v)
+		return -ENOMEM;
+	q->v = v;
+	v[q->n++] = (struct remote_question){ .nr = nr, .args = { arg0, arg1, arg2, arg3 }, .where = where };
+	return 0;
+}
+
+const struct remote_question *questions_next(struct questions *q)
+{
+	return &q->v[q->read++];
+}
+
+static int task_ask(struct questions *q)
+{
+	if (questions_add(q, SYS_brk, 0, 0, 0, 0, 0) < 0 ||
+	    questions_add(q, SYS_membarrier, 0, SYS_MEMBARRIER_GET_REGISTRATIONS, 0, 0, 0) < 0 ||
+	    questions_add(q, SYS_prctl, 0, PR_GET_DUMPABLE, 0, 0, 0) < 0 ||
+	    questions_add(q, SYS_prctl, 0, PR_GET_THP_DISABLE, 0, 0, 0) < 0 ||
+	    questions_add(q, SYS_prctl, 1, PR_GET_CHILD_SUBREAPER, 0, 0, 0) < 0)
+		return -ENOMEM;
+	return 0;
+}
+
+static void task_take_answers(struct questions *q, Pb__Task *pb, Pb__AddressSpace *space)
+{
+	const struct remote_question *subreaper;
+	int64_t registrations;
 	uint32_t word;
 
-	if (remote_call(r, &result, e, SYS_brk, 0) < 0)
-		return -1;
-	pb_set(space, brk, (uint64_t)result);
-	if (remote_call(r, &result, e, SYS_membarrier, SYS_MEMBARRIER_GET_REGISTRATIONS) < 0)
-		return -1;
-	if (result > 0)
-		pb_set(space, membarrier, (uint64_t)result);
-	if (remote_call(r, &result, e, SYS_prctl, PR_GET_DUMPABLE) < 0)
-		return -1;
-	pb_set(pb, dumpable, (uint32_t)result);
-	if (remote_call(r, &result, e, SYS_prctl, PR_GET_THP_DISABLE) < 0)
-		return -1;
-	pb_set(pb, thp_disable, result > 0);
-	if (remote_call(r, &result, e, SYS_prctl, PR_GET_CHILD_SUBREAPER, r->scratch) < 0 ||
-	    remote_read(r, &word, sizeof(word), e) < 0)
-		return -1;
-	pb_set(pb, child_subreaper, result == 0 && word);
-	return 0;
+	pb_set(space, brk, (uint64_t)questions_next(q)->result);
+	registrations = questions_next(q)->result;
+	if (registrations > 0)
+		pb_set(space, membarrier, (uint64_t)registrations);
+	pb_set(pb, dumpable, (uint32_t)questions_next(q)->result);
+	pb_set(pb, thp_disable, questions_next(q)->result > 0);
+	subreaper = questions_next(q);
+	memcpy(&word, subreaper->answer, sizeof(word));
+	pb_set(pb, child_subreaper, subreaper->result == 0 && word);
 }
 
 /* Any but the first. `scratch` is for what is not needed afterwards: there can be ten thousand threads. */
@@ -233,33 +252,26 @@ static int task_collect_thread(struct task_collect *c, struct remote *leader, si
 			       struct err *e)
 {
 	struct target *t = leader->task;
+	struct remote_question q[REMOTE_THREAD_QUESTIONS];
 	struct proc_status status = { 0 };
-	struct err later = ERR_INIT;
-	struct remote remote;
 	Pb__Thread *th;
-	int closed, r = task_read_status(scratch, t->pid, t->threads[thread].tid, &status, e);
+	int r = task_read_status(scratch, t->pid, t->threads[thread].tid, &status, e);
 
 	if (r == 0)
 		r = task_check_status(c, t, &status);
 	thread_leave_sequence(t, &t->threads[thread]);
 	if (r == 0)
-		r = remote_open(&remote, t, thread, leader, e);
-	if (r < 0)
-		return r;
-	r = thread_collect(c, &remote, &status, &th, e);
-	closed = remote_close(&remote, &later);
-	if (r == 0 && closed < 0) {
-		*e = later;
-		r = closed;
-	}
+		r = remote_ask_thread(leader, thread, q, e);
+	if (r == 0)
+		r = thread_collect(c, t, thread, q, &status, &th, e);
 	return r == 0 && !pb_add(c->arena, pb, threads, th) ? err_nomem(e) : r;
 }
 
-static int task_collect_threads(struct task_collect *c, struct remote *leader, const struct proc_status *own,
+static int task_collect_threads(struct task_collect *c, struct remote *leader, struct questions *q, const struct proc_status *own,
 				Pb__Task *pb, struct err *e)
 {
 	Pb__Thread *th;
-	int r = thread_collect(c, leader, own, &th, e);
+	int r = thread_collect(c, leader->task, 0, q->v + q->read, own, &th, e);
 
 	if (r == 0 && !pb_add(c->arena, pb, threads, th))
 		r = err_nomem(e);
@@ -272,24 +284,50 @@ static int task_collect_threads(struct task_collect *c, struct remote *leader, c
 	return r;
 }
 
+static int task_ask_all(struct questions *q, const struct proc_status *status, const struct timers *timers)
+{
+	struct remote_question own[REMOTE_THREAD_QUESTIONS];
+
+	if (task_ask(q) < 0 || signals_ask(q, status) < 0 || timers_ask(q, timers) < 0)
+		return -ENOMEM;
+	remote_thread_questions(own);
+	for (size_t i = 0; i < REMOTE_THREAD_QUESTIONS; i++)
+		if (questions_add(q, own[i].nr, own[i].where, own[i].args[0], 0, 0, 0) < 0)
+			return -ENOMEM;
+	return 0;
+}
+
+static int task_collect_answers(struct task_collect *c, struct remote *leader, struct questions *q, const struct timers *timers,
+				const struct proc_status *status, Pb__Task *pb, Pb__AddressSpace *space, struct err *e)
+{
+	if (remote_ask(leader, q->v, q->n, e) < 0)
+		return -1;
+	task_take_answers(q, pb, space);
+	if (signals_collect(c, leader->task, q, status, pb, e) < 0 || timers_collect(c, q, timers, pb, e) < 0)
+		return -1;
+	return task_collect_threads(c, leader, q, status, pb, e);
+}
+
 /* The part that runs inside the task. */
 static int task_collect_inside(struct task_collect *c, struct target *t, const struct proc_status *status,
 			       Pb__Task *pb, Pb__AddressSpace *space, struct err *e)
 {
+	struct questions q = { .arena = c->arena };
 	struct err later = ERR_INIT;
+	struct timers timers;
 	struct remote leader;
-	int closed, r;
+	int closed, r = timers_find(c, t, &timers, e);
 
+	if (r == 0 && task_ask_all(&q, status, &timers) < 0)
+		r = err_nomem(e);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < t->n_threads; i++)
+		t->threads[i].knock = remote_find_knock(status->sig_caught, status->sig_ignored, t->threads[i].sigmask);
 	thread_leave_sequence(t, &t->threads[0]);
-	r = remote_open(&leader, t, 0, NULL, e);
+	r = remote_open(&leader, t, e);
 	if (r == 0)
-		r = task_ask(&leader, pb, space, e);
-	if (r == 0)
-		r = signals_collect(c, &leader, status, pb, e);
-	if (r == 0)
-		r = timers_collect(c, &leader, pb, e);
-	if (r == 0)
-		r = task_collect_threads(c, &leader, status, pb, e);
+		r = task_collect_answers(c, &leader, &q, &timers, status, pb, space, e);
 	closed = remote_close(&leader, &later);
 	if (r == 0 && closed < 0) {
 		*e = later;

@@ -22,17 +22,15 @@ static uint64_t signal_bit(int signo)
 	return 1ull << (signo - 1);
 }
 
-static int signals_collect_action(struct task_collect *c, struct remote *r, int signo, Pb__Task *pb, struct err *e)
+static int signals_collect_action(struct task_collect *c, const struct remote_question *q, Pb__Task *pb, struct err *e)
 {
 	struct kernel_sigaction sa;
 	Pb__SigAction *action;
-	int64_t result;
+	int signo = (int)q->args[0];
 
-	if (remote_call(r, &result, e, SYS_rt_sigaction, (uint64_t)signo, 0, r->scratch, sizeof(sa.mask)) < 0 ||
-	    remote_read(r, &sa, sizeof(sa), e) < 0)
-		return -1;
-	if (result < 0)
-		return err_sys(e, (int)result, "asking for the action of signal %d", signo);
+	memcpy(&sa, q->answer, sizeof(sa));
+	if (q->result < 0)
+		return err_sys(e, (int)q->result, "asking for the action of signal %d", signo);
 	if (!sa.handler && !sa.flags)
 		return 0;
 	action = pb_new(c->arena, Pb__SigAction, pb__sig_action__init);
@@ -108,19 +106,32 @@ static int signals_peek(struct task_collect *c, pid_t tid, uint32_t flags, uint6
 	return signals_add_bare(c->arena, pending, field, n) < 0 ? err_nomem(e) : 0;
 }
 
-int signals_collect(struct task_collect *c, struct remote *r, const struct proc_status *status, Pb__Task *pb,
-		    struct err *e)
+/* Those whose actions may be another one than the default. SIGCHLD may have flags (SA_NOCLDWAIT) without being caught or ignored. */
+static uint64_t signals_with_actions(const struct proc_status *status)
 {
-	/* SIGCHLD may have flags (SA_NOCLDWAIT) without being caught or ignored. */
-	uint64_t wanted = status->sig_caught | status->sig_ignored | signal_bit(SIGCHLD);
-	pid_t tid = r->thread->tid;
+	return (status->sig_caught | status->sig_ignored | signal_bit(SIGCHLD)) & ~(signal_bit(SIGKILL) | signal_bit(SIGSTOP));
+}
+
+int signals_ask(struct questions *q, const struct proc_status *status)
+{
 	int ret = 0;
 
 	for (int signo = 1; ret == 0 && signo <= SIGNALS; signo++)
-		if ((wanted & signal_bit(signo)) && signo != SIGKILL && signo != SIGSTOP)
-			ret = signals_collect_action(c, r, signo, pb, e);
+		if (signals_with_actions(status) & signal_bit(signo))
+			ret = questions_add(q, SYS_rt_sigaction, 2, (uint64_t)signo, 0, 0, sizeof(uint64_t));
+	return ret;
+}
+
+int signals_collect(struct task_collect *c, struct target *t, struct questions *q, const struct proc_status *status, Pb__Task *pb,
+		    struct err *e)
+{
+	int ret = 0;
+
+	for (int signo = 1; ret == 0 && signo <= SIGNALS; signo++)
+		if (signals_with_actions(status) & signal_bit(signo))
+			ret = signals_collect_action(c, questions_next(q), pb, e);
 	if (ret == 0)
-		ret = signals_peek(c, tid, PTRACE_PEEKSIGINFO_SHARED, status->shd_pending, &pb->pending,
+		ret = signals_peek(c, t->pid, PTRACE_PEEKSIGINFO_SHARED, status->shd_pending, &pb->pending,
 				   &pb->n_pending, e);
 	return ret;
 }

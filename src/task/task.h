@@ -46,18 +46,39 @@ int task_collect_zombie(struct task_collect *c, struct target *t, Pb__Task *pb, 
  */
 int task_next_foreign_namespace(pid_t pid, size_t *at, struct arena *arena, const char **ret);
 
-/* The topics. `r` is the task's leader in the stage. */
+/*
+ * What only the task itself can tell, asked in one go: first each topic adds its
+ * questions, then each reads its answers, in the same order.
+ */
+struct questions {
+	struct arena *arena;
+	struct remote_question *v; /* in the arena */
+	size_t n, read;
+};
+
+/* `where`: as in struct remote_question. Returns 0, or -ENOMEM. */
+int questions_add(struct questions *q, int64_t nr, unsigned where, uint64_t arg0, uint64_t arg1, uint64_t arg2, uint64_t arg3);
+const struct remote_question *questions_next(struct questions *q);
+
+/* The topics: *_ask() returns 0, or -ENOMEM. */
 int creds_collect(struct task_collect *c, struct target *t, const struct proc_status *status, Pb__Task *pb,
 		  struct err *e);
-int signals_collect(struct task_collect *c, struct remote *r, const struct proc_status *status, Pb__Task *pb,
+int signals_ask(struct questions *q, const struct proc_status *status);
+int signals_collect(struct task_collect *c, struct target *t, struct questions *q, const struct proc_status *status, Pb__Task *pb,
 		    struct err *e);
 int signals_collect_thread(struct task_collect *c, pid_t tid, const struct proc_status *status, Pb__Thread *th,
 			   struct err *e);
-int timers_collect(struct task_collect *c, struct remote *r, Pb__Task *pb, struct err *e);
+struct timers {
+	struct proc_timer *v;
+	size_t n;
+};
+int timers_find(struct task_collect *c, struct target *t, struct timers *ret, struct err *e);
+int timers_ask(struct questions *q, const struct timers *timers);
+int timers_collect(struct task_collect *c, struct questions *q, const struct timers *timers, Pb__Task *pb, struct err *e);
 int limits_collect(struct task_collect *c, struct target *t, Pb__Task *pb, struct err *e);
-/* `status`: that of the thread. */
-int thread_collect(struct task_collect *c, struct remote *r, const struct proc_status *status, Pb__Thread **ret,
-		   struct err *e);
+/* `status`: that of the thread; `q`: the answers to remote_thread_questions(). */
+int thread_collect(struct task_collect *c, struct target *t, size_t thread, const struct remote_question *q,
+		   const struct proc_status *status, Pb__Thread **ret, struct err *e);
 
 /*
  * A thread that was interrupted within a restartable sequence (rseq(2)) must go on

@@ -110,34 +110,25 @@ static int thread_collect_outside(struct task_collect *c, pid_t tid, Pb__Thread 
 	return 0;
 }
 
-/* What only the thread itself can ask. */
-static int thread_ask(struct remote *r, Pb__Thread *th, struct err *e)
+/* What only the thread itself could ask. */
+static int thread_take_answers(const struct remote_question *q, Pb__Thread *th, struct err *e)
 {
-	uint64_t tid_address = 0;
-	uint32_t pdeath = 0;
-	int64_t result;
+	uint64_t tid_address;
+	uint32_t pdeath;
 	stack_t ss;
 
-	if (remote_call(r, &result, e, SYS_sigaltstack, 0, r->scratch) < 0 || remote_read(r, &ss, sizeof(ss), e) < 0)
-		return -1;
+	memcpy(&ss, q[0].answer, sizeof(ss));
 	pb_set(th, altstack_sp, (uint64_t)ss.ss_sp);
 	pb_set(th, altstack_size, ss.ss_size);
 	pb_set(th, altstack_flags, (uint32_t)ss.ss_flags);
-	if (remote_call(r, &result, e, SYS_prctl, PR_GET_TID_ADDRESS, r->scratch) < 0)
-		return -1;
-	if (result < 0)
-		return err_sys(e, (int)result, "PR_GET_TID_ADDRESS (a kernel without CONFIG_CHECKPOINT_RESTORE?)");
-	if (remote_read(r, &tid_address, sizeof(tid_address), e) < 0)
-		return -1;
+	if (q[1].result < 0)
+		return err_sys(e, (int)q[1].result, "PR_GET_TID_ADDRESS (a kernel without CONFIG_CHECKPOINT_RESTORE?)");
+	memcpy(&tid_address, q[1].answer, sizeof(tid_address));
 	pb_set(th, clear_child_tid, tid_address);
-	if (remote_call(r, &result, e, SYS_prctl, PR_GET_TIMERSLACK) < 0)
-		return -1;
-	pb_set(th, timer_slack, (uint64_t)result);
-	if (remote_call(r, &result, e, SYS_prctl, PR_GET_PDEATHSIG, r->scratch) < 0 ||
-	    remote_read(r, &pdeath, sizeof(pdeath), e) < 0)
-		return -1;
+	memcpy(&pdeath, q[2].answer, sizeof(pdeath));
 	if (pdeath)
 		pb_set(th, pdeath_signal, pdeath);
+	pb_set(th, timer_slack, (uint64_t)q[3].result);
 	return 0;
 }
 
@@ -157,20 +148,20 @@ static int thread_collect_comm(struct task_collect *c, struct target *t, pid_t t
 	return 0;
 }
 
-int thread_collect(struct task_collect *c, struct remote *r, const struct proc_status *status, Pb__Thread **ret,
-		   struct err *e)
+int thread_collect(struct task_collect *c, struct target *t, size_t thread, const struct remote_question *q,
+		   const struct proc_status *status, Pb__Thread **ret, struct err *e)
 {
 	Pb__Thread *th = pb_new(c->arena, Pb__Thread, pb__thread__init);
-	pid_t tid = r->thread->tid;
+	const struct target_thread *own = &t->threads[thread];
 
 	if (!th)
 		return err_nomem(e);
-	th->tid = tid;
+	th->tid = own->tid;
 	*ret = th;
-	if (thread_collect_comm(c, r->task, tid, th, e) < 0 || thread_collect_state(c, r->thread, status, th, e) < 0 ||
-	    thread_collect_outside(c, tid, th, e) < 0)
+	if (thread_collect_comm(c, t, own->tid, th, e) < 0 || thread_collect_state(c, own, status, th, e) < 0 ||
+	    thread_collect_outside(c, own->tid, th, e) < 0)
 		return -1;
-	return thread_ask(r, th, e);
+	return thread_take_answers(q, th, e);
 }
 
 /* ---- restore ---- */

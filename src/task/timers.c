@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -52,20 +53,18 @@ static struct timeval ns_timeval(uint64_t ns)
 
 /* ---- dump ---- */
 
-static int timers_collect_interval(struct task_collect *c, struct remote *r, unsigned which, Pb__Task *pb, struct err *e)
+static int timers_collect_interval(struct task_collect *c, const struct remote_question *q, Pb__Task *pb, struct err *e)
 {
 	struct itimerval it;
 	Pb__IntervalTimer *timer;
-	int64_t result;
 
-	if (remote_call(r, &result, e, SYS_getitimer, which, r->scratch) < 0 || remote_read(r, &it, sizeof(it), e) < 0)
-		return -1;
-	if (result < 0 || (!timeval_ns(&it.it_value) && !timeval_ns(&it.it_interval)))
+	memcpy(&it, q->answer, sizeof(it));
+	if (q->result < 0 || (!timeval_ns(&it.it_value) && !timeval_ns(&it.it_interval)))
 		return 0;
 	timer = pb_new(c->arena, Pb__IntervalTimer, pb__interval_timer__init);
 	if (!timer || !pb_add(c->arena, pb, itimers, timer))
 		return err_nomem(e);
-	timer->which = which;
+	timer->which = (uint32_t)q->args[0];
 	timer->value_ns = timeval_ns(&it.it_value);
 	timer->interval_ns = timeval_ns(&it.it_interval);
 	/*
@@ -93,20 +92,17 @@ static int timer_clock(const struct proc_timer *t)
 	return t->clock;
 }
 
-static int timers_collect_posix(struct task_collect *c, struct remote *r, const struct proc_timer *t, Pb__Task *pb,
-				struct err *e)
+static int timers_collect_posix(struct task_collect *c, const struct remote_question *time, const struct remote_question *overrun,
+				const struct proc_timer *t, Pb__Task *pb, struct err *e)
 {
 	struct itimerspec it;
 	Pb__PosixTimer *timer = pb_new(c->arena, Pb__PosixTimer, pb__posix_timer__init);
-	int64_t result;
 
 	if (!timer || !pb_add(c->arena, pb, timers, timer))
 		return err_nomem(e);
-	if (remote_call(r, &result, e, SYS_timer_gettime, (uint64_t)t->id, r->scratch) < 0 ||
-	    remote_read(r, &it, sizeof(it), e) < 0)
-		return -1;
-	if (result < 0)
-		return err_sys(e, (int)result, "timer_gettime of timer %d", t->id);
+	memcpy(&it, time->answer, sizeof(it));
+	if (time->result < 0)
+		return err_sys(e, (int)time->result, "timer_gettime of timer %d", t->id);
 	timer->id = (uint32_t)t->id;
 	timer->clock = (uint32_t)timer_clock(t);
 	timer->notify = (uint32_t)t->notify;
@@ -116,10 +112,8 @@ static int timers_collect_posix(struct task_collect *c, struct remote *r, const 
 		pb_set(timer, tid, t->tid);
 	pb_set(timer, value_ns, timespec_ns(&it.it_value));
 	pb_set(timer, interval_ns, timespec_ns(&it.it_interval));
-	if (remote_call(r, &result, e, SYS_timer_getoverrun, (uint64_t)t->id) < 0)
-		return -1;
-	if (result > 0)
-		pb_set(timer, overrun, (uint32_t)result);
+	if (overrun->result > 0)
+		pb_set(timer, overrun, (uint32_t)overrun->result);
 	return 0;
 }
 
@@ -130,27 +124,47 @@ static int timer_compare(const void *a, const void *b)
 	return x->id < y->id ? -1 : x->id > y->id;
 }
 
-int timers_collect(struct task_collect *c, struct remote *r, Pb__Task *pb, struct err *e)
+int timers_find(struct task_collect *c, struct target *t, struct timers *ret, struct err *e)
 {
-	struct proc_timer *timers = NULL;
 	char *text;
-	size_t n = 0;
-	int ret = 0;
+	int r = fd_read_proc(t->pid, "timers", c->arena, &text, NULL);
 
-	for (unsigned which = 0; ret == 0 && which < ITIMERS; which++)
-		ret = timers_collect_interval(c, r, which, pb, e);
-	if (ret < 0)
-		return ret;
-	ret = fd_read_proc(r->task->pid, "timers", c->arena, &text, NULL);
-	if (ret == 0)
-		ret = proc_parse_timers(text, c->arena, &timers, &n);
-	if (ret < 0)
-		return err_sys(e, ret, "reading /proc/%d/timers", r->task->pid);
-	if (n)
-		qsort(timers, n, sizeof(*timers), timer_compare);
-	for (size_t i = 0; ret == 0 && i < n; i++)
-		ret = timers_collect_posix(c, r, &timers[i], pb, e);
-	return ret;
+	*ret = (struct timers){ 0 };
+	if (r == 0)
+		r = proc_parse_timers(text, c->arena, &ret->v, &ret->n);
+	if (r < 0)
+		return err_sys(e, r, "reading /proc/%d/timers", t->pid);
+	if (ret->n)
+		qsort(ret->v, ret->n, sizeof(*ret->v), timer_compare);
+	return 0;
+}
+
+int timers_ask(struct questions *q, const struct timers *timers)
+{
+	int r = 0;
+
+	for (unsigned which = 0; r == 0 && which < ITIMERS; which++)
+		r = questions_add(q, SYS_getitimer, 1, which, 0, 0, 0);
+	for (size_t i = 0; r == 0 && i < timers->n; i++) {
+		r = questions_add(q, SYS_timer_gettime, 1, (uint64_t)timers->v[i].id, 0, 0, 0);
+		if (r == 0)
+			r = questions_add(q, SYS_timer_getoverrun, 0, (uint64_t)timers->v[i].id, 0, 0, 0);
+	}
+	return r;
+}
+
+int timers_collect(struct task_collect *c, struct questions *q, const struct timers *timers, Pb__Task *pb, struct err *e)
+{
+	int r = 0;
+
+	for (unsigned which = 0; r == 0 && which < ITIMERS; which++)
+		r = timers_collect_interval(c, questions_next(q), pb, e);
+	for (size_t i = 0; r == 0 && i < timers->n; i++) {
+		const struct remote_question *time = questions_next(q), *overrun = questions_next(q);
+
+		r = timers_collect_posix(c, time, overrun, &timers->v[i], pb, e);
+	}
+	return r;
 }
 
 /* ---- restore ---- */

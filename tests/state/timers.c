@@ -338,6 +338,9 @@ void setup(const char *argument)
 	sa.sa_sigaction = on_directed;
 	check_call(sigaction(DIRECTED, &sa, NULL));
 	check_call(sigaction(THREAD_CPU, &sa, NULL));
+	/* None is ignored: torpor has no signal to stop this program with, and asks in another way. */
+	check_call(sigaction(SIGWINCH, &sa, NULL));
+	check_call(sigaction(SIGURG, &sa, NULL));
 	make_timers();
 	make_special();
 	make_itimers();

@@ -6,9 +6,12 @@
  * thread on the tracer's behalf (stage.S). Theory of operation: target/remote.c.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
 #include <sys/user.h>
 
 /* The stage's last bytes: what it puts back by itself when the tracer is gone. */
@@ -24,26 +27,54 @@ struct stage_data {
 
 _Static_assert(sizeof(struct stage_data) == 21 * 8, "offsets are used by stage.S");
 
-extern const unsigned char stage_begin[], stage_masked[], stage_end[];
+/* One of the calls that the leader's stage makes in one go, in its scratch page. Behind the last: `nr` -1, and the knock's arguments. */
+struct stage_call {
+	int64_t nr;
+	uint64_t args[4];
+	int64_t result;
+};
 
-enum { STAGE_ROOM = 448 }; /* bytes that one stage needs; stage.S checks it. The vdso of Linux 6.12 has 1007 to spare */
+_Static_assert(sizeof(struct stage_call) == 48, "offsets are used by stage.S");
 
-static inline size_t stage_size(void)
+/* What the stage of another thread asks in one go, where its register r12 leads; the timer slack is in r12 then. */
+struct stage_answers {
+	unsigned char altstack[32];
+	uint64_t tid_address;
+	uint32_t pdeath_signal;
+};
+
+extern const unsigned char stage_begin[], stage_batch[], stage_finish[], stage_knocked[], stage_masked[], stage_end[];
+extern const unsigned char thread_stage_begin[], thread_stage_batch[], thread_stage_knocked[], thread_stage_masked[],
+	thread_stage_end[];
+
+enum { STAGE_ROOM = 496 }; /* bytes that one stage needs; stage.S checks it. The vdso of Linux 6.12 has 1007 to spare */
+
+/* The stage of a leader, or of another thread; places in it as offsets. */
+struct stage {
+	const unsigned char *code;
+	size_t code_size; /* behind it is struct stage_data */
+	uint64_t batch, knocked, masked;
+};
+
+static inline struct stage stage_of(bool leader)
 {
-	return (size_t)(stage_end - stage_begin);
-}
+	const unsigned char *begin = leader ? stage_begin : thread_stage_begin;
 
-static inline size_t stage_code_size(void)
-{
-	return stage_size() - sizeof(struct stage_data);
+	return (struct stage){
+		.code = begin,
+		.code_size = (size_t)((leader ? stage_end : thread_stage_end) - begin) - sizeof(struct stage_data),
+		.batch = (uint64_t)((leader ? stage_batch : thread_stage_batch) - begin),
+		.knocked = (uint64_t)((leader ? stage_knocked : thread_stage_knocked) - begin),
+		.masked = (uint64_t)((leader ? stage_masked : thread_stage_masked) - begin),
+	};
 }
 
 /*
  * The stage's code, with the data that restores `r` and `sigmask`, into
- * buf[stage_size()]. `stopped` are the registers from which `r` was made for a jump.
+ * buf[STAGE_ROOM]. `stopped` are the registers from which `r` was made for a jump. Returns its size.
  */
-static inline void stage_fill(unsigned char *buf, const struct user_regs_struct *r, const struct user_regs_struct *stopped,
-			      uint64_t sigmask)
+static inline size_t stage_fill(const struct stage *s, unsigned char *buf, const struct user_regs_struct *r,
+				const struct user_regs_struct *stopped, uint64_t sigmask)
 {
 	const struct stage_data data = {
 		.sigmask = sigmask, .flags = r->eflags, .rax = r->rax, .rbx = r->rbx, .rcx = r->rcx,
@@ -53,8 +84,9 @@ static inline void stage_fill(unsigned char *buf, const struct user_regs_struct 
 		.stopped_orig_rax = stopped->orig_rax,
 	};
 
-	memcpy(buf, stage_begin, stage_size());
-	memcpy(buf + stage_size() - sizeof(data), &data, sizeof(data));
+	memcpy(buf, s->code, s->code_size);
+	memcpy(buf + s->code_size, &data, sizeof(data));
+	return s->code_size + sizeof(data);
 }
 
 /* Registers with which a thread enters the stage at `stage`. */
@@ -80,6 +112,46 @@ static inline void stage_keep_result(struct user_regs_struct *r, uint64_t undo, 
 static inline void stage_forget_result(struct user_regs_struct *r)
 {
 	r->rbx = (uint64_t)-1;
+}
+
+/* At the knock, whose arguments these are, a tracer will see to the thread. */
+static inline void stage_set_knock(struct user_regs_struct *r, pid_t pid, pid_t tid, int signo)
+{
+	r->orig_rax = (uint64_t)-1;
+	r->r8 = (uint64_t)pid;
+	r->r9 = (uint64_t)tid;
+	r->r10 = (uint64_t)signo;
+}
+
+/* Make the calls that are asked for in one go. `at`: the first struct stage_call; for the other stage, struct stage_answers. */
+static inline void stage_begin_batch(struct user_regs_struct *r, uint64_t batch, uint64_t at)
+{
+	r->rip = batch;
+	r->r12 = at;
+}
+
+/* It has a scratch page. */
+static inline void stage_own(struct user_regs_struct *r, uint64_t scratch, uint64_t size)
+{
+	r->rbx = scratch;
+	r->rbp = size;
+	r->r13 = SYS_munmap;
+}
+
+/* Remove the scratch page, and knock. */
+static inline void stage_begin_finish(struct user_regs_struct *r, uint64_t stage, uint64_t scratch, uint64_t size)
+{
+	stage_own(r, scratch, size);
+	r->rip = stage + (uint64_t)(stage_finish - stage_begin);
+}
+
+/* After a knock: back to the idle call, for a request. */
+static inline void stage_begin_idle(struct user_regs_struct *r, uint64_t stage)
+{
+	r->rip = stage;
+	r->orig_rax = (uint64_t)-1;
+	r->r12 = 0;
+	r->r15++;
 }
 
 /* The process that the call has made: it neither ends nor undoes anything, but waits for its first request. */
