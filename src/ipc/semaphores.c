@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/sem.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "ipc/ipc.h"
 #include "ipc/semaphore_undo.h"
@@ -45,16 +46,24 @@ static bool set_look(struct ipc_collect *c, int index, struct set *s)
 	return s->values && s->adjust && semctl(s->id, 0, GETALL, (union semaphore_argument){ .values = s->values }) == 0;
 }
 
-/* Who operated last on each semaphore, and does somebody wait? Not the tree: that stands, and waits for nothing. */
-static void set_find_users(const struct target_tree *tree, struct set *s)
+/* Did somebody of the tree operate last on one of them? It does not wait: it stands. */
+static void set_find_use(const struct target_tree *tree, struct set *s)
 {
 	s->used = ipc_is_waited_for(tree, s->id, SYS_semop, SYS_semtimedop);
+	for (unsigned i = 0; !s->used && i < s->n; i++) {
+		pid_t last = semctl(s->id, (int)i, GETPID);
+
+		s->used = last > 0 && target_find(tree, last);
+	}
+}
+
+/* Of a set that the tree uses: who else has operated on it last, or waits for it? */
+static void set_find_others(const struct target_tree *tree, struct set *s)
+{
 	for (unsigned i = 0; i < s->n; i++) {
 		pid_t last = semctl(s->id, (int)i, GETPID);
 
-		if (last > 0 && target_find(tree, last))
-			s->used = true;
-		else if (last > 0 && (kill(last, 0) == 0 || errno == EPERM))
+		if (last > 0 && !target_find(tree, last) && (kill(last, 0) == 0 || errno == EPERM))
 			s->other = last;
 		if (!s->other && (semctl(s->id, (int)i, GETNCNT) > 0 || semctl(s->id, (int)i, GETZCNT) > 0))
 			s->other = -1;
@@ -146,6 +155,15 @@ static int undo_ask_task(struct ipc_collect *c, struct remote *r, struct set *se
 	return 0;
 }
 
+/*
+ * The kernel keeps a list for a task from its first operation with SEM_UNDO on; torpor makes none. Whose list is the
+ * same as ours has none either, as nobody started us with CLONE_SYSVSEM.
+ */
+static bool undo_is_possible(const struct target *t)
+{
+	return !t->zombie && sys_kcmp(t->pid, getpid(), SYS_KCMP_SYSVSEM, 0, 0) != 0;
+}
+
 static int undo_collect(struct ipc_collect *c, struct set *sets, size_t n, Pb__Image *img, struct err *e)
 {
 	for (size_t i = 0; i < c->tree->n; i++) {
@@ -153,7 +171,7 @@ static int undo_collect(struct ipc_collect *c, struct set *sets, size_t n, Pb__I
 		struct remote remote;
 		int r, closed;
 
-		if (c->tree->tasks[i]->zombie)
+		if (!undo_is_possible(c->tree->tasks[i]))
 			continue;
 		r = remote_open(&remote, c->tree->tasks[i], e);
 		if (r == 0)
@@ -202,6 +220,7 @@ static int set_take(struct ipc_collect *c, struct set *s, Pb__Image *img, struct
 {
 	if (!s->used)
 		return 0;
+	set_find_others(c->tree, s);
 	if (!s->other)
 		return set_record(c, s, img, e);
 	if (c->external && !semaphores_have_undo(img, s->id))
@@ -223,7 +242,7 @@ int semaphores_collect(struct ipc_collect *c, Pb__Image *img, struct err *e)
 	for (int index = 0; index <= highest; index++) {
 		if (!set_look(c, index, &sets[n]))
 			continue;
-		set_find_users(c->tree, &sets[n++]);
+		set_find_use(c->tree, &sets[n++]);
 	}
 	if (n && undo_collect(c, sets, (size_t)n, img, e) < 0)
 		return -1;
