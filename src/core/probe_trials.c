@@ -27,7 +27,7 @@
 #include <time.h>
 
 #include "core/namespace.h"
-#include "kinds/unix_view.h"
+#include "kinds/unix/view.h"
 #include "proc/maps.h"
 #include "proc/task.h"
 #include "sys/memory.h"

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "kinds/kind.h"
-#include "kinds/unix_name.h"
+#include "kinds/unix/name.h"
 #include "util/fd.h"
 
 enum { PEER_SEARCHES = 16 }; /* after that many obstacles nobody reads on, and a search takes time */

@@ -10,9 +10,9 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-#include "kinds/inet_address.h"
 #include "kinds/kind.h"
 #include "kinds/peer.h"
+#include "kinds/socket/inet_address.h"
 #include "kinds/unsupported.h"
 #include "util/fd.h"
 

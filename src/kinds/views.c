@@ -18,7 +18,7 @@
 #include <sys/vfs.h>
 
 #include "kinds/kind.h"
-#include "kinds/unix_queue.h"
+#include "kinds/unix/queue.h"
 #include "sys/process.h"
 #include "util/fd.h"
 

@@ -19,7 +19,7 @@ TOP = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), 
 STATE = {
     "begun": "of the process, like its capabilities: written in processes of torpor's own only (util/privilege.c)",
     "grantable": "likewise",
-    "keys": "room for what is typed into a terminal, in a process that ends then (kinds/pty_queue.c)",
+    "keys": "room for what is typed into a terminal, in a process that ends then (kinds/pty/queue.c)",
 }
 problems = []
 

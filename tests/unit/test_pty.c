@@ -10,7 +10,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "kinds/pty_queue.h"
+#include "kinds/pty/queue.h"
 #include "sys/tty.h"
 #include "unit.h"
 
