@@ -8,7 +8,7 @@ _torpor()
 	[[ $cur == = ]] && cur=
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		dump|restore|run|check|inspect|verify|squash|diff|core|ps|help) command=${COMP_WORDS[i]}; break ;;
+		dump|restore|run|check|inspect|verify|squash|diff|core|ps|untrack|help) command=${COMP_WORDS[i]}; break ;;
 		esac
 	done
 	case $prev in
@@ -30,7 +30,7 @@ _torpor()
 	esac
 	if [[ $cur == -* ]]; then
 		case $command in
-		dump) COMPREPLY=($(compgen -W '--compress --external --help --keep-running --log --no-sync --output --parent --pause --progress --quiet --tcp --timeout --verbose' -- "$cur")) ;;
+		dump) COMPREPLY=($(compgen -W '--compress --external --help --keep-running --log --no-sync --output --parent --pause --progress --quiet --tcp --timeout --track --verbose' -- "$cur")) ;;
 		restore) COMPREPLY=($(compgen -W '--allow-changed-files --allow-foreign-image --detach --explain --fd --fork-limit --help --log --pidfile --progress --quiet --tier --verbose' -- "$cur")) ;;
 		run) COMPREPLY=($(compgen -W '--help --log --name --progress --quiet --verbose' -- "$cur")) ;;
 		check) COMPREPLY=($(compgen -W '--help --json --log --progress --quiet --verbose' -- "$cur")) ;;
@@ -40,17 +40,18 @@ _torpor()
 		diff) COMPREPLY=($(compgen -W '--exit-code --help --log --progress --quiet --verbose' -- "$cur")) ;;
 		core) COMPREPLY=($(compgen -W '--help --log --output --progress --quiet --task --verbose' -- "$cur")) ;;
 		ps) COMPREPLY=($(compgen -W '--all --help --json --log --progress --quiet --verbose' -- "$cur")) ;;
+		untrack) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose' -- "$cur")) ;;
 		help) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose' -- "$cur")) ;;
 		*) COMPREPLY=($(compgen -W '--help --log --progress --quiet --verbose --version' -- "$cur")) ;;
 		esac
 		return
 	fi
 	case $command in
-	'') COMPREPLY=($(compgen -W 'dump restore run check inspect verify squash diff core ps help' -- "$cur")) ;;
-	dump|check) COMPREPLY=($(compgen -W "$(_torpor_pids)" -- "$cur")) ;;
+	'') COMPREPLY=($(compgen -W 'dump restore run check inspect verify squash diff core ps untrack help' -- "$cur")) ;;
+	dump|check|untrack) COMPREPLY=($(compgen -W "$(_torpor_pids)" -- "$cur")) ;;
 	restore|inspect|verify|squash|diff|core) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")) ;;
 	ps) compopt -o filenames; COMPREPLY=($(compgen -d -- "$cur")) ;;
-	help) COMPREPLY=($(compgen -W "dump restore run check inspect verify squash diff core ps help $(torpor help 2>/dev/null | sed -n 's/^  \(E-[A-Z0-9-]*\) .*/\1/p')" -- "$cur")) ;;
+	help) COMPREPLY=($(compgen -W "dump restore run check inspect verify squash diff core ps untrack help $(torpor help 2>/dev/null | sed -n 's/^  \(E-[A-Z0-9-]*\) .*/\1/p')" -- "$cur")) ;;
 	esac
 }
 

@@ -18,6 +18,7 @@ complete -c torpor -n '__fish_seen_subcommand_from dump' -l parent -x -d 'store 
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l pause -x -d 'with --keep-running, how to keep its pause short'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l tcp -x -a 'close' -d 'let go of TCP connections that lead to other programs'
 complete -c torpor -n '__fish_seen_subcommand_from dump' -l timeout -x -d 'for a process that does not stop'
+complete -c torpor -n '__fish_seen_subcommand_from dump' -l track -d 'with --keep-running, keep track of what the processes write from then on, so'
 complete -c torpor -n __fish_use_subcommand -a restore -d 'make saved processes again'
 complete -c torpor -n '__fish_seen_subcommand_from restore' -F
 complete -c torpor -n '__fish_seen_subcommand_from restore' -l explain -d 'make nothing'
@@ -59,5 +60,7 @@ complete -c torpor -n __fish_use_subcommand -a ps -d 'list processes that could 
 complete -c torpor -n '__fish_seen_subcommand_from ps' -F
 complete -c torpor -n '__fish_seen_subcommand_from ps' -l all -s a -d 'the processes of all users'
 complete -c torpor -n '__fish_seen_subcommand_from ps' -l json -d 'for programs'
+complete -c torpor -n __fish_use_subcommand -a untrack -d 'keep no more track of what a program writes'
+complete -c torpor -n '__fish_seen_subcommand_from untrack' -a '(__fish_complete_pids)'
 complete -c torpor -n __fish_use_subcommand -a help -d 'explain a command, or the id of a message'
-complete -c torpor -n '__fish_seen_subcommand_from help' -a "dump restore run check inspect verify squash diff core ps help (torpor help 2>/dev/null | sed -n 's/^  \(E-[A-Z0-9-]*\) .*/\1/p')"
+complete -c torpor -n '__fish_seen_subcommand_from help' -a "dump restore run check inspect verify squash diff core ps untrack help (torpor help 2>/dev/null | sed -n 's/^  \(E-[A-Z0-9-]*\) .*/\1/p')"

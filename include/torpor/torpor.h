@@ -83,6 +83,12 @@ void torpor_options_set_timeout_ms(struct torpor_options *o, unsigned ms); /* fo
 /* With keep_running, how the pause is kept short: "auto" (the default), "track", "clone" or "copy". As torpor_options_set_compress(). */
 int torpor_options_set_pause(struct torpor_options *o, const char *way);
 
+/*
+ * With keep_running: a small process keeps track of what the program writes from then on, so that the next dump, with this image as
+ * its parent, need not read all memory. Until that dump, the end of the program, or torpor_untrack().
+ */
+void torpor_options_set_track(struct torpor_options *o, int on);
+
 /* Pack the memory: "zstd", "zstd:1" to "zstd:19", "lz4", "none" or "auto" (the default). Returns 0, or negative: it is none of these. */
 int torpor_options_set_compress(struct torpor_options *o, const char *how);
 
@@ -171,6 +177,9 @@ int torpor_dump(int pid, const char *path, const struct torpor_options *o, struc
 
 /* As far as a dump goes before it writes anything: could they be saved? They stand still for a moment. */
 int torpor_check(int pid, const struct torpor_options *o, struct torpor_result **ret, struct torpor_error **error);
+
+/* Keep no more track of what a program writes (torpor_options_set_track()). Returns 1, 0 when nobody did, or negative. */
+int torpor_untrack(int pid, struct torpor_error **error);
 
 const struct torpor_obstacle *torpor_result_obstacle(const struct torpor_result *result, size_t i); /* NULL behind the last */
 void torpor_result_free(struct torpor_result *result);
@@ -270,6 +279,7 @@ struct torpor_image_info {
 	const char *pause;    /* it ran on after the dump: "copy", "track" or "clone"; NULL: it did not */
 	uint64_t before_bytes, paused_bytes, after_bytes; /* then: of memory, copied before the pause, in it, after it */
 	uint64_t dead_bytes;  /* ... and in the file, of older copies, which nothing refers to */
+	uint64_t unread_bytes; /* of parent_bytes: not even read, as the program had been tracked */
 };
 
 const struct torpor_image_info *torpor_image_info(const struct torpor_image *image);

@@ -339,6 +339,7 @@ static void fill_info(struct torpor_image *v)
 	v->info.memory_ns = s->memory_ns;
 	v->info.stored_bytes = s->pages_stored * IMAGE_PAGE;
 	v->info.zero_bytes = s->pages_zero * IMAGE_PAGE;
+	v->info.unread_bytes = s->pages_unread * IMAGE_PAGE;
 	fill_pause(&v->info, s);
 }
 

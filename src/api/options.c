@@ -73,6 +73,11 @@ int torpor_options_set_pause(struct torpor_options *o, const char *way)
 	return -TORPOR_USAGE;
 }
 
+void torpor_options_set_track(struct torpor_options *o, int on)
+{
+	o->dump.track = on;
+}
+
 int torpor_options_set_compress(struct torpor_options *o, const char *how)
 {
 	o->packs = true;

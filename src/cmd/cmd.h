@@ -24,7 +24,8 @@ struct cmd {
 	int (*run)(const struct cmd_globals *g, int argc, char **argv); /* returns the exit status */
 };
 
-extern const struct cmd cmd_dump, cmd_restore, cmd_run, cmd_check, cmd_inspect, cmd_verify, cmd_core, cmd_diff, cmd_help, cmd_ps, cmd_squash;
+extern const struct cmd cmd_dump, cmd_restore, cmd_run, cmd_check, cmd_inspect, cmd_verify, cmd_core, cmd_diff, cmd_help, cmd_ps, cmd_squash,
+	cmd_untrack;
 
 /* All of them, in the order in which they are shown; NULL at the end. */
 extern const struct cmd *const cmds[];

@@ -14,7 +14,7 @@ struct dumping {
 	struct torpor_options *o;
 	int pid;
 	const char *path, *name, *parent;
-	bool keep_running;
+	bool keep_running, track;
 };
 
 static int dump_print_result(const struct dumping *d, const struct torpor_result *r)
@@ -46,6 +46,7 @@ static int dump_parse(struct dumping *d, int argc, char **argv)
 		{ "pause", required_argument, NULL, 'p' },
 		{ "tcp", required_argument, NULL, 'T' },
 		{ "timeout", required_argument, NULL, 't' },
+		{ "track", no_argument, NULL, 'r' },
 		{ 0 },
 	};
 	int c, status;
@@ -58,6 +59,8 @@ static int dump_parse(struct dumping *d, int argc, char **argv)
 			d->keep_running = true;
 		else if (c == 'n')
 			torpor_options_set_sync(d->o, 0);
+		else if (c == 'r')
+			torpor_options_set_track(d->o, d->track = true);
 		else if (c == 'x')
 			torpor_options_set_external(d->o, 1);
 		else if (c == 'c' && torpor_options_set_compress(d->o, optarg) < 0)
@@ -82,6 +85,8 @@ static int dump_parse(struct dumping *d, int argc, char **argv)
 		else if (c == '?')
 			return cmd_usage(&cmd_dump, "unknown option or missing argument: %s", argv[optind - 1]);
 	}
+	if (d->track && !d->keep_running)
+		return cmd_usage(&cmd_dump, "--track is for a program that runs on (--keep-running)");
 	return d->pid ? 0 : cmd_usage(&cmd_dump, "the PID is missing");
 }
 
@@ -145,6 +150,9 @@ const struct cmd cmd_dump = {
 		"                      auto (default: what promises the shortest pause)\n"
 		"      --tcp close     let go of TCP connections that lead to other programs: after a restore\n"
 		"                      the program finds them reset (otherwise they need CAP_NET_ADMIN)\n"
-		"      --timeout SECONDS  for a process that does not stop (default 30)\n",
+		"      --timeout SECONDS  for a process that does not stop (default 30)\n"
+		"      --track         with --keep-running, keep track of what the processes write from then on, so\n"
+		"                      that the next dump with this image as --parent need not read all memory;\n"
+		"                      until then, or torpor untrack, a small process does so\n",
 	.run = dump_run,
 };

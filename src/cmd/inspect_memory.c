@@ -81,6 +81,8 @@ static void inspect_print_files(struct inspect *s)
 	if (info->parent)
 		printf("  parent: %s of the pages are in %s (%zu images in all)\n", view_bytes(s->v, info->parent_bytes),
 		       view_path(s->v, info->parent), info->chain);
+	if (info->unread_bytes)
+		printf("  tracked: %s of them were not read, as they had not been written\n", view_bytes(s->v, info->unread_bytes));
 }
 
 /* What several processes hold since they forked counts for each of them, but stands in the file once. */

@@ -13,7 +13,7 @@
 #include "cmd/text.h"
 
 const struct cmd *const cmds[] = {
-	&cmd_dump, &cmd_restore, &cmd_run, &cmd_check, &cmd_inspect, &cmd_verify, &cmd_squash, &cmd_diff, &cmd_core, &cmd_ps, &cmd_help,
+	&cmd_dump, &cmd_restore, &cmd_run, &cmd_check, &cmd_inspect, &cmd_verify, &cmd_squash, &cmd_diff, &cmd_core, &cmd_ps, &cmd_untrack, &cmd_help,
 	NULL,
 };
 

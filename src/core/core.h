@@ -33,6 +33,7 @@ struct dump_options {
 	const char *path;    /* of the image */
 	bool keep_running;   /* let the tree run on afterwards instead of ending it */
 	enum pause_way pause; /* keep_running: how */
+	bool track;          /* keep_running: go on tracking what the program writes, for a dump that has this one as its parent */
 	bool no_sync;        /* do not wait for the disk */
 	struct image_packing packing;
 	const char *parent;  /* store only what differs from this image; NULL: all */

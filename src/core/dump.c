@@ -20,6 +20,7 @@
 #include "core/live.h"
 #include "core/objects.h"
 #include "core/parent.h"
+#include "core/tracker.h"
 #include "ipc/ipc.h"
 #include "memory/base.h"
 #include "memory/memory.h"
@@ -46,10 +47,13 @@ struct dump {
 	Pb__Image *image;
 	struct page_source *sources;
 	size_t n_sources;
+	struct page_source *same; /* for each space: pages that are as in the parent, if that has them */
 	uint64_t begun;
 	uint64_t pages_before; /* stored before the pause, and in use */
+	uint64_t pages_same;   /* left to the parent without having been read */
 	struct clones clones;  /* of what is stored after it */
-	struct live *live; /* it runs on, and was looked at before; NULL: it is examined in the pause only */
+	struct live *live; /* it runs on, and was looked at before, or it is tracked; NULL: it is examined in the pause only */
+	struct tracked tracked; /* by an earlier dump */
 };
 
 /* ---- collect ---- */
@@ -185,25 +189,33 @@ static struct target *dump_task_of_space(const struct dump *d, uint32_t space)
 	return NULL;
 }
 
-/* Of a space whose task was tracked: take what is in the image already. */
+/*
+ * Of a space whose task was tracked: take what is in the image already. What was never copied is as in the parent if the tracking
+ * began with that, else it is read.
+ */
+static int dump_take_copies(struct dump *d, uint32_t space, const struct track *track, const struct page_source *kept,
+			    struct page_source *s, struct err *e)
+{
+	struct copies_use use = { .copies = &track->copies, .owner = IMAGE_OWNER_SPACE(space), .writer = d->writer,
+				  .arena = d->arena, .distrust = live_distrusts(d->live) };
+	int r = copies_take(&use, kept, s, track->bound ? &d->same[space] : s, e);
+
+	d->pages_before += use.pages;
+	return r;
+}
+
 static int dump_find_space_pages(struct dump *d, uint32_t space, struct page_source *s, struct err *e)
 {
 	struct target *task = dump_task_of_space(d, space);
 	const struct track *track = d->live ? live_track(d->live, task->pid) : NULL;
 	struct page_source kept = { 0 };
-	uint64_t pages = 0;
 	int r;
 
 	if (d->live)
 		r = live_find_pages(d->live, task, d->image->spaces[space], IMAGE_OWNER_SPACE(space), s, &kept, e);
 	else
 		r = memory_find_pages(d->arena, task, d->image->spaces[space], IMAGE_OWNER_SPACE(space), s, NULL, e);
-	if (r < 0)
-		return r;
-	if (track && copies_take(&track->copies, &kept, IMAGE_OWNER_SPACE(space), d->writer, d->arena, s, &pages, e) < 0)
-		return -1;
-	d->pages_before += pages;
-	return 0;
+	return r < 0 || !track ? r : dump_take_copies(d, space, track, &kept, s, e);
 }
 
 static int dump_find_pages(struct dump *d, struct err *e)
@@ -211,7 +223,8 @@ static int dump_find_pages(struct dump *d, struct err *e)
 	size_t n = d->image->n_spaces + d->inodes.n;
 
 	d->sources = arena_alloc(d->arena, (n + 1) * sizeof(*d->sources));
-	if (!d->sources)
+	d->same = arena_alloc(d->arena, (d->image->n_spaces + 1) * sizeof(*d->same));
+	if (!d->sources || !d->same)
 		return err_nomem(e);
 	for (uint32_t i = 0; i < d->image->n_spaces; i++)
 		if (dump_find_space_pages(d, i, &d->sources[d->n_sources++], e) < 0)
@@ -233,11 +246,30 @@ static int dump_new_writer(struct dump *d, struct err *e)
 	return d->parent.image ? image_writer_parent(d->writer, d->parent.image, d->parent.path, e) : 0;
 }
 
+/* What need not be read, as the parent has it. What that does not have (it was zero, or not there) is read. */
+static int dump_take_same(struct dump *d, struct err *e)
+{
+	struct base base;
+
+	if (!d->parent.image)
+		return 0;
+	if (base_of_image(&base, &d->parent, d->image, d->writer, d->arena, e) < 0)
+		return -1;
+	for (uint32_t i = 0; i < d->image->n_spaces; i++) {
+		uint64_t pages;
+
+		if (base_take(&base, IMAGE_OWNER_SPACE(i), &d->same[i], d->arena, &d->sources[i], &pages, e) < 0)
+			return -1;
+		d->pages_same += pages;
+	}
+	return 0;
+}
+
 /* How much of the memory stands where. What was copied while it ran may stand in the parent, too. */
 static void dump_count_bytes(struct dump *d, const struct memory_stats *stored)
 {
 	uint64_t in_parent = d->parent.image ? image_writer_parent_pages(d->writer) : 0;
-	uint64_t before = d->pages_before - (in_parent - stored->pages_parent);
+	uint64_t before = d->pages_before + d->pages_same - (in_parent - stored->pages_parent);
 
 	d->result->bytes = (stored->pages_stored + before) * MEMORY_PAGE;
 	d->result->bytes_packed = image_writer_stored(d->writer);
@@ -245,6 +277,8 @@ static void dump_count_bytes(struct dump *d, const struct memory_stats *stored)
 	pb_set(d->image->stats, pages_stored, stored->pages_stored + before);
 	if (d->parent.image)
 		pb_set(d->image->stats, pages_parent, in_parent);
+	if (d->pages_same)
+		pb_set(d->image->stats, pages_unread, d->pages_same);
 }
 
 static int dump_store_pages(struct dump *d, struct err *e)
@@ -387,6 +421,8 @@ static int dump_examine(struct dump *d, struct err *e)
 		return -1;
 	log_say(d->o->log, LOG_INFO, "froze %zu task(s) in %.1f ms", d->tree.n,
 		(double)(d->tree.frozen_at - d->begun) / MS);
+	if (!d->o->keep_running && d->live && live_adopt_standing(d->live, &d->tree, e) < 0)
+		return -1;
 	r = dump_collect(d, e);
 	if (r)
 		return r;
@@ -402,7 +438,7 @@ static int dump_examine(struct dump *d, struct err *e)
 static int dump_save(struct dump *d, struct err *e)
 {
 	/* No file before this: a program that watches its folder would see it, and have an event to read. */
-	if (dump_new_writer(d, e) < 0 || dump_store_pages(d, e) < 0)
+	if (dump_new_writer(d, e) < 0 || dump_take_same(d, e) < 0 || dump_store_pages(d, e) < 0)
 		return -1;
 	dump_note_pause(d);
 	if (interrupt_check(e) < 0 || dump_commit(d, e) < 0)
@@ -430,6 +466,7 @@ static void dump_forget(struct dump *d)
 	d->result->n_threads = 0;
 	d->result->bytes = 0;
 	d->pages_before = 0;
+	d->pages_same = 0;
 	d->n_sources = 0;
 	if (d->writer)
 		image_writer_forget_runs(d->writer);
@@ -441,7 +478,7 @@ static void dump_forget(struct dump *d)
  */
 static bool dump_wants_clones(const struct dump *d)
 {
-	uint64_t can = clones_count(&d->tree, d->image, d->sources, d->n_sources), all = d->pages_before + d->result->bytes / MEMORY_PAGE;
+	uint64_t can = clones_count(&d->tree, d->image, d->sources, d->n_sources), all = d->pages_before + d->pages_same + d->result->bytes / MEMORY_PAGE;
 
 	if (d->o->pause != PAUSE_AUTO && d->o->pause != PAUSE_CLONE)
 		return false;
@@ -460,7 +497,7 @@ static int dump_attempt(struct dump *d, struct err *e)
 		r = dump_examine(d, e);
 	if (r)
 		return r;
-	if (!d->writer && dump_new_writer(d, e) < 0)
+	if ((!d->writer && dump_new_writer(d, e) < 0) || dump_take_same(d, e) < 0)
 		return -1;
 	if (dump_wants_clones(d) && clones_make(&d->clones, d->arena, &d->tree, d->image, d->sources, e) < 0)
 		return -1;
@@ -476,13 +513,14 @@ static int dump_attempt(struct dump *d, struct err *e)
 static int dump_live(struct dump *d, struct err *e)
 {
 	struct live live;
-	int r = live_begin(&live, d->o, d->arena, e);
+	struct image_identity image;
+	int r = live_begin(&live, d->o, d->tracked.is_parent ? &d->tracked : NULL, d->arena, e);
 
 	d->live = &live;
 	/* A program that watches the folder would have an event to read: then no file is made before the pause. */
 	if (r == 0 && !live.watches)
 		r = dump_new_writer(d, e);
-	if (r == 0 && d->writer)
+	if (r == 0)
 		r = live_copy(&live, d->writer, &d->parent, e);
 	while (r == 0 && (r = dump_attempt(d, e)) == 1) {
 		dump_forget(d);
@@ -493,13 +531,58 @@ static int dump_live(struct dump *d, struct err *e)
 	if (r == 0)
 		dump_note_live(d);
 	clones_end(&d->clones);
-	live_unwatch(&live);
+	if (!d->o->track)
+		live_unwatch(&live);
 	if (r == 0)
 		r = interrupt_check(e);
 	if (r == 0)
 		r = dump_commit(d, e);
+	if (r == 0 && d->o->track) {
+		image_writer_identify(d->writer, &image);
+		live_keep_tracking(&live, &image);
+	}
 	live_end(&live);
 	return r;
+}
+
+/* It is to be ended, or only looked at. */
+static int dump_standing(struct dump *d, struct err *e)
+{
+	struct live live;
+	int r;
+
+	if (d->tracked.n) {
+		d->live = &live;
+		live_begin_standing(&live, d->o, &d->tracked, d->arena);
+	}
+	r = dump_examine(d, e);
+	if (r == 0 && !d->o->check_only)
+		r = dump_save(d, e);
+	if (d->live)
+		live_end(&live);
+	return r;
+}
+
+/*
+ * What an earlier dump has left to track the program. A dump that lets it run on takes over from the tracker, which has to go before
+ * the marks tell of anything else than of its image; any other dump only looks.
+ */
+static int dump_take_over(struct dump *d, struct err *e)
+{
+	int r = tracker_find(d->o->pid, d->arena, &d->tracked, e);
+
+	if (r <= 0)
+		return r;
+	d->tracked.is_parent = d->parent.image && image_is(d->parent.image, &d->tracked.image);
+	log_say(d->o->log, LOG_INFO, "process %d keeps track of what it writes since %s", d->tracked.tracker,
+		d->tracked.is_parent ? "the parent" : "another image");
+	if (!d->o->keep_running)
+		return 0;
+	for (size_t i = 0; !d->tracked.is_parent && i < d->tracked.n; i++) {
+		fd_closep(&d->tracked.tasks[i].uffd);
+		d->tracked.tasks[i].uffd = -1;
+	}
+	return tracker_end(&d->tracked, e);
 }
 
 /* A program that holds capabilities can only be looked at by one who holds them, too. */
@@ -529,12 +612,14 @@ static struct rlimit dump_raise_fd_limit(void)
 int core_dump(const struct dump_options *o, struct dump_result *result, struct err *e)
 {
 	struct dump_options own = *o;
-	struct dump d = { .o = &own, .result = result, .arena = &result->arena, .begun = clock_now_ns(CLOCK_MONOTONIC) };
+	struct dump d = { .o = &own, .result = result, .arena = &result->arena, .begun = clock_now_ns(CLOCK_MONOTONIC),
+			  .tracked.link = -1 };
 	cleanup_privilege struct privilege p = { 0 };
 	struct rlimit files;
 	int r;
 
 	*result = (struct dump_result){ .obstacles.arena = &result->arena };
+	own.track &= o->keep_running;
 	own.packing.automatic &= !o->keep_running; /* packing would take longer than copying, and so would the pause */
 	d.inodes = (struct inode_table){ .arena = d.arena, .obstacles = &result->obstacles };
 	if (o->pid == getpid() || o->pid == 1)
@@ -542,13 +627,10 @@ int core_dump(const struct dump_options *o, struct dump_result *result, struct e
 	p = privilege_raise(privilege_extra() | dump_capabilities(o, d.arena));
 	files = dump_raise_fd_limit();
 	r = o->parent && !o->check_only ? parent_open(&d.parent, o->parent, o->path, d.arena, e) : 0;
-	if (r == 0 && o->keep_running) {
-		r = dump_live(&d, e);
-	} else if (r == 0) {
-		r = dump_examine(&d, e);
-		if (r == 0 && !o->check_only)
-			r = dump_save(&d, e);
-	}
+	if (r == 0)
+		r = dump_take_over(&d, e);
+	if (r == 0)
+		r = o->keep_running ? dump_live(&d, e) : dump_standing(&d, e);
 	for (size_t i = 0; r < 0 && i < d.tree.n; i++)
 		if (target_blame_ended(&d.tree, d.tree.tasks[i], e))
 			break;
@@ -556,6 +638,7 @@ int core_dump(const struct dump_options *o, struct dump_result *result, struct e
 		result->frozen_ns = clock_now_ns(CLOCK_MONOTONIC) - d.tree.frozen_at;
 	kind_release_kept(&d.collect, false);
 	target_tree_release(&d.tree);
+	tracked_done(&d.tracked);
 	image_writer_free(d.writer);
 	parent_close(&d.parent);
 	inode_table_done(&d.inodes);

@@ -23,6 +23,7 @@ enum {
 	LIVE_ROUNDS = 8,
 	LIVE_ATTEMPTS = 3,          /* stops that may be in vain; the next asks smaps itself */
 	LIVE_DEAD_SHARE = 4,        /* stop when a quarter of the file is dead */
+	LIVE_FRESH_NS = 100000000,  /* what smaps told is as good as new */
 };
 
 /* ---- what a task has open ---- */
@@ -94,24 +95,59 @@ static uint64_t live_rss(struct live *l, pid_t pid)
 		? status.vm_rss : 0;
 }
 
-static int live_begin_task(struct live *l, struct target *t, struct err *e)
+/* What an earlier dump has left of this task; NULL: nothing, or it is of another one that had the PID. */
+static struct tracked_task *live_tracked(const struct live *l, const struct target *t)
+{
+	for (size_t i = 0; l->tracked && i < l->tracked->n; i++)
+		if (l->tracked->tasks[i].pid == t->pid && l->tracked->tasks[i].starttime == t->stat.starttime)
+			return &l->tracked->tasks[i];
+	return NULL;
+}
+
+static struct live_task *live_add_task(struct live *l, const struct target *t, struct err *e)
 {
 	struct live_task *tasks = arena_grow(l->arena, l->tasks, l->n, sizeof(*tasks));
-	const char *why;
+
+	if (!tasks) {
+		err_nomem(e);
+		return NULL;
+	}
+	l->tasks = tasks;
+	tasks[l->n] = (struct live_task){ .starttime = t->stat.starttime };
+	track_init(&tasks[l->n].track, t->pid);
+	return &tasks[l->n++];
+}
+
+/* 1: there is nothing to go on with. */
+static int live_adopt_task(struct live *l, struct target *t, struct track *track, struct err *e)
+{
+	struct tracked_task *known = live_tracked(l, t);
+	int r = known ? track_adopt(track, t, fd_take(&known->uffd), known->stretches, known->n, e) : 1;
+
+	if (r)
+		track_end(track);
+	else
+		track->bound = l->tracked->is_parent;
+	return r;
+}
+
+static int live_begin_task(struct live *l, struct target *t, struct err *e)
+{
+	struct live_task *task = live_add_task(l, t, e);
+	const char *why = "";
 	int r;
 
-	if (!tasks)
-		return err_nomem(e);
-	l->tasks = tasks;
-	track_init(&tasks[l->n].track, t->pid);
-	tasks[l->n++].known.n = 0;
+	if (!task)
+		return -1;
 	r = memory_find_vdso(t, l->arena, e);
 	if (r == 0)
-		r = track_begin(&tasks[l->n - 1].track, t, &why, e);
+		r = live_adopt_task(l, t, &task->track, e);
+	if (r == 1)
+		r = track_begin(&task->track, t, &why, e);
 	if (r == 1)
 		log_say(l->o->log, LOG_INFO, "task %d (%s) is not tracked: %s", t->pid, t->stat.comm, why);
 	if (r)
-		track_end(&tasks[l->n - 1].track);
+		track_end(&task->track);
 	l->tracks |= r == 0;
 	return r < 0 ? r : 0;
 }
@@ -135,26 +171,47 @@ static int live_stop(struct live *l, struct err *e)
 /* Without tracking, only of the root is anything known before the pause. */
 static int live_begin_root(struct live *l, struct err *e)
 {
-	l->tasks = arena_new(l->arena, struct live_task);
-	if (!l->tasks)
-		return err_nomem(e);
-	track_init(&l->tasks[l->n++].track, l->o->pid);
-	return 0;
+	const struct target root = { .pid = l->o->pid };
+
+	return live_add_task(l, &root, e) ? 0 : -1;
 }
 
 /* Only the memory of the root is asked for: the tree is not known yet, and small roots have small children, as a rule. */
-int live_begin(struct live *l, const struct dump_options *o, struct arena *arena, struct err *e)
+static bool live_wants_tracks(const struct live *l)
+{
+	if (l->o->track || l->tracked)
+		return true;
+	return l->o->pause == PAUSE_TRACK || (l->o->pause == PAUSE_AUTO && l->rss >= LIVE_SMALL);
+}
+
+int live_begin(struct live *l, const struct dump_options *o, struct tracked *tracked, struct arena *arena, struct err *e)
 {
 	int r;
 
-	*l = (struct live){ .o = o, .arena = arena };
+	*l = (struct live){ .o = o, .arena = arena, .tracked = tracked };
 	l->rss = live_rss(l, o->pid);
-	if (o->pause == PAUSE_COPY || o->pause == PAUSE_CLONE || (o->pause == PAUSE_AUTO && l->rss < LIVE_SMALL))
-		r = live_begin_root(l, e);
-	else
-		r = live_stop(l, e);
+	r = live_wants_tracks(l) ? live_stop(l, e) : live_begin_root(l, e);
 	live_look_at_all_fds(l);
 	return r;
+}
+
+void live_begin_standing(struct live *l, const struct dump_options *o, struct tracked *tracked, struct arena *arena)
+{
+	*l = (struct live){ .o = o, .arena = arena, .tracked = tracked, .asks_inside = true };
+}
+
+int live_adopt_standing(struct live *l, const struct target_tree *tree, struct err *e)
+{
+	for (size_t i = 0; i < tree->n; i++) {
+		struct target *t = tree->tasks[i];
+		struct live_task *task = t->zombie ? NULL : live_add_task(l, t, e);
+
+		if (t->zombie)
+			continue;
+		if (!task || memory_find_vdso(t, l->arena, e) < 0 || live_adopt_task(l, t, &task->track, e) < 0)
+			return -1;
+	}
+	return 0;
 }
 
 /* ---- copying while it runs ---- */
@@ -166,7 +223,6 @@ static int live_read_smaps(struct live *l, struct live_task *t, struct vm_area_l
 	*ret = (struct vm_area_list){ 0 };
 	/* Whoever has ended is not in the tree any more, and nobody will ask. */
 	(void)memory_read_areas(t->track.task.pid, "smaps", l->arena, ret, &gone);
-	track_hide(&t->track, ret);
 	return interrupt_check(e);
 }
 
@@ -177,7 +233,9 @@ static int live_watch(struct live *l, struct err *e)
 
 		if (live_read_smaps(l, t, &t->known, e) < 0 || track_watch(&t->track, &t->known, e) < 0)
 			return -1;
+		track_hide(&t->track, &t->known, false);
 	}
+	l->known_at = clock_now_ns(CLOCK_MONOTONIC);
 	return 0;
 }
 
@@ -266,16 +324,36 @@ static int live_find_base(struct live *l, const struct parent *parent, struct er
 	return base_of_tasks(&l->base, parent, pids, l->n, l->writer, l->arena, e);
 }
 
+/* Nothing is to be copied before the pause. What is written from now on is little, so that marking it takes no time in the pause. */
+static int live_mark(struct live *l, struct err *e)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->tasks[i].track.uffd >= 0 && track_mark(&l->tasks[i].track, e) < 0)
+			return -1;
+	return 0;
+}
+
+static bool live_copies(const struct live *l)
+{
+	return l->writer && !l->direct && (l->o->pause == PAUSE_AUTO || l->o->pause == PAUSE_TRACK);
+}
+
 int live_copy(struct live *l, struct image_writer *writer, const struct parent *parent, struct err *e)
 {
 	uint64_t found, before;
 
 	l->writer = writer;
-	if (!l->tracks || l->direct)
+	if (!l->tracks)
 		return 0;
+	if (!live_copies(l) && !l->tracked && !l->o->track)
+		return 0;
+	if (live_watch(l, e) < 0)
+		return -1;
+	if (!live_copies(l))
+		return l->o->track ? live_mark(l, e) : 0;
 	if (live_find_base(l, parent, e) < 0)
 		return -1;
-	if (live_watch(l, e) < 0 || live_round(l, &l->first, e) < 0)
+	if (live_round(l, &l->first, e) < 0)
 		return -1;
 	for (before = l->first; l->rounds < LIVE_ROUNDS && live_may_copy(l, &found); before = found) {
 		if (found <= LIVE_FEW || found > before / 2)
@@ -290,6 +368,24 @@ int live_copy(struct live *l, struct image_writer *writer, const struct parent *
 
 /* ---- around the pause ---- */
 
+/* What smaps has just told of all mappings need not be asked once more. */
+static bool live_knows(const struct live *l)
+{
+	return l->known_at && clock_now_ns(CLOCK_MONOTONIC) - l->known_at < LIVE_FRESH_NS;
+}
+
+static int live_learn(struct live *l, struct err *e)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		struct live_task *t = &l->tasks[i];
+
+		if (live_read_smaps(l, t, &t->known, e) < 0)
+			return -1;
+		track_hide(&t->track, &t->known, false);
+	}
+	return 0;
+}
+
 int live_prepare(struct live *l, struct err *e)
 {
 	uint64_t found;
@@ -297,9 +393,9 @@ int live_prepare(struct live *l, struct err *e)
 	l->attempts++;
 	if (l->rss < LIVE_QUICK || l->attempts > LIVE_ATTEMPTS)
 		l->asks_inside = true;
-	for (size_t i = 0; !l->asks_inside && i < l->n; i++)
-		if (live_read_smaps(l, &l->tasks[i], &l->tasks[i].known, e) < 0)
-			return -1;
+	if (!l->asks_inside && !live_knows(l) && live_learn(l, e) < 0)
+		return -1;
+	l->known_at = 0;
 	if (!l->rounds || !live_may_copy(l, &found))
 		return 0;
 	if (live_round(l, &found, e) < 0)
@@ -336,31 +432,53 @@ const struct track *live_track(const struct live *l, pid_t pid)
 {
 	const struct live_task *t = live_find(l, pid);
 
-	return t && t->track.uffd >= 0 && l->rounds && !l->direct ? &t->track : NULL;
+	return t && t->track.uffd >= 0 && (l->rounds || t->track.bound || l->o->track) ? &t->track : NULL;
+}
+
+bool live_distrusts(const struct live *l)
+{
+	return l->direct;
 }
 
 /* ---- the search for pages ---- */
+
+/*
+ * Marked first: what is written behind our back, by who is not in the tree, between the two looks has no mark then. What was marked
+ * here is read, as it is known not to be copied.
+ */
+static int live_search_now(struct live_search *s)
+{
+	int r = s->mark ? track_mark(s->mark, &s->err) : 0;
+
+	return r < 0 ? r : memory_find_pages(&s->arena, s->task, s->space, s->owner, &s->found, s->watched ? &s->kept : NULL, &s->err);
+}
 
 static void *live_search_run(void *arg)
 {
 	struct live_search *s = arg;
 
-	s->result = memory_find_pages(&s->arena, s->task, s->space, s->owner, &s->found, s->watched ? &s->kept : NULL, &s->err);
+	s->result = live_search_now(s);
 	return NULL;
 }
 
 /* The kernel looks at a GiB for some milliseconds; what the tasks are asked meanwhile takes as long. */
+static void live_search_prepare(struct live *l, struct live_task *t, const struct target *task, Pb__AddressSpace *space, uint32_t owner)
+{
+	t->search.task = task;
+	t->search.space = space;
+	t->search.owner = owner;
+	t->search.watched = live_track(l, task->pid) != NULL;
+	t->search.mark = l->o->track && t->track.uffd >= 0 ? &t->track : NULL;
+	t->search.err = ERR_INIT;
+}
+
 void live_search(struct live *l, const struct target *task, Pb__AddressSpace *space, uint32_t owner)
 {
 	struct live_task *t = l->rss < LIVE_QUICK ? NULL : live_find(l, task->pid);
 
 	if (!t)
 		return;
-	t->search.task = task;
-	t->search.space = space;
-	t->search.owner = owner;
-	t->search.watched = live_track(l, task->pid) != NULL;
-	t->search.err = ERR_INIT;
+	live_search_prepare(l, t, task, space, owner);
 	t->search.runs = pthread_create(&t->search.thread, NULL, live_search_run, &t->search) == 0;
 }
 
@@ -369,9 +487,14 @@ int live_find_pages(struct live *l, const struct target *task, Pb__AddressSpace 
 {
 	struct live_task *t = live_find(l, task->pid);
 
-	if (!t || !t->search.runs)
-		return memory_find_pages(l->arena, task, space, owner, ret_found, live_track(l, task->pid) ? ret_kept : NULL, e);
-	pthread_join(t->search.thread, NULL);
+	if (!t)
+		return memory_find_pages(l->arena, task, space, owner, ret_found, NULL, e);
+	if (t->search.runs) {
+		pthread_join(t->search.thread, NULL);
+	} else {
+		live_search_prepare(l, t, task, space, owner);
+		t->search.result = live_search_now(&t->search);
+	}
 	t->search.runs = false;
 	if (t->search.result < 0)
 		*e = t->search.err;
@@ -398,6 +521,7 @@ int live_verify(struct live *l, struct err *e)
 			continue; /* it was not there any more */
 		if (live_read_smaps(l, t, &t->after, e) < 0)
 			return -1;
+		track_hide(&t->track, &t->after, false);
 		if (memory_same_flags(&t->seen, &t->after))
 			continue;
 		l->asks_inside = true;
@@ -409,6 +533,29 @@ int live_verify(struct live *l, struct err *e)
 enum pause_way live_way(const struct live *l)
 {
 	return l->rounds && !l->direct ? PAUSE_TRACK : PAUSE_COPY;
+}
+
+/* Of those that were in the image; who was born since is not tracked. */
+void live_keep_tracking(struct live *l, const struct image_identity *image)
+{
+	struct tracked t = { .link = -1, .image = *image };
+	struct err e = ERR_INIT;
+	const char *why = "";
+	int r = 0;
+
+	t.tasks = arena_alloc(l->arena, (l->n + 1) * sizeof(*t.tasks));
+	for (size_t i = 0; t.tasks && i < l->n; i++) {
+		const struct live_task *of = &l->tasks[i];
+
+		if (of->track.uffd >= 0 && of->seen.n)
+			t.tasks[t.n++] = (struct tracked_task){ of->track.task.pid, of->starttime, of->track.uffd, of->track.stretches,
+								of->track.n };
+	}
+	if (t.n)
+		r = tracker_begin(l->o->pid, &t, &why, &e);
+	if (!t.n || r)
+		log_say(l->o->log, LOG_INFO, "what the program writes is not tracked any more: %s",
+			r < 0 ? e.text : t.n ? why : "no task can be");
 }
 
 void live_unwatch(struct live *l)

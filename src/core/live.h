@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "core/core.h"
+#include "core/tracker.h"
 #include "memory/base.h"
 #include "memory/track.h"
 #include "target/target.h"
@@ -25,6 +26,7 @@ struct live_search {
 	Pb__AddressSpace *space;
 	uint32_t owner;
 	bool watched;       /* so there are pages to be kept */
+	struct track *mark; /* let what is written count as not written: a later dump will ask */
 	struct page_source found, kept;
 	int result;
 	struct err err;
@@ -32,6 +34,7 @@ struct live_search {
 
 struct live_task {
 	struct live_search search;
+	uint64_t starttime;        /* as in proc_stat */
 	struct track track;        /* uffd is -1 when it is not tracked */
 	struct vm_area_list known; /* its mappings as smaps told before the pause; none: it was not there */
 	struct vm_area_list seen;  /* ... as they were collected in the pause */
@@ -43,12 +46,14 @@ struct live {
 	struct arena *arena;
 	struct image_writer *writer;
 	struct base base;
+	struct tracked *tracked; /* by an earlier dump; NULL: nothing is */
 	struct live_task *tasks;
 	size_t n;
 	bool tracks;      /* some task is tracked */
 	bool watches;     /* the tree would notice the image's file (inotify) before it is stopped */
 	bool direct;      /* something reads files around the page cache: written pages may be missed */
 	bool asks_inside; /* smaps is read in the pause */
+	uint64_t known_at; /* when `known` of the tasks was read, CLOCK_MONOTONIC ns; 0: it is not new */
 	uint64_t rss;     /* bytes in memory, of all tasks */
 	uint64_t watch_ns;
 	uint64_t first, again; /* pages of the first round, and of all later ones */
@@ -56,8 +61,14 @@ struct live {
 	unsigned rounds, attempts;
 };
 
-/* Stop the tree for a moment to begin tracking, if that is worth while. Not being able to is no failure. */
-int live_begin(struct live *l, const struct dump_options *o, struct arena *arena, struct err *e);
+/*
+ * Stop the tree for a moment to begin tracking, if that is worth while; tasks that `tracked` knows go on being tracked (or NULL).
+ * Not being able to is no failure.
+ */
+int live_begin(struct live *l, const struct dump_options *o, struct tracked *tracked, struct arena *arena, struct err *e);
+
+/* The tree is about to be ended, or only looked at: of what `tracked` knows it can be told what has been written. */
+void live_begin_standing(struct live *l, const struct dump_options *o, struct tracked *tracked, struct arena *arena);
 
 /* Copy what is there, and then what was written meanwhile, as often as that makes the pause shorter. */
 int live_copy(struct live *l, struct image_writer *writer, const struct parent *parent, struct err *e);
@@ -65,13 +76,16 @@ int live_copy(struct live *l, struct image_writer *writer, const struct parent *
 /* The pause is next: what can be known before, and a last round. */
 int live_prepare(struct live *l, struct err *e);
 
+/* They stand: those that are tracked since an earlier dump are the same. */
+int live_adopt_standing(struct live *l, const struct target_tree *tree, struct err *e);
+
 /* For memory_collect(): what is known of this task. Either may be NULL. */
 void live_known(struct live *l, pid_t pid, const struct vm_area_list **ret_known, const struct track **ret_track);
 
 /* Its mappings were collected. */
 void live_saw(struct live *l, pid_t pid, const struct vm_area_list *areas);
 
-/* The tracking that page finding may rely on; NULL: there is none. */
+/* The tracking of a task whose marks are worth something; NULL: there is none. */
 const struct track *live_track(const struct live *l, pid_t pid);
 
 /* Begin to look for the pages of a task, whose mappings are known, if it is large. */
@@ -89,6 +103,12 @@ void live_settle(struct live *l);
 
 /* The tree runs again. Was all as it was known? 1: yes, 0: no, so once more. */
 int live_verify(struct live *l, struct err *e);
+
+/* Can what was copied while it ran be trusted? */
+bool live_distrusts(const struct live *l);
+
+/* The image is whole, and a child of it is to find what was written since. Not being able to is no failure. */
+void live_keep_tracking(struct live *l, const struct image_identity *image);
 
 /* How it was copied. */
 enum pause_way live_way(const struct live *l);

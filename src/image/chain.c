@@ -109,6 +109,11 @@ int image_open(struct image **ret, const char *path, struct err *e)
 	return r;
 }
 
+bool image_is(const struct image *img, const struct image_identity *identity)
+{
+	return img->trailer_checksum == identity->trailer_checksum && memcmp(img->id, identity->id, IMAGE_ID_SIZE) == 0;
+}
+
 /* ---- finding ---- */
 
 const struct image *image_holder(const struct image *img, size_t extent, size_t *ret_extent)

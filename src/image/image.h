@@ -54,6 +54,12 @@ struct image_extent {
 	uint32_t reserved; /* 0 */
 };
 
+/* An image and no other, and with nothing changed. */
+struct image_identity {
+	uint8_t id[IMAGE_ID_SIZE];
+	uint64_t trailer_checksum;
+};
+
 /* ---- writing ---- */
 
 struct image;
@@ -129,6 +135,9 @@ uint64_t image_writer_stored(const struct image_writer *w);
  */
 int image_writer_commit(struct image_writer *w, const void *meta, size_t meta_size, struct err *e);
 
+/* Of what was committed. */
+void image_writer_identify(const struct image_writer *w, struct image_identity *ret);
+
 /* NULL is allowed. Removes the file unless it was committed. */
 struct image_writer *image_writer_free(struct image_writer *w);
 
@@ -164,6 +173,8 @@ struct image {
  * ERR_IMAGE where the file is at fault. *ret is freed by image_close().
  */
 int image_open(struct image **ret, const char *path, struct err *e);
+
+bool image_is(const struct image *img, const struct image_identity *identity);
 
 /*
  * Of an image that image_open() refuses: what can still be read. The metadata is

@@ -43,6 +43,7 @@ struct image_writer {
 	bool sync;       /* the commit waits for the disk */
 	uint64_t header_checksum;
 	uint8_t id[IMAGE_ID_SIZE];
+	uint64_t trailer_checksum;
 
 	uint64_t safe_to; /* the disk has taken all before that */
 	const struct image *parent; /* or NULL */
@@ -537,7 +538,7 @@ static int writer_put_trailer(struct image_writer *w, struct image_trailer *trai
 	memcpy(trailer->magic, IMAGE_TRAILER_MAGIC, IMAGE_MAGIC_SIZE);
 	trailer->file_size = w->end + sizeof(*trailer);
 	trailer->header_checksum = w->header_checksum;
-	trailer->checksum = image_checksum(trailer, IMAGE_SEALED);
+	trailer->checksum = w->trailer_checksum = image_checksum(trailer, IMAGE_SEALED);
 	r = fd_pwrite_full(w->fd, trailer, sizeof(*trailer), (off_t)w->end);
 	if (!r && w->longer && ftruncate(w->fd, (off_t)trailer->file_size))
 		r = -errno;
@@ -613,4 +614,10 @@ int image_writer_commit(struct image_writer *w, const void *meta, size_t meta_si
 	if (!r)
 		r = writer_publish(w, e);
 	return r;
+}
+
+void image_writer_identify(const struct image_writer *w, struct image_identity *ret)
+{
+	memcpy(ret->id, w->id, IMAGE_ID_SIZE);
+	ret->trailer_checksum = w->trailer_checksum;
 }

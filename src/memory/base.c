@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "image/layout.h"
+#include "memory/memory.h"
 #include "memory/once.h"
 #include "util/arena.h"
 #include "util/err.h"
@@ -136,4 +137,63 @@ int base_look(const struct base *b, uint32_t owner, struct once_page *pages, siz
 			return r;
 	}
 	return 0;
+}
+
+/* ---- what tracking tells ---- */
+
+static int base_miss(struct arena *arena, struct page_source *missing, const struct page_range *range, uint64_t from, uint64_t to,
+		     struct err *e)
+{
+	struct page_range *v = arena_grow(arena, missing->ranges, missing->n, sizeof(*v));
+
+	if (!v)
+		return err_nomem(e);
+	missing->ranges = v;
+	v[missing->n] = *range;
+	v[missing->n].addr = v[missing->n].from = from;
+	v[missing->n++].pages = (to - from) / IMAGE_PAGE;
+	return 0;
+}
+
+/* The part [from, to) of a run of the base. */
+static int base_take_run(const struct base *b, uint32_t owner, const struct image_run *run, uint64_t from, uint64_t to, struct err *e)
+{
+	struct image_run taken = { .addr = from, .owner = owner, .pages = (uint32_t)((to - from) / IMAGE_PAGE),
+				   .page = run->page + (uint32_t)((from - run->addr) / IMAGE_PAGE) };
+	int r = image_writer_parent_extent(b->writer, run->extent, &taken.extent, e);
+
+	return r < 0 ? r : image_writer_run(b->writer, &taken, e);
+}
+
+static int base_take_range(const struct base *b, uint32_t owner, uint32_t in_base, const struct page_range *range, struct arena *arena,
+			   struct page_source *missing, uint64_t *ret_pages, struct err *e)
+{
+	uint64_t at = range->addr, end = at + range->pages * IMAGE_PAGE;
+	size_t left = 0;
+	const struct image_run *run = in_base == BASE_NONE ? NULL : image_runs_from(b->image, in_base, at, &left);
+	int r = 0;
+
+	for (; r == 0 && left && run->addr < end; run++, left--) {
+		uint64_t from = run->addr > at ? run->addr : at, to = image_run_end(run) < end ? image_run_end(run) : end;
+
+		if (from > at)
+			r = base_miss(arena, missing, range, at, from, e);
+		if (r == 0)
+			r = base_take_run(b, owner, run, from, to, e);
+		*ret_pages += (to - from) / IMAGE_PAGE;
+		at = to;
+	}
+	return r == 0 && at < end ? base_miss(arena, missing, range, at, end, e) : r;
+}
+
+int base_take(const struct base *b, uint32_t owner, const struct page_source *same, struct arena *arena,
+	      struct page_source *missing, uint64_t *ret_pages, struct err *e)
+{
+	uint32_t in_base = b->image ? base_owner_of(b, owner) : BASE_NONE;
+	int r = 0;
+
+	*ret_pages = 0;
+	for (size_t i = 0; r == 0 && i < same->n; i++)
+		r = base_take_range(b, owner, in_base, &same->ranges[i], arena, missing, ret_pages, e);
+	return r;
 }

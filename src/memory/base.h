@@ -16,6 +16,7 @@
 struct arena;
 struct err;
 struct once_page;
+struct page_source;
 
 /* The image that a dump stores only the difference to. */
 struct parent {
@@ -51,3 +52,10 @@ int base_of_tasks(struct base *b, const struct parent *parent, const int32_t *pi
  * threads at once.
  */
 int base_look(const struct base *b, uint32_t owner, struct once_page *pages, size_t n, size_t *ret_n, struct err *e);
+
+/*
+ * These pages of an owner are as they were when the image was taken. Those that it holds become runs of the child;
+ * *ret_pages is how many. The others, which were zero then, or not there, are added to `missing`.
+ */
+int base_take(const struct base *b, uint32_t owner, const struct page_source *same, struct arena *arena,
+	      struct page_source *missing, uint64_t *ret_pages, struct err *e);

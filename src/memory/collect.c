@@ -140,7 +140,7 @@ static int memory_collect_mappings(struct memory_collect *c, struct target *task
 	if (c->known && !memory_take_flags(&list, c->known))
 		return 1;
 	if (c->track)
-		track_hide(c->track, &list);
+		track_hide(c->track, &list, true);
 	c->areas = list;
 	task->alone = arena_alloc(c->arena, (list.n + 1) * sizeof(*task->alone));
 	if (!task->alone)

@@ -23,11 +23,17 @@ static uint64_t run_end(const struct image_run *r)
 	return r->addr + (uint64_t)r->pages * MEMORY_PAGE;
 }
 
+/* No page of the image belongs to it. */
+static bool run_is_nowhere(const struct image_run *r)
+{
+	return r->extent == COPIES_ZERO || r->extent == COPIES_LOST;
+}
+
 /* Does `next` go on where `r` ends, both in memory and in the image? */
 static bool run_continues(const struct image_run *r, const struct image_run *next)
 {
 	return run_end(r) == next->addr && r->extent == next->extent &&
-	       (r->extent == COPIES_ZERO || r->page + r->pages == next->page);
+	       (run_is_nowhere(r) || r->page + r->pages == next->page);
 }
 
 /* The part of a run within [from, to). */
@@ -129,8 +135,8 @@ int copies_settle(struct page_copies *c, struct err *e)
 
 /* ---- the end ---- */
 
-static int add_missing(struct arena *arena, struct page_source *s, const struct page_range *like, uint64_t from, uint64_t to,
-		       struct err *e)
+static int add_range(struct arena *arena, struct page_source *s, const struct page_range *like, uint64_t from, uint64_t to,
+		     struct err *e)
 {
 	struct page_range *v = arena_grow(arena, s->ranges, s->n, sizeof(*v));
 
@@ -138,17 +144,31 @@ static int add_missing(struct arena *arena, struct page_source *s, const struct 
 		return err_nomem(e);
 	s->ranges = v;
 	v[s->n++] = (struct page_range){ .addr = from, .from = from, .pages = (to - from) / MEMORY_PAGE, .task = like->task,
-					 .keep_zero = like->keep_zero };
+					 .keep_zero = like->keep_zero, .alone = like->alone };
 	return 0;
 }
 
-int copies_take(const struct page_copies *c, const struct page_source *kept, uint32_t owner, struct image_writer *w,
-		struct arena *arena, struct page_source *missing, uint64_t *ret_pages, struct err *e)
+/* A part of `range` that was copied. */
+static int take_run(struct copies_use *u, struct image_run run, const struct page_range *range, struct page_source *lost,
+		    struct err *e)
 {
+	if (u->distrust || run.extent == COPIES_LOST)
+		return add_range(u->arena, lost, range, run.addr, run_end(&run), e);
+	if (run.extent == COPIES_ZERO)
+		return 0;
+	run.owner = u->owner;
+	u->pages += run.pages;
+	return image_writer_run(u->writer, &run, e);
+}
+
+int copies_take(struct copies_use *u, const struct page_source *kept, struct page_source *lost, struct page_source *unknown,
+		struct err *e)
+{
+	const struct page_copies *c = u->copies;
 	size_t k = 0;
 	int r = 0;
 
-	*ret_pages = 0;
+	u->pages = 0;
 	for (size_t i = 0; r == 0 && i < kept->n; i++) {
 		const struct page_range *range = &kept->ranges[i];
 		uint64_t at = range->addr, end = at + range->pages * MEMORY_PAGE;
@@ -159,18 +179,14 @@ int copies_take(const struct page_copies *c, const struct page_source *kept, uin
 			uint64_t next = m < c->n && c->v[m].addr < end ? c->v[m].addr : end;
 
 			if (next > at) {
-				r = add_missing(arena, missing, range, at, next, e);
+				r = add_range(u->arena, unknown, range, at, next, e);
 				at = next;
 			}
 			if (r == 0 && at < end) {
 				struct image_run run = run_part(&c->v[m], at, end);
 
-				run.owner = owner;
 				at = run_end(&run);
-				if (run.extent != COPIES_ZERO) {
-					*ret_pages += run.pages;
-					r = image_writer_run(w, &run, e);
-				}
+				r = take_run(u, run, range, lost, e);
 			}
 		}
 	}

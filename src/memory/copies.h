@@ -8,6 +8,7 @@
  */
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,8 +18,9 @@
 
 struct page_source;
 
-/* In image_run.extent: these pages are zero, and not stored. */
+/* In image_run.extent: these pages are zero, and not stored; or: their content is not known, they must be read. */
 #define COPIES_ZERO UINT32_MAX
+#define COPIES_LOST (UINT32_MAX - 1)
 
 struct page_copies {
 	pthread_mutex_t lock; /* for what is fresh */
@@ -37,10 +39,20 @@ int copies_add(struct page_copies *c, const struct image_run *runs, size_t n, st
 /* A round has ended: what it brought replaces what was there of the same pages. */
 int copies_settle(struct page_copies *c, struct err *e);
 
+/* What copies_take() has to do with the copies of an address space. */
+struct copies_use {
+	const struct page_copies *copies;
+	uint32_t owner;
+	struct image_writer *writer;
+	struct arena *arena;
+	bool distrust; /* no copy counts */
+	uint64_t pages; /* out: how many stored pages are in use */
+};
+
 /*
  * The pages in `kept` are to be found in the image as they were copied: tell the
- * writer, as pages of `owner`. Those that were never copied are added to `missing`.
- * *ret_pages is how many stored pages are in use.
+ * writer, as pages of `owner`. Those whose copy does not count are added to `lost`, those that were
+ * never copied to `unknown`; that may be the same.
  */
-int copies_take(const struct page_copies *c, const struct page_source *kept, uint32_t owner, struct image_writer *w,
-		struct arena *arena, struct page_source *missing, uint64_t *ret_pages, struct err *e);
+int copies_take(struct copies_use *u, const struct page_source *kept, struct page_source *lost, struct page_source *unknown,
+		struct err *e);

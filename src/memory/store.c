@@ -168,6 +168,14 @@ static int store_read_mem(const struct page_range *piece, char *buf, size_t size
 	return r < 0 ? err_sys(e, r, "reading %zu bytes at %#lx of task %d", size, piece->from, piece->task->pid) : 0;
 }
 
+/* Of a piece that could not be read, some pages may be there, marked as not written. */
+static int store_note_lost(const struct store_chunk *c, const struct page_range *piece, struct err *e)
+{
+	struct image_run run = { .addr = piece->addr, .pages = (uint32_t)piece->pages, .extent = COPIES_LOST };
+
+	return copies_add(c->source->copies, &run, 1, e);
+}
+
 /* A task that runs may have unmapped what was there: such a piece is left out. */
 static int store_read(struct store_chunk *c, char *buf, struct err *e)
 {
@@ -180,9 +188,9 @@ static int store_read(struct store_chunk *c, char *buf, struct err *e)
 		r = piece->task ? store_read_mem(piece, buf, size, e)
 				: store_read_file(c->source->fd, piece->from, buf, size, e);
 		if (r < 0 && c->source->copies) {
+			r = store_note_lost(c, piece, e);
 			c->pages -= piece->pages;
 			piece->pages = size = 0;
-			r = 0;
 		}
 		buf += size;
 	}

@@ -52,6 +52,18 @@ static bool track_can_scan(const struct track *t, uint64_t page)
 	return sys_pagemap_scan(t->pagemap, &arg) >= 0;
 }
 
+/* What is needed of /proc to read its memory and its marks. */
+static int track_open(struct track *t, struct err *e)
+{
+	pid_t pid = t->task.pid;
+
+	t->task.mem_fd = fd_open_proc(pid, "mem", O_RDONLY);
+	t->pagemap = fd_open_proc(pid, "pagemap", O_RDONLY);
+	if (t->task.mem_fd < 0 || t->pagemap < 0)
+		return err_sys(e, t->pagemap < 0 ? t->pagemap : t->task.mem_fd, "opening the memory of task %d", pid);
+	return 0;
+}
+
 int track_begin(struct track *t, struct target *task, const char **ret_why, struct err *e)
 {
 	struct remote remote;
@@ -73,12 +85,25 @@ int track_begin(struct track *t, struct target *task, const char **ret_why, stru
 	*ret_why = "the kernel has no asynchronous write protection (Linux 6.7)";
 	if (sys_userfault_begin(t->uffd, SYS_UFFD_FEATURE_WP_ASYNC) < 0)
 		return 1;
-	t->task.mem_fd = fd_open_proc(task->pid, "mem", O_RDONLY);
-	t->pagemap = fd_open_proc(task->pid, "pagemap", O_RDONLY);
-	if (t->task.mem_fd < 0 || t->pagemap < 0)
-		return err_sys(e, t->pagemap < 0 ? t->pagemap : t->task.mem_fd, "opening the memory of task %d", task->pid);
+	if (track_open(t, e) < 0)
+		return -1;
 	*ret_why = "the kernel does not tell which pages are written (PAGEMAP_SCAN)";
 	return track_can_scan(t, task->vdso) ? 0 : 1;
+}
+
+int track_adopt(struct track *t, struct target *task, int uffd, const struct track_stretch *stretches, size_t n, struct err *e)
+{
+	track_init(t, task->pid);
+	t->uffd = uffd;
+	if (!sys_userfault_lives(uffd, task->vdso))
+		return 1;
+	t->old = calloc(n + 1, sizeof(*t->old));
+	if (!t->old)
+		return err_nomem(e);
+	if (n)
+		memcpy(t->old, stretches, n * sizeof(*t->old));
+	t->n_old = n;
+	return track_open(t, e);
 }
 
 void track_end(struct track *t)
@@ -90,20 +115,24 @@ void track_end(struct track *t)
 	free(t->stretches);
 	t->stretches = NULL;
 	t->n = t->room = 0;
+	free(t->old);
+	t->old = NULL;
+	t->n_old = 0;
+	t->bound = false;
 	copies_done(&t->copies);
 }
 
 /* ---- watching ---- */
 
 /*
- * Memory of the task's own and nothing else. Not file mappings: the kernel keeps the
+ * Memory of the task's own and nothing else; who watches it is another question. Not file mappings: the kernel keeps the
  * mark of a page that MADV_DONTNEED has made the file's again. Not hugetlb, which
  * swaps whole pages below the marks.
  */
 static bool track_is_own(const struct vm_area *a)
 {
-	const unsigned strange = VM_FLAG_SHARED | VM_FLAG_HUGETLB | VM_FLAG_IO | VM_FLAG_UFFD | VM_FLAG_SHADOW_STACK |
-				 VM_FLAG_SEALED | VM_FLAG_DROPPABLE;
+	const unsigned strange = VM_FLAG_SHARED | VM_FLAG_HUGETLB | VM_FLAG_IO | VM_FLAG_SHADOW_STACK | VM_FLAG_SEALED |
+				 VM_FLAG_DROPPABLE;
 
 	return !a->ino && a->name[0] != '/' && !(a->flags & strange) && (a->flags & VM_FLAG_MAYWRITE) &&
 	       strncmp(a->name, "[v", 2) != 0;
@@ -128,31 +157,74 @@ static int track_add(struct track *t, uint64_t start, uint64_t end, struct err *
 	return 0;
 }
 
-int track_watch(struct track *t, const struct vm_area_list *areas, struct err *e)
+/* From *at on, which goes up with `start`. */
+static bool stretches_meet(const struct track_stretch *v, size_t n, size_t *at, uint64_t start, uint64_t end)
 {
-	for (size_t i = 0; t->uffd >= 0 && i < areas->n; i++) {
-		const struct vm_area *a = &areas->areas[i];
+	while (*at < n && v[*at].end <= start)
+		++*at;
+	return *at < n && v[*at].start < end;
+}
 
-		/* What has vanished meanwhile, or cannot be watched, is just not watched. */
-		if (!track_is_own(a) || sys_userfault_register(t->uffd, a->start, a->end - a->start) < 0)
-			continue;
-		if (track_add(t, a->start, a->end, e) < 0)
+/* No copy is known of these pages, nor does the parent have them. */
+static int track_lose(struct track *t, uint64_t start, uint64_t end, struct err *e)
+{
+	const uint64_t most = 1u << 31;
+
+	for (uint64_t at = start, pages; at < end; at += pages * MEMORY_PAGE) {
+		struct image_run run = { .addr = at, .extent = COPIES_LOST };
+
+		pages = (end - at) / MEMORY_PAGE < most ? (end - at) / MEMORY_PAGE : most;
+		run.pages = (uint32_t)pages;
+		if (copies_add(&t->copies, &run, 1, e) < 0)
 			return -1;
 	}
+	return 0;
+}
+
+/*
+ * 1 when it is watched; what vanishes meanwhile, or cannot be watched, is not. Where a mapping was moved to, kernels before 6.13
+ * leave marks that mean another place; so marks of what was not registered before count for nothing.
+ */
+static int track_register(struct track *t, uint64_t start, uint64_t end, struct err *e)
+{
+	if (sys_userfault_register(t->uffd, start, end - start) < 0)
+		return 0;
+	return t->n_old && track_lose(t, start, end, e) < 0 ? -1 : 1;
+}
+
+/*
+ * What is registered since an earlier dump stays as it is: its marks are worth something. It has not been moved or
+ * replaced, which ends a registration, only cut or grown. It is not registered once more, as it may be another mapping by now.
+ */
+int track_watch(struct track *t, const struct vm_area_list *areas, struct err *e)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; t->uffd >= 0 && i < areas->n; i++) {
+		const struct vm_area *a = &areas->areas[i];
+		bool watched = (a->flags & VM_FLAG_UFFD) && stretches_meet(t->old, t->n_old, &at, a->start, a->end);
+		int r = !track_is_own(a) ? 0 : watched ? 1 : track_register(t, a->start, a->end, e);
+
+		if (r < 0 || (r && track_add(t, a->start, a->end, e) < 0))
+			return -1;
+	}
+	if (copies_settle(&t->copies, e) < 0)
+		return -1;
 	track_rewind(t);
 	return 0;
 }
 
-void track_hide(const struct track *t, struct vm_area_list *areas)
+void track_hide(const struct track *t, struct vm_area_list *areas, bool stands)
 {
-	size_t k = 0;
+	size_t k = 0, old = 0;
 
 	for (size_t i = 0; i < areas->n; i++) {
 		struct vm_area *a = &areas->areas[i];
 
-		while (k < t->n && t->stretches[k].end <= a->start)
-			k++;
-		if (k < t->n && t->stretches[k].start < a->end)
+		if (!(a->flags & VM_FLAG_UFFD))
+			continue;
+		if (stretches_meet(t->stretches, t->n, &k, a->start, a->end) || stretches_meet(t->old, t->n_old, &old, a->start, a->end) ||
+		    (stands && t->n_old && sys_userfault_register(t->uffd, a->start, a->end - a->start) == 0))
 			a->flags &= ~(unsigned)VM_FLAG_UFFD;
 	}
 }
@@ -266,4 +338,23 @@ int track_find(struct track *t, struct arena *arena, uint64_t most, struct page_
 			t->at = t->stretches[t->stretch].start;
 	}
 	return t->stretch < t->n;
+}
+
+int track_mark(struct track *t, struct err *e)
+{
+	struct arena scratch = ARENA_INIT;
+	struct page_source found = { 0 };
+	int r;
+
+	track_rewind(t);
+	do
+		r = track_find(t, &scratch, UINT64_MAX, &found, e);
+	while (r > 0);
+	for (size_t i = 0; r == 0 && i < found.n; i++) {
+		const struct page_range *range = &found.ranges[i];
+
+		r = track_lose(t, range->addr, range->addr + range->pages * MEMORY_PAGE, e);
+	}
+	arena_done(&scratch);
+	return r < 0 ? r : copies_settle(&t->copies, e);
 }

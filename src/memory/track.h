@@ -29,6 +29,9 @@ struct track {
 	size_t stretch; /* where the round stands */
 	uint64_t at;
 	struct page_copies copies; /* of its pages, made meanwhile */
+	struct track_stretch *old; /* watched since an earlier dump (track_adopt()), ascending */
+	size_t n_old;
+	bool bound; /* what is marked as not written, and was not copied, is as in the parent of the image */
 };
 
 /* Of a task that is not tracked (yet). */
@@ -40,6 +43,12 @@ void track_init(struct track *t, pid_t pid);
  * constant); or negative. Undone by track_end() in any case.
  */
 int track_begin(struct track *t, struct target *task, const char **ret_why, struct err *e);
+
+/*
+ * As above, but go on with a userfaultfd that was made for an earlier dump, and is taken over in any case, and with
+ * what it watches (copied). Returns 1 when the task has executed another program since.
+ */
+int track_adopt(struct track *t, struct target *task, int uffd, const struct track_stretch *stretches, size_t n, struct err *e);
 
 /*
  * Watch its private anonymous mappings, of which `areas` (smaps) tells. It may run.
@@ -58,10 +67,19 @@ void track_rewind(struct track *t);
  */
 int track_find(struct track *t, struct arena *arena, uint64_t most, struct page_source *ret, struct err *e);
 
+/*
+ * All that is written counts as not written from now on. It is noted that nobody has copied it since, so that it will be read
+ * in the pause (copies_take()).
+ */
+int track_mark(struct track *t, struct err *e);
+
 /* How many pages would be found by a round that began now? Marks nothing. A task that has ended has none. */
 uint64_t track_count(struct track *t);
 
-/* smaps shows what is watched as registered with a userfaultfd. It is ours. */
-void track_hide(const struct track *t, struct vm_area_list *areas);
+/*
+ * smaps shows what is watched as registered with a userfaultfd. It is ours. `stands`: so does the task, and what has grown out of
+ * what was watched since an earlier dump can be told by asking.
+ */
+void track_hide(const struct track *t, struct vm_area_list *areas, bool stands);
 
 void track_end(struct track *t);

@@ -4,6 +4,7 @@
 /* userfaultfd(2) as newer kernels than the installed headers have it. */
 
 #include <linux/userfaultfd.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 
@@ -35,4 +36,12 @@ static inline int sys_userfault_register(int fd, uint64_t start, uint64_t size)
 	struct uffdio_register reg = { .range = { start, size }, .mode = UFFDIO_REGISTER_MODE_WP };
 
 	return (int)SYS_RESULT(ioctl(fd, UFFDIO_REGISTER, &reg));
+}
+
+/* Does it still have the address space that it was made in? `page` is a page that cannot be registered: nothing happens to it. */
+static inline bool sys_userfault_lives(int fd, uint64_t page)
+{
+	struct uffdio_writeprotect wp = { .range = { page, 4096 } };
+
+	return SYS_RESULT(ioctl(fd, UFFDIO_WRITEPROTECT, &wp)) != -ESRCH;
 }

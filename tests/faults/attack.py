@@ -10,7 +10,8 @@ import signal
 
 from common import (KILLS, PATIENCE, Moments, files, kill_tree, killed, measure, read_bytes, strike, summary, traced,
                     whole_or_gone)
-from harness import Failure, read, stat_of, threads_of, tree_of
+from attacked import watched
+from harness import Failure, read, stat_of, threads_of, trackers_of, tree_of
 
 
 # ---- (a) and (c): a dump that is killed or interrupted ----
@@ -94,6 +95,69 @@ def kill_dump_end(t, start):
 
 def interrupt_dump(t, start, keep):
     attack_dump(t, start, keep, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], False, killed)
+
+
+def kill_tracked(t, program):
+    """A dump of a tracked program is killed, or who tracks it is, or both: it is unharmed, and the chain is right."""
+    root = program.root
+    base, image = t.image("base"), t.image()
+    first = ["dump", root, "-o", base, "--keep-running", "--track", "--no-sync", *program.options]
+    arguments = ["dump", root, "-o", image, "--parent", base, "--keep-running", "--track", "--no-sync", *program.options]
+    moments = Moments(measure(t, first), lambda: traced(root), 0.03)
+    t.torpor("untrack", root)
+    before = program.before(root)
+    outcomes = {}
+    for number in range(KILLS):
+        t.torpor(*first)
+        trackers = trackers_of(root)
+        if len(trackers) != 1:
+            raise Failure(f"the trackers are {trackers}")
+        if number % 3 == 2:
+            outcome = kill_tracker(t, root, arguments, moments)
+        else:
+            outcome = f"status {strike(t, arguments, moments)[0]}"
+        t.until(lambda: len(trackers_of(root)) <= 1, PATIENCE, "more than one tracker")
+        t.until(lambda: not traced(root), PATIENCE, "it is still traced")
+        t.until(lambda: bool(watched(root)) == bool(trackers_of(root)), PATIENCE, "its memory is watched by nobody")
+        program.check()
+        outcome += ", tracked" if trackers_of(root) else ""
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        for name in files(t):
+            path = os.path.join(t.images, name)
+            if path == image:
+                t.torpor("verify", image)
+            if path != base:
+                os.unlink(path)
+        if number % 8 == 7:
+            end_and_restore(t, program, base)
+        else:
+            t.torpor("untrack", root)
+            before.expect_same(t)
+    end_and_restore(t, program, base)
+    summary(t, outcomes)
+
+
+def kill_tracker(t, root, arguments, moments):
+    """While a dump takes over from it."""
+    pid, _ = t.torpor_start(arguments)
+    moments.wait(pid)
+    for tracker in trackers_of(root):
+        os.kill(tracker, signal.SIGKILL)
+    status = t.wait_exit(pid, 40)
+    if status:
+        raise Failure(f"status {status}: {t.errors(t.calls)}")
+    return "without tracker"
+
+
+def end_and_restore(t, program, base):
+    """The chain that there is now holds what the program held."""
+    members = tree_of(program.root)
+    t.torpor("dump", program.root, "-o", t.image("last"), "--parent", base, "--no-sync", *program.options[2:])
+    t.expect_gone(program.root, members)
+    t.until(lambda: not trackers_of(program.root), PATIENCE, "a tracker stays when the program has been ended")
+    t.restore(program.root, "last")
+    program.check()
+    os.unlink(t.image("last"))
 
 
 # ---- (b): a restore that is killed ----

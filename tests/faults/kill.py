@@ -20,7 +20,7 @@ import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from attack import interrupt_dump, kill_dump, kill_dump_end, kill_restore  # noqa: E402
+from attack import interrupt_dump, kill_dump, kill_dump_end, kill_restore, kill_tracked  # noqa: E402
 from common import (KILLS, LIMIT, PATIENCE, Before, Moments, PythonThreads, Steady, alive, delay, files,  # noqa: E402
                     compile_steady, kill_members, main, measure, strike, summary, traced)
 from attacked import Jvm, Moment, RedisServer, tracked  # noqa: E402
@@ -43,6 +43,8 @@ for keep in (False, True):
 # A program whose memory is copied while it runs: killed at any moment, torpor leaves no trace in it.
 for way in ("track", "clone"):
     case("kill-dump-" + way, limit=LIMIT * 2, start=lambda t, way=way: Moment(t, way), keep=True)(kill_dump)
+for way in ("track", "clone"):
+    case("kill-tracked-" + way, limit=LIMIT * 2)(lambda t, way=way: kill_tracked(t, Moment(t, way)))
 TRACKED = [("python", [], PythonThreads), ("redis", ["redis-server"], RedisServer)]
 if KILLS >= 100:  # they take long
     TRACKED += [("tree", [], lambda t: Steady(t, 6)), ("jvm", ["javac"], Jvm)]

@@ -24,7 +24,8 @@ from files import Snapshot, compiled_once  # noqa: F401
 from lives import LIVE, Steps, compile_live, counting, finish, job  # noqa: F401
 from machine import CLONE_NEWNS, become_subreaper, own_machine, own_network, unshare  # noqa: F401
 from portrait import differences, parse_smaps, portrait  # noqa: F401
-from procfs import View, all_stats, in_foreground, inside, kib, kill, outside, proc, read, stat_of, threads_of, tree_of  # noqa: F401
+from procfs import (View, all_stats, in_foreground, inside, kib, kill, outside, proc, read, stat_of, threads_of,  # noqa: F401
+                    trackers_of, tree_of)
 
 TARGETS = os.path.join(HERE, "targets")
 SNATCHED = 3  # tries of a restore in tier fork

@@ -89,6 +89,16 @@ def tree_of(root, stats=None):
     return found
 
 
+def trackers_of(root):
+    """The processes that keep track of what the program writes (dump --track)."""
+    def holds(pid):
+        try:
+            return any(re.search(rf"^Pid:\t{root}$", read(proc(f"{pid}/fdinfo/{fd}"), ""), re.M) for fd in os.listdir(proc(f"{pid}/fdinfo")))
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+    return [pid for pid, stat in all_stats().items() if stat.comm == "torpor-track" and stat.state != "Z" and holds(pid)]
+
+
 def kib(pid, field):
     """Of a process, one of the sums over all its mappings."""
     fields = dict(line.split(":", 1) for line in read(proc(f"{pid}/smaps_rollup")).splitlines()[1:])

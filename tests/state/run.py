@@ -13,6 +13,8 @@ import json
 import os
 import random
 import re
+import signal
+import subprocess
 import sys
 import time
 
@@ -266,7 +268,7 @@ def unseen_killed(t):
 
 
 def uses_tracking(pid):
-    return " uw" in harness.read(f"/proc/{pid}/smaps", "")
+    return " uw" in harness.read(harness.proc(f"{pid}/smaps"), "")
 
 
 def moment(t, pause):
@@ -287,6 +289,207 @@ def moment(t, pause):
         program.verify(f"after restore {number + 1}")
     t.cycle(program.root, static=False)
     program.verify("saved and restored as usual")
+    program.end()
+
+
+def stats_of(t, name):
+    return json.loads(t.torpor("inspect", "--json", t.image(name)).out)["image"]["stats"]
+
+
+def expect_tracked(t, root, wanted, when):
+    """One process keeps track of the program, or none does, and its memory is watched accordingly."""
+    t.until(lambda: len(harness.trackers_of(root)) == wanted, 5, f"{when}: the trackers are {harness.trackers_of(root)}")
+    if harness.stat_of(root) and bool(uses_tracking(root)) != bool(wanted):
+        raise Failure(f"{when}: its memory is {'not ' if wanted else ''}watched")
+
+
+TRACKING = ["--keep-running", "--track", "--no-sync"]
+
+
+def snapshot(t, program, name, *options, base=None, unread=False):
+    """One more image. `unread`: the tracking since its base has spared most of the reading."""
+    t.dump(program.root, name, keep="--keep-running" in options, options=[*options, *(["--parent", t.image(base)] if base else [])])
+    stats = stats_of(t, name)
+    if bool(int(stats.get("pages_unread", 0))) != unread:
+        raise Failure(f"image {name} {'was' if unread else 'was not'} to be taken by tracking: {stats}")
+    expect_tracked(t, program.root, "--track" in options, f"after image {name}")
+
+
+def restore_all(t, program, names):
+    for name in names:
+        t.restore(program.root, name)
+        program.verify(f"restored from image {name}")
+        program.kill()
+
+
+def replaced(t, pause, argument=None):
+    """A chain of images of which each finds what was written by what the one before has left armed."""
+    program = Program(t, "replaced", argument)
+    for number in range(6):
+        snapshot(t, program, str(number), *TRACKING, "--pause", pause, base=str(number - 1) if number else None, unread=number > 0)
+        program.verify(f"after image {number}")
+    snapshot(t, program, "6", "--no-sync", base="5", unread=True)  # which ends it
+    restore_all(t, program, map(str, range(7)))
+
+
+def replaced_swapped(t):
+    """As above, where a part of the memory really goes to a disk."""
+    swap = os.path.join(t.base, "swap")
+    with open(swap, "wb") as f:
+        os.posix_fallocate(f.fileno(), 0, 64 << 20)
+    os.chmod(swap, 0o600)
+    if subprocess.run(["mkswap", swap], stdout=subprocess.DEVNULL).returncode or subprocess.run(["swapon", swap]).returncode:
+        raise harness.Skip("no swap file can be made here")
+    try:
+        replaced(t, "auto")
+    finally:
+        t.end_all()
+        subprocess.run(["swapoff", swap], check=True)
+
+
+def moment_tracked(t, pause):
+    """A chain of moments of a program that changes all the time."""
+    program = Program(t, "moment", "quick")
+    for number in range(6):
+        snapshot(t, program, str(number), *TRACKING, "--pause", pause, base=str(number - 1) if number else None, unread=number > 0)
+        if number % 2:
+            program.verify(f"after image {number}")
+    snapshot(t, program, "6", "--no-sync", base="5", unread=True)
+    restore_all(t, program, map(str, range(7)))
+
+
+def tracked_bases(t):
+    """Only the image with which the tracking began is one whose pages need not be read; any dump ends it."""
+    program = Program(t, "replaced")
+    snapshot(t, program, "first", *TRACKING)
+    program.verify("after the first")
+    snapshot(t, program, "second", *TRACKING, base="first", unread=True)
+    program.verify("after the second")
+    snapshot(t, program, "other base", *TRACKING, base="first")
+    program.verify("after one with another base")
+    snapshot(t, program, "plain", "--keep-running", "--no-sync")
+    program.verify("after one without tracking")
+    snapshot(t, program, "untracked", *TRACKING, base="other base")
+    program.verify("after one that was not tracked")
+    t.torpor("squash", t.image("untracked"), "-o", t.image("joined"))
+    os.rename(t.image("untracked"), t.image("moved"))
+    t.torpor("check", program.root)
+    expect_tracked(t, program.root, 1, "after a check")
+    refused = t.torpor("dump", program.root, "--parent", t.image("moved"), "-o", t.image("moved"), expect=2)
+    if "would take the place" not in refused.err:
+        raise Failure(f"a dump over its own parent: {refused}")
+    expect_tracked(t, program.root, 1, "after a dump that was refused")
+    snapshot(t, program, "moved base", *TRACKING, base="moved", unread=True)
+    program.verify("after the base was moved")
+    snapshot(t, program, "joined base", *TRACKING, base="joined")
+    program.verify("after the base was joined")
+    if "not tracked any more" not in t.torpor("untrack", program.root).out:
+        raise Failure("untrack does not say that it has done it")
+    expect_tracked(t, program.root, 0, "after untrack")
+    if "was not tracked" not in t.torpor("untrack", program.root).out:
+        raise Failure("untrack does not say that there is nothing to do")
+    snapshot(t, program, "last", *TRACKING, base="joined base")
+    snapshot(t, program, "end", "--no-sync")
+    restore_all(t, program, ["first", "second", "other base", "plain", "moved", "moved base", "joined base", "last", "end"])
+
+
+def tracked_lost(t):
+    """The tracker is killed: the program is as it was, and the next dump compares."""
+    program = Program(t, "replaced")
+    snapshot(t, program, "0", *TRACKING)
+    for number in range(1, 4):
+        program.verify(f"after image {number - 1}")
+        harness.kill(harness.trackers_of(program.root)[0], signal.SIGKILL)
+        expect_tracked(t, program.root, 0, "after the end of the tracker")
+        program.verify("after the end of the tracker")
+        snapshot(t, program, str(number), *TRACKING, base=str(number - 1))
+    program.verify("after the last image")
+    program.end()
+    t.until(lambda: not harness.trackers_of(program.root), 5, "the tracker stays after the end of the program")
+    restore_all(t, program, "0123")
+
+
+EXECUTES = """
+import os, signal, sys
+number, memory = int(sys.argv[1]), bytearray([int(sys.argv[1]) + 1]) * (16 << 20)
+def again(*_):
+    os.execv(sys.executable, [sys.executable, "-B", "executes.py", str(number + 1)])
+def look(*_):
+    with open("new", "w") as f:
+        f.write("ok" if memory == bytearray([number + 1]) * (16 << 20) else "not ok")
+    os.rename("new", f"looked{number}")
+signal.signal(signal.SIGUSR1, again); signal.signal(signal.SIGUSR2, look)
+open(f"ready{number}", "w").close()
+while True: signal.pause()
+"""
+
+
+def tracked_executes(t):
+    """The program executes itself between two dumps: other memory at the same addresses."""
+    t.write("executes.py", EXECUTES)
+    root = t.start([harness.PYTHON, "-B", "executes.py", "0"], environment={"PYTHONMALLOC": "malloc"})
+    for number in range(3):
+        t.until(lambda: os.path.exists(t.path(f"ready{number}")), 20, "the start of the program")
+        t.dump(root, str(number), keep=True, options=["--track", "--no-sync", *(["--parent", t.image(str(number - 1))] if number else [])])
+        if int(stats_of(t, str(number)).get("pages_unread", 0)):
+            raise Failure("pages of the program that was executed are said not to have been written")
+        expect_tracked(t, root, 1, f"after image {number}")
+        if number < 2:
+            harness.kill(root, signal.SIGUSR1)
+    t.dump(root, "3", options=["--no-sync", "--parent", t.image("2")])
+    for number, generation in enumerate("0122"):
+        t.restore(root, str(number))
+        harness.kill(root, signal.SIGUSR2)
+        t.until(lambda: os.path.exists(t.path(f"looked{generation}")), 20, "the program does not answer")
+        if harness.read(t.path(f"looked{generation}")) != "ok":
+            raise Failure(f"the memory restored from image {number} is another one")
+        os.unlink(t.path(f"looked{generation}"))
+        harness.kill(root, signal.SIGKILL)
+        t.until(lambda: not harness.stat_of(root), 10, "the end of the program")
+
+
+def tracked_namespace(t):
+    """What torpor run has started is tracked inside."""
+    t.setup.work_in("userns")
+    program = Program(t, "replaced")
+    t.cycle(program.root)
+    snapshot(t, program, "0", *TRACKING)
+    program.verify("after the first image")
+    snapshot(t, program, "1", *TRACKING, base="0", unread=True)
+    program.verify("after the second image")
+    snapshot(t, program, "2", "--no-sync", base="1", unread=True)
+    restore_all(t, program, "012")
+
+
+FAKE = """
+import socket, sys, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.bind(sys.argv[1].replace("@", "\\0")); s.listen()
+open(sys.argv[2], "w").close()
+while True:
+    try: s.accept()[0].send(b"torptrk1")
+    except BrokenPipeError: pass
+"""
+
+
+def tracked_faked(t):
+    """Another user has the name of the tracker's socket: nobody listens to him, and there is no tracking."""
+    if t.setup.account is None:
+        raise harness.Skip("takes root, to be another user")
+    program = Program(t, "replaced")
+    name = f"@torpor-track/{os.stat(f'/proc/{program.root}/ns/pid').st_ino}/{program.root}"
+    ready = os.path.join(t.logs, "faked")
+    os.chmod(t.logs, 0o777)
+    for user in ({"user": 65534, "group": 65534, "extra_groups": []}, t.setup.user_arguments()):
+        fake = subprocess.Popen([harness.PYTHON, "-B", "-c", FAKE, name, ready], **user)
+        t.until(lambda: os.path.exists(ready), 10, "the start of the other one")
+        told = t.torpor("--verbose", "dump", program.root, "-o", t.image(), *TRACKING)
+        if "somebody else has the name of the socket" not in told.err:
+            raise Failure(f"it is not said that the name is taken: {told}")
+        expect_tracked(t, program.root, 0, "while somebody else has the name")
+        program.verify("after a dump that was not tracked")
+        fake.kill()
+        fake.wait()
+        os.unlink(ready)
     program.end()
 
 
@@ -347,6 +550,17 @@ def declare():
     case("parent-death")(parent_death)
     for pause in ("track", "clone", "copy"):
         case(f"moment-{pause}", pause=pause)(moment)
+    for pause in ("auto", "track", "clone", "copy"):
+        case(f"replaced-{pause}", pause=pause)(replaced)
+        case(f"moment-tracked-{pause}", pause=pause)(moment_tracked)
+    case("replaced-large", pause="auto", argument="large")(replaced)
+    case("replaced-swapped", needs=["mkswap", "swapon"])(replaced_swapped)
+    case("replaced-tree", pause="auto", argument="tree")(replaced)
+    case("tracked-bases")(tracked_bases)
+    case("tracked-lost")(tracked_lost)
+    case("tracked-executes")(tracked_executes)
+    case("tracked-userns")(tracked_namespace)
+    case("tracked-faked")(tracked_faked)
     case("task-limits-noted")(limits_noted)
     sysv.declare()
 

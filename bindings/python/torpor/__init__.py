@@ -21,7 +21,7 @@ from ._library import LINE, LOG, PROGRESS, READY, VISIT
 __all__ = [
     "Damaged", "Error", "Explanation", "Failed", "FileDescriptor", "Image", "Machine", "NotPermitted", "Obstacle", "Process", "Program",
     "Progress", "Refused", "Result", "Task", "Usage", "check", "core", "dump", "dump_self", "explain", "find", "machine", "processes",
-    "restore", "restore_plan", "run", "squash", "verify", "version",
+    "restore", "restore_plan", "run", "squash", "untrack", "verify", "version",
 ]
 
 _lib = _library.load()
@@ -253,7 +253,7 @@ def _dump(function: Callable[..., int], arguments: Sequence[Any], options: _Opti
 
 def dump(pid: int, path: Optional[Path] = None, *, keep_running: bool = False, sync: bool = True, external: bool = False,
          tcp_close: bool = False, timeout: float = 30, compress: str = "auto", parent: Optional[Path] = None, pause: str = "auto",
-         name: Optional[str] = None,
+         track: bool = False, name: Optional[str] = None,
          progress: Optional[Callable[[Progress], object]] = None, log: Optional[Callable[[str], object]] = None) -> Result:
     """Save a process and all its descendants in a file, and end them, or let them run on."""
     with _Options(progress, log) as o:
@@ -262,8 +262,9 @@ def dump(pid: int, path: Optional[Path] = None, *, keep_running: bool = False, s
         o.set("external", external)
         o.set("tcp_close", tcp_close)
         o.set("timeout_ms", int(timeout * 1000))
+        o.set("track", track)
         if o.set("pause", pause.encode()):
-            raise Usage(f"pause is auto, track or copy, not {pause!r}")
+            raise Usage(f"pause is auto, track, clone or copy, not {pause!r}")
         if o.set("compress", compress.encode()):
             raise Usage(f"compress is zstd, zstd:1 to zstd:19, lz4, none or auto, not {compress!r}")
         if parent is not None:
@@ -288,6 +289,11 @@ def squash(path: Path, output: Path, *, sync: bool = True, compress: Optional[st
         if compress is not None and o.set("compress", compress.encode()):
             raise Usage(f"compress is zstd, zstd:1 to zstd:19, lz4 or none, not {compress!r}")
         return _call(_lib.torpor_squash, os.fsencode(path), os.fsencode(output), o.handle)
+
+
+def untrack(pid: int) -> bool:
+    """Keep no more track of what a program writes (dump(track=True)). False when nobody did."""
+    return _call(_lib.torpor_untrack, pid) == 1
 
 
 def dump_self(path: Path) -> bool:
