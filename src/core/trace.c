@@ -17,6 +17,7 @@
 #include "arch/x86_64/regs.h"
 #include "sys/ptrace.h"
 #include "task/task.h"
+#include "util/guard.h"
 
 enum {
 	ABANDON_ROUNDS = 10, /* without a sign of life, before nobody is left */
@@ -381,109 +382,68 @@ int trace_finish(struct build *b, struct obstacle_list *notes, struct err *e)
 
 /* ---- letting go ---- */
 
-/*
- * The tree lives as soon as it may outlive us, which we must say of each thread.
- * If we were killed meanwhile, some tasks would die and the others run on. So a
- * guard waits at a pipe for the word that all is said; when the pipe closes
- * without it (on our way out that comes before the tasks are let go), it ends
- * the tree. A tree of one task dies or lives as a whole by itself.
- */
-struct guard {
-	pid_t pid; /* 0: none */
-	int fd;
-};
-
-static _Noreturn void guard_watch(const struct plan *p, const int fds[2])
+static void release_undo(void *data)
 {
-	int fd = fds[0];
-	char word;
+	const struct plan *p = data;
 
-	close(fds[1]);
-	if (dup2(fd, 0) == 0) {
-		close_range(1, ~0u, 0); /* what the tree has open is not kept open by us */
-		fd = 0;
-	}
-	if (read(fd, &word, 1) == 1)
-		_exit(0);
 	for (size_t i = 0; i < p->n_tasks; i++)
 		kill(p->tasks[i].pb->pid, SIGKILL);
-	_exit(1);
 }
 
-static int guard_begin(struct guard *g, const struct plan *p, struct err *e)
+/* A task outlives us when each of its threads may; one that was stopped stops again. */
+static int release_allow(const struct plan_task *t, struct err *e)
 {
-	int fds[2];
+	const Pb__Task *pb = t->pb;
 
-	if (p->n_tasks < 2)
-		return 0;
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return err_sys(e, errno, "pipe");
-	g->fd = fds[1];
-	g->pid = fork();
-	if (g->pid == 0)
-		guard_watch(p, fds);
-	close(fds[0]);
-	if (g->pid > 0)
-		return 0;
-	err_sys(e, errno, "fork");
-	close(g->fd);
-	return -1;
-}
+	for (size_t k = 0; pb->state != PB__TASK_STATE__ZOMBIE && k < pb->n_threads; k++) {
+		int r = sys_ptrace(PTRACE_SETOPTIONS, pb->threads[k]->tid, 0, 0);
 
-/* The commit of a restore: from this one write on, the tree runs whatever happens to us. */
-static int guard_end(struct guard *g, bool good, struct err *e)
-{
-	sigset_t broken;
-	int r = 0;
-
-	if (g->pid <= 0)
-		return 0;
-	sigemptyset(&broken);
-	sigaddset(&broken, SIGPIPE);
-	if (good && write(g->fd, "!", 1) != 1) {
-		r = err_sys(e, errno, "dismissing the guard");
-		sigtimedwait(&broken, NULL, &(struct timespec){ 0 }); /* blocked now, it must not end us before we have said why */
+		if (r < 0)
+			return err_sys(e, r, "task %d was lost before it could run", pb->pid);
 	}
-	close(g->fd);
-	waitpid(g->pid, NULL, 0);
-	return r;
+	return 0;
 }
 
-/* The tree outlives us from here on: first for all, then it runs. Children first, so that nobody misses anybody. */
+static int release_stop(const struct plan_task *t, struct err *e)
+{
+	if (t->pb->state != PB__TASK_STATE__STOPPED || kill(t->pb->pid, SIGSTOP) == 0)
+		return 0;
+	return err_sys(e, errno, "stopping task %d, as it was", t->pb->pid);
+}
+
+static void release_detach(const struct plan_task *t)
+{
+	for (size_t k = 0; t->pb->state != PB__TASK_STATE__ZOMBIE && k < t->pb->n_threads; k++)
+		sys_ptrace(SYS_PTRACE_DETACH, t->pb->threads[k]->tid, 0, 0);
+}
+
+/*
+ * The tree outlives us from here on: first for all, then it runs. Children first, so that nobody misses anybody.
+ *
+ * It lives as soon as it may outlive us, which we must say of each thread. If we were killed meanwhile, some tasks
+ * would die and the others run on: so a guard ends the tree then. To dismiss it is the commit of a restore. A tree
+ * of one task dies or lives as a whole by itself.
+ */
 int trace_release(struct build *b, struct err *e)
 {
 	const struct plan *p = b->plan;
-	struct guard guard = { 0 };
+	bool guarded = p->n_tasks > 1;
+	struct guard guard;
+	int r = 0;
 
-	if (guard_begin(&guard, p, e) < 0)
+	if (guarded && guard_begin(&guard, release_undo, (void *)p, e) < 0)
 		return -1;
-	for (size_t i = p->n_tasks; i-- > 0;)
-		for (size_t k = 0; p->tasks[i].pb->state != PB__TASK_STATE__ZOMBIE && k < p->tasks[i].pb->n_threads; k++) {
-			int r = sys_ptrace(PTRACE_SETOPTIONS, p->tasks[i].pb->threads[k]->tid, 0, 0);
-
-			if (r < 0) {
-				guard_end(&guard, false, e);
-				return err_sys(e, r, "task %d was lost before it could run", p->tasks[i].pb->pid);
-			}
-		}
-	for (size_t i = 0; i < p->n_tasks; i++) {
-		pid_t pid = p->tasks[i].pb->pid;
-
-		if (p->tasks[i].pb->state == PB__TASK_STATE__STOPPED && kill(pid, SIGSTOP) < 0) {
-			err_sys(e, errno, "stopping task %d, as it was", pid);
-			guard_end(&guard, false, e);
-			return -1;
-		}
-	}
-	if (guard_end(&guard, true, e) < 0)
-		return -1;
-	for (size_t i = p->n_tasks; i-- > 0;) {
-		const Pb__Task *pb = p->tasks[i].pb;
-
-		for (size_t k = 0; pb->state != PB__TASK_STATE__ZOMBIE && k < pb->n_threads; k++)
-			sys_ptrace(SYS_PTRACE_DETACH, pb->threads[k]->tid, 0, 0);
-	}
-	return 0;
+	for (size_t i = p->n_tasks; r == 0 && i-- > 0;)
+		r = release_allow(&p->tasks[i], e);
+	for (size_t i = 0; r == 0 && i < p->n_tasks; i++)
+		r = release_stop(&p->tasks[i], e);
+	if (guarded && r < 0)
+		guard_end(&guard);
+	else if (guarded)
+		r = guard_dismiss(&guard, e);
+	for (size_t i = p->n_tasks; r == 0 && i-- > 0;)
+		release_detach(&p->tasks[i]);
+	return r < 0 ? -1 : 0;
 }
 
 /* Only of our own tracees can we ask this, and nobody else is to be killed. */

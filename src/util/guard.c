@@ -2,7 +2,7 @@
 #include "util/guard.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,11 +11,14 @@
 static _Noreturn void guard_watch(int word, void (*undo)(void *data), void *data)
 {
 	char byte;
+	ssize_t n;
 
 	setsid();
-	while (read(word, &byte, 1) < 0 && errno == EINTR)
-		;
-	undo(data);
+	do
+		n = read(word, &byte, 1);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		undo(data);
 	_exit(0);
 }
 
@@ -23,8 +26,8 @@ int guard_begin(struct guard *g, void (*undo)(void *data), void *data, struct er
 {
 	int ends[2];
 
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return err_sys(e, errno, "pipe");
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+		return err_sys(e, errno, "socketpair");
 	g->word = ends[1];
 	g->pid = fork();
 	if (g->pid == 0) {
@@ -44,4 +47,14 @@ void guard_end(struct guard *g)
 	close(g->word);
 	while (waitpid(g->pid, NULL, 0) < 0 && errno == EINTR)
 		;
+}
+
+int guard_dismiss(struct guard *g, struct err *e)
+{
+	int r = 0;
+
+	if (send(g->word, "!", 1, MSG_NOSIGNAL) != 1)
+		r = err_sys(e, errno, "dismissing the guard");
+	guard_end(g);
+	return r;
 }

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * For a look at something that must be changed for the look: a process of its own
- * stands by, and puts it back, in any case; also when torpor is killed meanwhile.
+ * What must not stay half done: a process of its own stands by, and undoes it, also when torpor is killed
+ * meanwhile. For a look at something that must be changed for the look, it does so in any case.
  */
 
 #include <sys/types.h>
@@ -12,7 +12,7 @@ struct err;
 
 struct guard {
 	pid_t pid;
-	int word; /* closed when all is well, or torpor is dead */
+	int word; /* closed when it is to be undone, or torpor is dead */
 };
 
 /* Before the change. `undo` runs in the guard, which has a copy of torpor's memory and fds as they are now. */
@@ -20,3 +20,9 @@ int guard_begin(struct guard *g, void (*undo)(void *data), void *data, struct er
 
 /* Let the guard put it back, and wait until it has. */
 void guard_end(struct guard *g);
+
+/*
+ * All is done: let the guard go without undoing anything, and wait until it has gone. From the first step of this
+ * on, it is done whatever happens to torpor. Negative: the guard was lost; what it guards is neither done nor undone.
+ */
+int guard_dismiss(struct guard *g, struct err *e);
