@@ -117,12 +117,18 @@ static int build_clone_failed(pid_t pid, int number, struct err *e)
 	return number;
 }
 
+/* The child is traced as we are, without a stop for us. */
+static pid_t build_clone(const struct build *b, pid_t pid, uint64_t flags, int exit_signal)
+{
+	return pids_clone(b->pids, NULL, pid, flags | CLONE_PTRACE, exit_signal);
+}
+
 /* Fork the task with this index; returns in the parent only. */
 static void build_birth(struct build *b, size_t index, uint64_t flags)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 	int exit_signal = pb->has_exit_signal && pb->exit_signal <= 64 ? (int)pb->exit_signal : SIGCHLD;
-	pid_t pid = pids_clone(b->pids, NULL, pb->pid, flags, exit_signal);
+	pid_t pid = build_clone(b, pb->pid, flags, exit_signal);
 
 	if (pid == 0)
 		build_task(b, index);
@@ -145,7 +151,7 @@ static void build_reap(pid_t pid)
 static void build_session_standin(struct build *b, size_t first)
 {
 	const struct plan *p = b->plan;
-	pid_t pid = pids_clone(b->pids, NULL, p->tasks[first].pb->sid, 0, SIGCHLD);
+	pid_t pid = build_clone(b, p->tasks[first].pb->sid, 0, SIGCHLD);
 
 	if (pid < 0) {
 		struct err e = ERR_INIT;
@@ -207,7 +213,7 @@ static pid_t build_group_standin(struct build *b, const struct plan_task *t)
 
 	if (!t->makes_group || getpgrp() == t->pb->pgid)
 		return 0;
-	pid = pids_clone(b->pids, NULL, t->pb->pgid, 0, SIGCHLD);
+	pid = build_clone(b, t->pb->pgid, 0, SIGCHLD);
 	if (pid < 0) {
 		struct err e = ERR_INIT;
 
@@ -335,7 +341,7 @@ static int build_threads(const struct build *b, const struct task_restore *tr, s
 	for (size_t i = 1; i < tr->pb->n_threads; i++) {
 		const Pb__Thread *th = tr->pb->threads[i];
 		struct clone_args args = {
-			.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
+			.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PTRACE,
 			.stack = (uint64_t)region_alloc(tr->region, THREAD_STACK),
 			.stack_size = THREAD_STACK,
 			.set_tid = (uint64_t)region_put(tr->region, &th->tid, sizeof(th->tid)),
@@ -418,12 +424,13 @@ static void build_discard_signals(void)
  * Handlers and dispositions of our own must not shine through where the program
  * has the default. By system call: libc hides the signals that it uses itself.
  */
-static void build_reset_actions(void)
+static void build_reset_actions(const struct proc_status *own)
 {
 	static const uint64_t dfl[4]; /* handler SIG_DFL, no flags, no restorer, empty mask */
+	const uint64_t ours = own->sig_caught | own->sig_ignored | 1ull << (SIGCHLD - 1); /* that may have flags alone */
 
 	for (int signo = 1; signo < NSIG; signo++)
-		if (signo != SIGKILL && signo != SIGSTOP)
+		if (ours >> (signo - 1) & 1)
 			syscall(SYS_rt_sigaction, signo, dfl, NULL, sizeof(dfl[0]));
 }
 
@@ -458,8 +465,8 @@ static int build_state(struct build *b, size_t index, struct memory_load *m, str
 		       struct script **ret, struct err *e)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
-	struct task_restore tr = { .arena = m->arena, .region = &m->region, .pb = pb, .space = m->space,
-				   .inodes = b->inodes, .keeps_groups = b->keeps_groups };
+	struct task_restore tr = { .arena = m->arena, .region = &m->region, .pb = pb, .space = m->space, .inodes = b->inodes,
+				   .keeps_groups = b->keeps_groups, .lowered = &b->regions[index].lowered };
 
 	if (creds_prepare(&tr, e) < 0 || limits_widen(&tr, e) < 0 || stock_adopt(&b->stock, m, e) < 0)
 		return -1;
@@ -470,7 +477,8 @@ static int build_state(struct build *b, size_t index, struct memory_load *m, str
 	if (objects_install(rt, index, b->plan->fd_base, e) < 0 || limits_restore(&tr, e) < 0)
 		return -1;
 	build_discard_signals();
-	build_reset_actions();
+	build_reset_actions(&tr.own);
+	b->regions[index].changes_ids = creds_change_ids(&tr);
 	return build_script(b, m, &tr, ret, e);
 }
 
@@ -511,7 +519,9 @@ static _Noreturn void build_task(struct build *b, size_t index)
 		build_zombie(pb);
 	if (build_state(b, index, &m, &rt, &script, &e) < 0)
 		build_fail(b, pb, &e);
-	b->regions[index] = (struct build_region){ m.region.start, m.region.size, (uint64_t)script };
+	b->regions[index].start = m.region.start;
+	b->regions[index].size = m.region.size;
+	b->regions[index].script = (uint64_t)script;
 	privilege_raise(PRIVILEGE_CHECKPOINT); /* for the script, which ends with the capabilities that were saved */
 	script_enter(&m.region, script);
 }

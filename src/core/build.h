@@ -41,6 +41,8 @@ struct build {
 	struct build_region {
 		uint64_t start, size;
 		uint64_t script; /* the leader's */
+		bool changes_ids; /* its credentials are others than torpor's */
+		bool lowered;     /* a limit, or the out-of-memory score, may not be what was saved */
 	} *regions; /* one per task, in shared memory */
 };
 

@@ -178,9 +178,13 @@ static uint64_t pids_speed(void)
 
 int pids_foresee(const struct pids *p, pid_t pid, struct err *e)
 {
-	int64_t max = pids_max(), last = steer_last(&p->steer), away;
+	int64_t max, last, away;
 
-	if (p->steer.way != PID_FORK || !max || last < 0)
+	if (p->steer.way != PID_FORK)
+		return 0;
+	max = pids_max();
+	last = steer_last(&p->steer);
+	if (!max || last < 0)
 		return 0;
 	if (pid >= max)
 		return err_state(e, "E-PID-MAX", 0, "the PID %d is beyond kernel.pid_max (%ld): it does not come up", pid, (long)max);

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/trace.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/prctl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -21,8 +24,7 @@
 
 enum {
 	ABANDON_ROUNDS = 10, /* without a sign of life, before nobody is left */
-	TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK |
-			PTRACE_O_TRACEVFORK,
+	TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD, /* what is made with CLONE_PTRACE has them as well */
 	TELL_EVERY_NS = 100000000, /* of the progress */
 };
 
@@ -74,23 +76,25 @@ static int trace_check_end(pid_t pid, uint64_t addr, struct script *ret, struct 
 		       ret->done + 1, ret->n);
 }
 
-/* As above, for the scripts of the threads as well. */
-static int trace_check_script(pid_t pid, uint64_t addr, struct err *e)
+/* As above, for the scripts of the threads as well, of which only the leader's script knows. */
+static int trace_check_scripts(pid_t pid, uint64_t addr, struct err *e)
 {
-	struct script script;
-	struct script_op op;
+	struct script script, thread;
+	struct script_op *ops;
+	int r = trace_check_end(pid, addr, &script, e);
 
-	if (trace_check_end(pid, addr, &script, e) < 0)
-		return -1;
-	for (uint32_t i = 0; i < script.n; i++) {
-		int r = trace_read(pid, script.ops + i * sizeof(op), &op, sizeof(op));
-
-		if (r == 0 && op.code == SCRIPT_THREAD)
-			r = trace_check_script(pid, op.args[2], e);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	if (r < 0)
+		return r;
+	ops = calloc(script.n, sizeof(*ops));
+	if (!ops)
+		return err_nomem(e);
+	if (trace_read(pid, script.ops, ops, script.n * sizeof(*ops)) < 0)
+		r = err_set(e, ERR_SYSTEM, 0, "reading the script's outcome");
+	for (uint32_t i = 0; r == 0 && i < script.n; i++)
+		if (ops[i].code == SCRIPT_THREAD)
+			r = trace_check_end(pid, ops[i].args[2], &thread, e);
+	free(ops);
+	return r;
 }
 
 /* ---- until all have parked ---- */
@@ -252,130 +256,187 @@ int trace_until_parked(struct build *b, struct err *e)
 	return 0;
 }
 
-/* ---- a parked task ---- */
+/* ---- parked tasks ---- */
 
-/* A `syscall` instruction of the vdso: our own is the same as every task's. */
-static int trace_find_gadget(const Pb__AddressSpace *space, pid_t pid, uint64_t *ret, struct err *e)
+/* Where in the vdso is a `syscall` instruction? Our own is the same as every task's. */
+static int trace_find_gadget(uint64_t *ret, struct err *e)
 {
-	unsigned char page[4096];
+	const char *vdso = (const char *)getauxval(AT_SYSINFO_EHDR), *found = NULL;
+	const Elf64_Ehdr *header = (const Elf64_Ehdr *)vdso;
 
-	for (size_t i = 0; i < space->n_mappings; i++) {
-		const Pb__Mapping *m = space->mappings[i];
+	for (int i = 0; vdso && !found && i < header->e_phnum; i++) {
+		const Elf64_Phdr *part = (const Elf64_Phdr *)(vdso + header->e_phoff) + i;
 
-		for (uint64_t at = m->start; m->kind == PB__MAPPING_KIND__VDSO && at < m->end; at += sizeof(page)) {
-			const unsigned char *found;
-
-			if (trace_read(pid, at, page, sizeof(page)) < 0)
-				continue;
-			found = memmem(page, sizeof(page), "\x0f\x05", 2);
-			if (found) {
-				*ret = at + (uint64_t)(found - page);
-				return 0;
-			}
-		}
+		if (part->p_type == PT_LOAD && part->p_flags & PF_X)
+			found = memmem(vdso + part->p_offset, part->p_filesz, "\x0f\x05", 2);
 	}
-	return err_state(e, "E-KERNEL-VDSO", 0, "the vdso has no system call instruction");
+	if (!found)
+		return err_state(e, "E-KERNEL-VDSO", 0, "the vdso has no system call instruction");
+	*ret = (uint64_t)(found - vdso);
+	return 0;
 }
 
-/* The next report of this thread. Other threads may end first, or the end of a leader would never be reported. */
-static int trace_wait(pid_t tid, int *ret_status)
+static int trace_lost_thread(pid_t tid, struct err *e)
+{
+	return err_set(e, ERR_SYSTEM, 0, "thread %d was lost", tid);
+}
+
+/*
+ * The next stop of this leader. Of one with threads, others may end first, or its end would never be reported; so
+ * nobody else's stop must be on its way then.
+ */
+static int trace_wait(const Pb__Task *pb, int *ret_status, struct err *e)
 {
 	pid_t got;
 
 	do
-		got = waitpid(-1, ret_status, __WALL);
-	while ((got < 0 && errno == EINTR) || (got > 0 && got != tid));
-	return got < 0 ? -errno : 0;
+		got = waitpid(pb->n_threads > 1 ? -1 : pb->pid, ret_status, __WALL);
+	while ((got < 0 && errno == EINTR) || (got > 0 && got != pb->pid));
+	return got < 0 || !WIFSTOPPED(*ret_status) ? trace_lost_thread(pb->pid, e) : 0;
 }
 
-static int trace_step(pid_t tid, int request, int *ret_status, struct err *e)
+static int trace_resume(const Pb__Task *pb, int request, struct err *e)
 {
-	int r = sys_ptrace(request, tid, 0, 0);
-
-	if (r < 0 || trace_wait(tid, ret_status) < 0 || !WIFSTOPPED(*ret_status))
-		return err_set(e, ERR_SYSTEM, 0, "thread %d was lost", tid);
-	return 0;
-}
-
-/* One system call in a parked thread, through a syscall instruction at `gadget`. */
-static int trace_syscall(pid_t tid, uint64_t gadget, int64_t nr, const uint64_t args[6], int64_t *ret, struct err *e)
-{
-	struct user_regs_struct regs;
-	int status, r = sys_ptrace_getregs(tid, &regs);
-
-	if (r < 0)
-		return err_sys(e, r, "reading the registers of thread %d", tid);
-	arch_set_syscall(&regs, nr, args);
-	regs.rip = gadget;
-	regs.orig_rax = (uint64_t)-1;
-	r = sys_ptrace_setregs(tid, &regs);
-	if (r < 0)
-		return err_sys(e, r, "writing the registers of thread %d", tid);
-	if (trace_step(tid, SYS_PTRACE_SYSCALL, &status, e) < 0 || trace_step(tid, SYS_PTRACE_SYSCALL, &status, e) < 0)
-		return -1;
-	r = sys_ptrace_getregs(tid, &regs);
-	*ret = arch_syscall_result(&regs);
-	return r < 0 ? err_sys(e, r, "reading the registers of thread %d", tid) : 0;
+	return sys_ptrace(request, pb->pid, 0, 0) < 0 ? trace_lost_thread(pb->pid, e) : 0;
 }
 
 /*
- * From a syscall-stop to a plain one: only there does the kernel treat the final
- * registers like those of an interrupted system call.
+ * One system call in a parked leader, in three steps, so that several tasks take each of them at once. At the end it
+ * stands in a plain stop: only there does the kernel treat the final registers like those of an interrupted call.
  */
-static int trace_settle(pid_t tid, struct err *e)
+static int trace_call_begin(const Pb__Task *pb, const Pb__AddressSpace *space, uint64_t gadget, int64_t nr, const uint64_t args[6],
+			    struct err *e)
+{
+	struct user_regs_struct regs;
+	uint64_t vdso = 0;
+	int r = sys_ptrace_getregs(pb->pid, &regs);
+
+	for (size_t i = 0; i < space->n_mappings; i++)
+		if (space->mappings[i]->kind == PB__MAPPING_KIND__VDSO)
+			vdso = space->mappings[i]->start;
+	if (!vdso)
+		return err_state(e, "E-KERNEL-VDSO", 0, "it has no vdso");
+	arch_set_syscall(&regs, nr, args);
+	regs.rip = vdso + gadget;
+	regs.orig_rax = (uint64_t)-1;
+	if (r == 0)
+		r = sys_ptrace_setregs(pb->pid, &regs);
+	return r < 0 ? err_sys(e, r, "changing the registers of thread %d", pb->pid) : trace_resume(pb, SYS_PTRACE_SYSCALL, e);
+}
+
+static int trace_call_continue(const Pb__Task *pb, struct err *e)
 {
 	int status;
 
-	sys_ptrace(PTRACE_INTERRUPT, tid, 0, 0);
 	do {
-		if (trace_step(tid, SYS_PTRACE_CONT, &status, e) < 0)
+		if (trace_wait(pb, &status, e) < 0)
+			return -1;
+		if (WSTOPSIG(status) != (SIGTRAP | 0x80) && trace_resume(pb, SYS_PTRACE_SYSCALL, e) < 0)
+			return -1;
+	} while (WSTOPSIG(status) != (SIGTRAP | 0x80));
+	sys_ptrace(PTRACE_INTERRUPT, pb->pid, 0, 0); /* it stops when the call is done */
+	return trace_resume(pb, SYS_PTRACE_CONT, e);
+}
+
+static int trace_call_end(const Pb__Task *pb, const char *what, struct err *e)
+{
+	struct user_regs_struct regs;
+	int status, r;
+
+	do {
+		if (trace_wait(pb, &status, e) < 0)
+			return -1;
+		if (status >> 16 != PTRACE_EVENT_STOP && trace_resume(pb, SYS_PTRACE_CONT, e) < 0)
 			return -1;
 	} while (status >> 16 != PTRACE_EVENT_STOP);
-	return 0;
+	r = sys_ptrace_getregs(pb->pid, &regs);
+	if (r < 0)
+		return err_sys(e, r, "reading the registers of thread %d", pb->pid);
+	return arch_syscall_result(&regs) < 0 ? err_sys(e, (int)arch_syscall_result(&regs), "%s", what) : 0;
 }
 
-/* The last traces of torpor: the region, and what changing credentials did to the process. */
-static int trace_clean(const struct build_region *region, const Pb__Task *pb, const Pb__AddressSpace *space, struct err *e)
+/* The region is the last trace of torpor. */
+static int trace_clean_begin(struct build *b, size_t index, uint64_t gadget, struct err *e)
 {
-	const uint64_t unmap[6] = { region->start, region->size };
-	const uint64_t dumpable[6] = { PR_SET_DUMPABLE, pb->dumpable };
-	uint64_t gadget;
-	int64_t result;
+	const Pb__Task *pb = b->plan->tasks[index].pb;
+	const uint64_t unmap[6] = { b->regions[index].start, b->regions[index].size };
 
-	if (trace_find_gadget(space, pb->pid, &gadget, e) < 0 ||
-	    trace_syscall(pb->pid, gadget, SYS_munmap, unmap, &result, e) < 0)
-		return -1;
-	if (result < 0)
-		return err_sys(e, (int)result, "unmapping the runner");
-	if (pb->dumpable <= 1) { /* 2 cannot be set: it comes of itself with set-user-ID */
-		if (trace_syscall(pb->pid, gadget, SYS_prctl, dumpable, &result, e) < 0)
-			return -1;
-		if (result < 0)
-			return err_sys(e, (int)result, "PR_SET_DUMPABLE");
-	}
-	return trace_settle(pb->pid, e);
+	return trace_call_begin(pb, b->plan->image->spaces[pb->space], gadget, SYS_munmap, unmap, e);
 }
 
-static int trace_finish_task(struct build *b, size_t index, struct obstacle_list *notes, struct err *e)
+/* But for what changing credentials did to the process. 2 cannot be set: it comes of itself with set-user-ID. */
+static int trace_set_dumpable(struct build *b, size_t index, uint64_t gadget, struct err *e)
+{
+	const Pb__Task *pb = b->plan->tasks[index].pb;
+	const uint64_t dumpable[6] = { PR_SET_DUMPABLE, pb->dumpable };
+
+	if (pb->dumpable > 1 || (pb->dumpable == 1 && !b->regions[index].changes_ids))
+		return 0;
+	if (trace_call_begin(pb, b->plan->image->spaces[pb->space], gadget, SYS_prctl, dumpable, e) < 0 ||
+	    trace_call_continue(pb, e) < 0)
+		return -1;
+	return trace_call_end(pb, "PR_SET_DUMPABLE", e);
+}
+
+static int trace_finish_task(struct build *b, size_t index, uint64_t gadget, struct obstacle_list *notes, struct err *e)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 
-	if (trace_check_script(pb->pid, b->regions[index].script, e) < 0 ||
-	    trace_clean(&b->regions[index], pb, b->plan->image->spaces[pb->space], e) < 0)
+	if (trace_call_end(pb, "unmapping the runner", e) < 0 || trace_set_dumpable(b, index, gadget, e) < 0)
 		return -1;
 	for (size_t i = 0; i < pb->n_threads; i++)
 		if (thread_restore_outside(pb->threads[i], notes, e) < 0)
 			return -1;
-	return limits_note(notes->arena, pb, notes) < 0 || thread_note_parent(pb, notes) < 0 ? err_nomem(e) : 0;
+	if (b->regions[index].lowered && limits_note(notes->arena, pb, notes) < 0)
+		return err_nomem(e);
+	return thread_note_parent(pb, notes) < 0 ? err_nomem(e) : 0;
+}
+
+/* One with threads, from begin to end. The script of one without has been looked at when it parked. */
+static int trace_finish_threads(struct build *b, size_t index, uint64_t gadget, struct obstacle_list *notes, struct err *e)
+{
+	const Pb__Task *pb = b->plan->tasks[index].pb;
+
+	if (trace_check_scripts(pb->pid, b->regions[index].script, e) < 0 || trace_clean_begin(b, index, gadget, e) < 0 ||
+	    trace_call_continue(pb, e) < 0)
+		return -1;
+	return trace_finish_task(b, index, gadget, notes, e);
+}
+
+enum trace_stage { TRACE_BEGIN, TRACE_CONTINUE, TRACE_FINISH, TRACE_WITH_THREADS, TRACE_STAGES };
+
+static int trace_finish_stage(struct build *b, size_t index, enum trace_stage stage, uint64_t gadget, struct obstacle_list *notes,
+			      struct err *e)
+{
+	switch (stage) {
+	case TRACE_BEGIN:
+		return trace_clean_begin(b, index, gadget, e);
+	case TRACE_CONTINUE:
+		return trace_call_continue(b->plan->tasks[index].pb, e);
+	case TRACE_FINISH:
+		return trace_finish_task(b, index, gadget, notes, e);
+	case TRACE_WITH_THREADS:
+	case TRACE_STAGES:
+		break;
+	}
+	return trace_finish_threads(b, index, gadget, notes, e);
 }
 
 int trace_finish(struct build *b, struct obstacle_list *notes, struct err *e)
 {
-	for (size_t i = 0; i < b->plan->n_tasks; i++) {
-		const Pb__Task *pb = b->plan->tasks[i].pb;
+	uint64_t gadget = 0;
 
-		if (pb->state != PB__TASK_STATE__ZOMBIE && trace_finish_task(b, i, notes, e) < 0)
-			return err_wrap(e, "task %d (%s)", pb->pid, pb->comm);
+	if (trace_find_gadget(&gadget, e) < 0)
+		return -1;
+	for (enum trace_stage stage = TRACE_BEGIN; stage < TRACE_STAGES; stage++) {
+		for (size_t i = 0; i < b->plan->n_tasks; i++) {
+			const Pb__Task *pb = b->plan->tasks[i].pb;
+
+			if (pb->state == PB__TASK_STATE__ZOMBIE || (pb->n_threads > 1) != (stage == TRACE_WITH_THREADS))
+				continue;
+			if (trace_finish_stage(b, i, stage, gadget, notes, e) < 0)
+				return err_wrap(e, "task %d (%s)", pb->pid, pb->comm);
+		}
 	}
 	return 0;
 }

@@ -156,6 +156,11 @@ int creds_prepare(struct task_restore *r, struct err *e)
 	return creds_read_own(r->arena, &r->own, e);
 }
 
+bool creds_change_ids(const struct task_restore *r)
+{
+	return !creds_same_ids(r->pb->creds, &r->own, r->keeps_groups);
+}
+
 int creds_restore(const struct task_restore *r, struct script_builder *b, struct err *e)
 {
 	const Pb__Credentials *cr = r->pb->creds;
@@ -166,7 +171,7 @@ int creds_restore(const struct task_restore *r, struct script_builder *b, struct
 	for (unsigned cap = 0; cap < 64; cap++)
 		if ((own->cap_bnd & ~cr->cap_bounding) >> cap & 1 && has_cap(own, CAP_SETPCAP))
 			script_call(b, SCRIPT_MUST, "PR_CAPBSET_DROP", SYS_prctl, PR_CAPBSET_DROP, cap);
-	if (!creds_same_ids(cr, own, r->keeps_groups))
+	if (creds_change_ids(r))
 		ret = creds_restore_ids(r, b, e);
 	if (ret == 0)
 		ret = creds_restore_caps(r, b, e);

@@ -108,6 +108,12 @@ int limits_widen(const struct task_restore *r, struct err *e)
 	return 0;
 }
 
+static void limits_lower(const struct task_restore *r)
+{
+	if (r->lowered)
+		*r->lowered = true;
+}
+
 int limits_restore_script(const struct task_restore *r, struct script_builder *b, struct err *e)
 {
 	for (size_t i = 0; i < r->pb->n_limits; i++) {
@@ -117,8 +123,10 @@ int limits_restore_script(const struct task_restore *r, struct script_builder *b
 
 		if (getrlimit((__rlimit_resource_t)saved->resource, &now) < 0)
 			return err_sys(e, errno, "getrlimit");
-		if (wanted.rlim_max > now.rlim_max)
+		if (wanted.rlim_max > now.rlim_max) {
 			wanted.rlim_max = now.rlim_max;
+			limits_lower(r);
+		}
 		if (wanted.rlim_cur > wanted.rlim_max)
 			wanted.rlim_cur = wanted.rlim_max;
 		if (wanted.rlim_cur == now.rlim_cur && wanted.rlim_max == now.rlim_max)
@@ -169,9 +177,12 @@ static int limits_restore_proc(const struct task_restore *r, struct err *e)
 
 	if (fd_read_proc(getpid(), "oom_score_adj", r->arena, &now, NULL) == 0 && atoi(now) != r->pb->oom_score_adj) {
 		snprintf(text, sizeof(text), "%d", r->pb->oom_score_adj);
-		if (limits_write_proc("oom_score_adj", text, e) < 0 && e->reason == ERR_SYSTEM)
-			return -1;
-		*e = ERR_INIT; /* lowering it takes CAP_SYS_RESOURCE: stays as it is */
+		if (limits_write_proc("oom_score_adj", text, e) < 0) {
+			if (e->reason == ERR_SYSTEM)
+				return -1;
+			*e = ERR_INIT; /* lowering it takes CAP_SYS_RESOURCE: stays as it is */
+			limits_lower(r);
+		}
 	}
 	if (r->space->has_coredump_filter) {
 		snprintf(text, sizeof(text), "%#lx", r->space->coredump_filter);

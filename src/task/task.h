@@ -103,6 +103,7 @@ struct task_restore {
 	const struct inode_restore *inodes;
 	bool keeps_groups;      /* creds_check() has compared them, from outside the user namespace that we are in */
 	struct proc_status own; /* of this process, before it changes: by creds_prepare() */
+	bool *lowered;          /* set when a limit or the oom score may stay lower than it was; or NULL */
 };
 
 /* In ordinary C, before anything is mapped: as much room as we may have. */
@@ -111,7 +112,7 @@ int limits_widen(const struct task_restore *r, struct err *e);
 /* In ordinary C, before the switch: working and root folder, umask, oom score, core dump filter. */
 int limits_restore(const struct task_restore *r, struct err *e);
 
-/* From outside, once the task is parked: what stays lower than it was is added to `notes`. -ENOMEM or 0. */
+/* From outside, once a task is parked that was `lowered`: what stays lower than it was is added to `notes`. -ENOMEM or 0. */
 int limits_note(struct arena *arena, const Pb__Task *pb, struct obstacle_list *notes);
 
 /* Can this process take on these credentials? */
@@ -128,6 +129,8 @@ int thread_restore(const struct task_restore *r, const Pb__Thread *th, struct sc
 /* Read, once for all threads, what this process has by itself. */
 int creds_prepare(struct task_restore *r, struct err *e);
 int creds_restore(const struct task_restore *r, struct script_builder *b, struct err *e);
+/* Will the script change user or group ids? The kernel makes such a process not dumpable. */
+bool creds_change_ids(const struct task_restore *r);
 size_t thread_script_ops(const Pb__Task *pb, const Pb__Thread *th);
 
 /* Steps that come first in the leader's script: what libc has registered with the kernel for us. */
