@@ -41,6 +41,7 @@ struct dump {
 	struct arena *arena;
 	struct target_tree tree;
 	struct inode_table inodes;
+	struct task_namespaces namespaces;
 	struct collect collect;
 	struct image_writer *writer;
 	struct parent parent;
@@ -92,7 +93,7 @@ static int dump_collect_machine(struct dump *d, struct err *e)
 static int dump_collect_task(struct dump *d, struct target *t, Pb__Task *pb, struct err *e)
 {
 	struct memory_collect mc = { .arena = d->arena, .obstacles = &d->result->obstacles, .inodes = &d->inodes };
-	struct task_collect tc = { d->arena, &d->result->obstacles, &d->tree, &d->inodes, d->o->outside };
+	struct task_collect tc = { d->arena, &d->result->obstacles, &d->tree, &d->inodes, &d->namespaces, d->o->outside };
 	Pb__AddressSpace *space;
 	int r;
 
@@ -379,18 +380,19 @@ static bool is_zombie(pid_t pid, struct arena *arena, struct proc_stat *ret)
 static void dump_report_zombies(struct dump *d, const pid_t *pids, size_t n)
 {
 	struct proc_stat stat;
-	size_t left = 0, last = 0;
+	size_t left = 0, last = 0, gone = 0;
 
 	for (int i = 0; i <= REAP_PATIENCE; i++) {
-		left = 0;
-		for (size_t i = 0; i < n; i++)
-			if (is_zombie(pids[i], d->arena, &stat))
-				left++, last = i;
-		if (!left)
+		while (gone < n && !is_zombie(pids[gone], d->arena, &stat))
+			gone++;
+		if (gone == n)
 			return;
 		usleep(REAP_POLL_US);
 	}
-	if (is_zombie(pids[last], d->arena, &stat))
+	for (size_t i = gone; i < n; i++)
+		if (is_zombie(pids[i], d->arena, &stat))
+			left++, last = i;
+	if (left && is_zombie(pids[last], d->arena, &stat))
 		d->result->leftovers = left == 1
 			? arena_printf(d->arena, "process %d stays a zombie until its parent %d reaps it", pids[last], stat.ppid)
 			: arena_printf(d->arena, "%zu processes stay zombies until their parents reap them (process %d: its parent %d)",

@@ -53,6 +53,7 @@ static int glance_task(struct glancing *x)
 {
 	pid_t pid = x->g->stat.pid;
 	struct err unheard = ERR_INIT;
+	struct task_namespaces ours = { 0 };
 	struct visit visit;
 	const char *name;
 	size_t at = 0;
@@ -64,7 +65,7 @@ static int glance_task(struct glancing *x)
 		r = glance_add(x, "E-TASK-SECCOMP", "it is confined by seccomp");
 	if (visit_find(pid, x->arena, &visit, &unheard) > 0)
 		return r; /* a dump goes there */
-	while (r == 0 && task_next_foreign_namespace(pid, &at, x->arena, &name) == 0 && name)
+	while (r == 0 && task_next_foreign_namespace(pid, &ours, &at, x->arena, &name) == 0 && name)
 		r = glance_add(x, "E-TASK-NAMESPACE", "it lives in another %s namespace", name);
 	return r;
 }

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { NOTES_MAX = 4096, PHDRS_MAX = 64, ID_MAX = 64 };
+enum { START_SIZE = 4096, NOTES_MAX = 4096, PHDRS_MAX = 64, ID_MAX = 64 };
 
 static size_t round4(size_t n)
 {
@@ -36,14 +36,28 @@ static size_t build_id_in_notes(const unsigned char *p, size_t size, unsigned ch
 	return 0;
 }
 
+/* As pread(2), or -errno. As a rule it is all in the first page, of which `n` bytes are in `start`. */
+static ssize_t build_id_read(int fd, const unsigned char *start, ssize_t n, void *buf, size_t size, uint64_t offset)
+{
+	ssize_t got;
+
+	if (offset <= (uint64_t)n && size <= (uint64_t)n - offset) {
+		memcpy(buf, start + offset, size);
+		return (ssize_t)size;
+	}
+	got = pread(fd, buf, size, (off_t)offset);
+	return got < 0 ? -errno : got;
+}
+
 int inode_build_id(int fd, unsigned char buf[64])
 {
-	unsigned char notes[NOTES_MAX];
+	unsigned char start[START_SIZE], notes[NOTES_MAX];
 	Elf64_Ehdr eh;
-	ssize_t n = pread(fd, &eh, sizeof(eh), 0);
+	ssize_t n = pread(fd, start, sizeof(start), 0), in_start = n;
 
-	if (n != sizeof(eh))
+	if (n < (ssize_t)sizeof(eh))
 		return n < 0 ? -errno : 0;
+	memcpy(&eh, start, sizeof(eh));
 	if (memcmp(eh.e_ident, ELFMAG, SELFMAG) != 0 ||
 	    eh.e_ident[EI_CLASS] != ELFCLASS64 || eh.e_phentsize != sizeof(Elf64_Phdr))
 		return 0;
@@ -51,14 +65,14 @@ int inode_build_id(int fd, unsigned char buf[64])
 		Elf64_Phdr ph;
 		size_t found;
 
-		n = pread(fd, &ph, sizeof(ph), (off_t)(eh.e_phoff + i * sizeof(ph)));
+		n = build_id_read(fd, start, in_start, &ph, sizeof(ph), eh.e_phoff + i * sizeof(ph));
 		if (n != sizeof(ph))
-			return n < 0 ? -errno : 0;
+			return n < 0 ? (int)n : 0;
 		if (ph.p_type != PT_NOTE)
 			continue;
-		n = pread(fd, notes, ph.p_filesz < NOTES_MAX ? ph.p_filesz : NOTES_MAX, (off_t)ph.p_offset);
+		n = build_id_read(fd, start, in_start, notes, ph.p_filesz < NOTES_MAX ? ph.p_filesz : NOTES_MAX, ph.p_offset);
 		if (n < 0)
-			return -errno;
+			return (int)n;
 		found = build_id_in_notes(notes, (size_t)n, buf);
 		if (found)
 			return (int)found;

@@ -13,6 +13,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,6 +197,7 @@ static int freeze_add_task(struct target_tree *tree, pid_t pid, size_t parent, s
 	t->pid = pid;
 	t->parent = parent;
 	t->mem_fd = t->pidfd = -1;
+	t->resident = UINT64_MAX;
 	r = freeze_read_stat(pid, tree->arena, &t->stat);
 	if (r == -ENOENT || r == -ESRCH)
 		return 0; /* it ended and was reaped meanwhile */
@@ -405,6 +407,15 @@ static int freeze_timed_out(struct target_tree *tree, size_t index, pid_t tid, u
 	return err_help(e, "it waits for a device or a file server; try again when that answers, or raise --timeout");
 }
 
+/* Most stop as soon as they are on a CPU: that is less than the shortest sleep. */
+static void freeze_pause(unsigned round)
+{
+	if (round < 20)
+		sched_yield();
+	else
+		usleep(round < 40 ? 20 : 500);
+}
+
 /* Wait until every thread known so far stands or is gone. */
 static int freeze_wait(struct target_tree *tree, uint64_t deadline, unsigned timeout_ms, struct err *e)
 {
@@ -436,7 +447,7 @@ static int freeze_wait(struct target_tree *tree, uint64_t deadline, unsigned tim
 			freeze_bury_threads(tree->tasks[last_task]);
 			freeze_indulge_vfork(tree, last_task);
 		}
-		usleep(++rounds < 20 ? 20 : 500);
+		freeze_pause(rounds++);
 	}
 }
 

@@ -21,6 +21,8 @@
 #include "target/target.h"
 #include "util/guard.h"
 
+enum { WORTH_HELP = 16 << 20 };
+
 struct ending {
 	const struct target_tree *tree;
 	atomic_bool *held; /* shared with the guard: the tree ends */
@@ -60,11 +62,11 @@ static void kill_all(const struct target_tree *tree)
 			kill_one(tree->tasks[i]);
 }
 
-/* Large memory takes its time to be given back: help with it. That is a favour, and may fail. */
+/* Large memory takes its time to be given back: help with it. That is a favour, and may fail. With less, we would only be in the way. */
 static void kill_release_memory(const struct target_tree *tree)
 {
 	for (size_t i = 0; i < tree->n; i++)
-		if (!tree->tasks[i]->zombie)
+		if (!tree->tasks[i]->zombie && tree->tasks[i]->resident >= WORTH_HELP)
 			sys_process_mrelease(tree->tasks[i]->pidfd);
 }
 

@@ -36,6 +36,7 @@ struct target {
 	bool zombie;
 	int stop_signal;   /* it was stopped by this signal; 0: it was running */
 	uint64_t vdso, vdso_size; /* 0: there is none */
+	uint64_t resident; /* bytes, about; UINT64_MAX: not known */
 	bool *alone;       /* for each of its mappings, as saved: nobody else maps any of its pages; NULL: not known */
 };
 

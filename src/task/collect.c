@@ -126,21 +126,21 @@ static int task_collect_paths(struct task_collect *c, struct target *t, Pb__Task
 
 /* ---- what cannot be saved ---- */
 
-int task_next_foreign_namespace(pid_t pid, size_t *at, struct arena *arena, const char **ret)
+int task_next_foreign_namespace(pid_t pid, struct task_namespaces *ours, size_t *at, struct arena *arena, const char **ret)
 {
-	static const char *const names[] = { "pid", "user", "mnt", "net", "ipc", "uts", "cgroup", "time" };
+	static const char *const names[TASK_NAMESPACES] = { "pid", "user", "mnt", "net", "ipc", "uts", "cgroup", "time" };
 
-	for (*ret = NULL; *at < sizeof(names) / sizeof(names[0]); ++*at) {
-		char name[32], *theirs, *ours;
+	for (*ret = NULL; *at < TASK_NAMESPACES; ++*at) {
+		char name[32], *theirs;
 		int r;
 
 		snprintf(name, sizeof(name), "ns/%s", names[*at]);
 		r = fd_readlink_proc(pid, name, arena, &theirs);
-		if (r == 0)
-			r = fd_readlink_proc(getpid(), name, arena, &ours);
+		if (r == 0 && !ours->links[*at])
+			r = fd_readlink_proc(getpid(), name, arena, &ours->links[*at]);
 		if (r == -ENOENT) /* a kernel without this type of namespace */
 			continue;
-		if (r < 0 || strcmp(theirs, ours) != 0) {
+		if (r < 0 || strcmp(theirs, ours->links[*at]) != 0) {
 			*ret = names[(*at)++];
 			return r;
 		}
@@ -154,7 +154,7 @@ static int task_check_namespaces(struct task_collect *c, struct target *t, struc
 	size_t at = 0;
 	int r;
 
-	while ((r = task_next_foreign_namespace(t->pid, &at, c->arena, &name)) == 0 && name)
+	while ((r = task_next_foreign_namespace(t->pid, c->namespaces, &at, c->arena, &name)) == 0 && name)
 		if (task_refuse(c, t, "E-TASK-NAMESPACE", "run torpor inside the same namespaces",
 				"it lives in another %s namespace than torpor", name) < 0)
 			return err_nomem(e);
@@ -353,6 +353,7 @@ int task_collect(struct task_collect *c, struct target *t, Pb__Task *pb, Pb__Add
 	if (r < 0)
 		return r;
 	pb_set(pb, umask, status.umask);
+	t->resident = status.vm_rss;
 	r = fd_read_proc_if_any(t->pid, "personality", c->arena, &text);
 	if (r < 0)
 		return err_sys(e, r, "reading /proc/%d/personality", t->pid);

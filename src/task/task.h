@@ -22,11 +22,19 @@
 
 /* ---- dump ---- */
 
+/* The namespaces that this process lives in, as links of /proc tell them; looked up when they are needed. */
+enum { TASK_NAMESPACES = 8 };
+
+struct task_namespaces {
+	char *links[TASK_NAMESPACES];
+};
+
 struct task_collect {
 	struct arena *arena;
 	struct obstacle_list *obstacles;
 	const struct target_tree *tree;
 	struct inode_table *inodes;
+	struct task_namespaces *namespaces; /* ours */
 	const struct proc_status *outside; /* of the root, as it is seen outside the user namespace that we have entered; or NULL */
 };
 
@@ -43,8 +51,9 @@ int task_collect_zombie(struct task_collect *c, struct target *t, Pb__Task *pb, 
 /*
  * The next type of namespace, from *at on (0 at first), in which a process lives in
  * another one than we; NULL: no more. Returns 0, or -errno for the one in *ret.
+ * `ours` is empty at first, and is filled from the same arena.
  */
-int task_next_foreign_namespace(pid_t pid, size_t *at, struct arena *arena, const char **ret);
+int task_next_foreign_namespace(pid_t pid, struct task_namespaces *ours, size_t *at, struct arena *arena, const char **ret);
 
 /*
  * What only the task itself can tell, asked in one go: first each topic adds its
