@@ -123,7 +123,8 @@ static int plan_check_threads(const Pb__Task *t, struct err *e)
 
 		if (th->tid < 1 || th->tid > PID_LIMIT)
 			return plan_bad(e, "task %d: the thread id %d is impossible", t->pid, th->tid);
-		if (th->regs.len != sizeof(struct user_regs_struct) || th->xstate.len > ARCH_XSTATE_MAX)
+		if (th->regs.len != sizeof(struct user_regs_struct) || th->xstate.len > ARCH_XSTATE_MAX ||
+		    th->xstate_size > ARCH_XSTATE_MAX)
 			return plan_bad(e, "task %d: the registers of thread %d are damaged", t->pid, th->tid);
 		if (plan_check_pending(t, th->pending, th->n_pending, e) < 0)
 			return -1;

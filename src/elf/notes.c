@@ -12,6 +12,7 @@
 #include <sys/procfs.h>
 #include <sys/user.h>
 
+#include "arch/x86_64/regs.h"
 #include "elf/core.h"
 
 enum { NOTE_ALIGN = 4, PAGE = IMAGE_PAGE, SIGINFO_SIZE = 128 };
@@ -63,7 +64,7 @@ static bool notes_add_status(struct elf_buffer *b, const Pb__Task *t, const Pb__
 		.pr_ppid = t->ppid,
 		.pr_pgrp = t->pgid,
 		.pr_sid = t->sid,
-		.pr_fpvalid = th->xstate.len >= sizeof(struct user_fpregs_struct),
+		.pr_fpvalid = th->xstate_size >= sizeof(struct user_fpregs_struct) || th->xstate.len >= sizeof(struct user_fpregs_struct),
 	};
 
 	static_assert(sizeof(s.pr_reg) == sizeof(struct user_regs_struct), "a core file holds the registers of ptrace(2)");
@@ -74,10 +75,13 @@ static bool notes_add_status(struct elf_buffer *b, const Pb__Task *t, const Pb__
 /* The extended state begins with what older debuggers know: the area of fxsave. */
 static bool notes_add_extended(struct elf_buffer *b, const Pb__Thread *th)
 {
-	if (th->xstate.len < sizeof(struct user_fpregs_struct))
+	unsigned char xstate[ARCH_XSTATE_MAX];
+	size_t size = pb_xstate(th, xstate, sizeof(xstate));
+
+	if (size < sizeof(struct user_fpregs_struct))
 		return true;
-	return notes_add(b, "CORE", NT_FPREGSET, th->xstate.data, sizeof(struct user_fpregs_struct)) &&
-	       notes_add(b, "LINUX", NT_X86_XSTATE, th->xstate.data, th->xstate.len);
+	return notes_add(b, "CORE", NT_FPREGSET, xstate, sizeof(struct user_fpregs_struct)) &&
+	       notes_add(b, "LINUX", NT_X86_XSTATE, xstate, size);
 }
 
 /* ---- the process ---- */

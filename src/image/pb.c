@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "image/pb.h"
 
+#include <string.h>
+
 static void *pb_arena_alloc(void *arena, size_t size)
 {
 	return arena_alloc(arena, size);
@@ -9,6 +11,17 @@ static void *pb_arena_alloc(void *arena, size_t size)
 static void pb_arena_free(void *arena, void *p)
 {
 	(void)arena, (void)p; /* freed with the arena */
+}
+
+size_t pb_xstate(const Pb__Thread *th, void *buf, size_t room)
+{
+	size_t size = th->xstate_size > th->xstate.len ? th->xstate_size : th->xstate.len;
+
+	if (size > room || !th->xstate.len)
+		return 0;
+	memset(buf, 0, size);
+	memcpy(buf, th->xstate.data, th->xstate.len);
+	return size;
 }
 
 uint8_t *pb_pack(struct arena *arena, const ProtobufCMessage *m, size_t *ret_size)

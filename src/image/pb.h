@@ -48,6 +48,9 @@
 	})
 
 /* Serialise into the arena; NULL when out of memory. */
+/* The extended state of a thread, with the zeros that were left out. Returns its size; 0: there is none, or it has no room. */
+size_t pb_xstate(const Pb__Thread *th, void *buf, size_t room);
+
 uint8_t *pb_pack(struct arena *arena, const ProtobufCMessage *m, size_t *ret_size);
 
 /* Parse hostile bytes into the arena (its limit bounds the allocation); NULL when they are not such a message. */

@@ -106,13 +106,35 @@ static int memory_add_mapping(struct memory_collect *c, struct target *task, Pb_
 	return 0;
 }
 
+/* Names that lie in a text which is going to be freed. */
+static int memory_keep_names(struct arena *arena, struct vm_area_list *list)
+{
+	const char *last = "", *kept = "";
+
+	for (size_t i = 0; i < list->n; i++) {
+		if (strcmp(list->areas[i].name, last) != 0) {
+			last = list->areas[i].name;
+			kept = arena_strdup(arena, last);
+		}
+		if (!kept)
+			return -ENOMEM;
+		list->areas[i].name = kept;
+	}
+	return 0;
+}
+
+/* The text is a kilobyte for each mapping, of which nothing but the name is needed later. */
 int memory_read_areas(pid_t pid, const char *name, struct arena *arena, struct vm_area_list *ret, struct err *e)
 {
+	struct arena scratch = ARENA_INIT;
 	char *text;
-	int r = fd_read_proc(pid, name, arena, &text, NULL);
+	int r = fd_read_proc(pid, name, &scratch, &text, NULL);
 
 	if (r == 0)
 		r = proc_parse_maps(text, arena, ret);
+	if (r == 0)
+		r = memory_keep_names(arena, ret);
+	arena_done(&scratch);
 	return r < 0 ? err_sys(e, r, "reading /proc/%d/%s", pid, name) : 0;
 }
 

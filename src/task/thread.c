@@ -65,6 +65,10 @@ static int thread_collect_state(struct task_collect *c, const struct target_thre
 	if (size < 0)
 		return err_sys(e, size, "reading the extended state of thread %d", t->tid);
 	arch_regs_for_new_task(&regs);
+	/* There can be ten thousand of them, and as a rule most of each is unused. */
+	pb_set(th, xstate_size, (uint32_t)size);
+	while (size && !xstate[size - 1])
+		size--;
 	if (!pb_set_bytes(c->arena, th, regs, &regs, sizeof(regs)) ||
 	    !pb_set_bytes(c->arena, th, xstate, xstate, (size_t)size))
 		return err_nomem(e);
@@ -287,13 +291,14 @@ int thread_note_parent(const Pb__Task *pb, struct obstacle_list *notes)
 
 int thread_restore_outside(const Pb__Thread *th, struct obstacle_list *notes, struct err *e)
 {
+	unsigned char xstate[ARCH_XSTATE_MAX];
 	struct user_regs_struct regs;
 	int r;
 
 	if (th->regs.len != sizeof(regs))
 		return err_set(e, ERR_IMAGE, 0, "the registers of thread %d are not of this architecture", th->tid);
 	memcpy(&regs, th->regs.data, sizeof(regs));
-	r = sys_ptrace_setregset(th->tid, NT_X86_XSTATE, th->xstate.data, th->xstate.len);
+	r = sys_ptrace_setregset(th->tid, NT_X86_XSTATE, xstate, pb_xstate(th, xstate, sizeof(xstate)));
 	if (r < 0)
 		return err_state(e, "E-CPU", -r, "thread %d: this CPU cannot hold its extended state", th->tid);
 	r = sys_ptrace_setregs(th->tid, &regs);
