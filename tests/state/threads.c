@@ -42,7 +42,7 @@ struct member {
 };
 
 static struct member members[THREADS];
-static int cpus;
+static int cpus, least_nice;
 
 #define claim(m, condition)                                                                                   \
 	do {                                                                                                  \
@@ -85,9 +85,15 @@ static int policy_of(const struct member *m)
 	return m->number % 3 == 1 ? SCHED_BATCH : m->number % 3 == 2 ? SCHED_IDLE : SCHED_OTHER;
 }
 
+/* Not below the program's own, which may have been started as a nice one. */
+static int nice_of(const struct member *m)
+{
+	return least_nice + m->number % 7;
+}
+
 static void prepare(struct member *m)
 {
-	struct sched_attributes attr = { .size = sizeof(attr), .policy = (uint32_t)policy_of(m), .nice = m->number % 7 };
+	struct sched_attributes attr = { .size = sizeof(attr), .policy = (uint32_t)policy_of(m), .nice = nice_of(m) };
 	char name[16];
 	cpu_set_t cpu;
 	sigset_t set;
@@ -103,7 +109,7 @@ static void prepare(struct member *m)
 	claim(m, prctl(PR_SET_TIMERSLACK, 60000 + m->number) == 0);
 	if (m->number == 9)
 		attr.flags = 1; /* SCHED_FLAG_RESET_ON_FORK */
-	claim(m, setpriority(PRIO_PROCESS, 0, m->number % 7) == 0); /* the call below does not, with SCHED_IDLE */
+	claim(m, setpriority(PRIO_PROCESS, 0, nice_of(m)) == 0); /* the call below does not, with SCHED_IDLE */
 	claim(m, syscall(SYS_sched_setattr, 0, &attr, 0) == 0);
 	if (m->number % 2) {
 		CPU_ZERO(&cpu);
@@ -137,7 +143,7 @@ static void verify_scheduling(struct member *m)
 
 	claim(m, syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0) == 0);
 	claim(m, (int)attr.policy == policy_of(m));
-	claim(m, attr.nice == m->number % 7);
+	claim(m, attr.nice == nice_of(m));
 	claim(m, (attr.flags & 1) == (m->number == 9));
 	claim(m, prctl(PR_GET_TIMERSLACK) == 60000 + m->number);
 	claim(m, sched_getaffinity(0, sizeof(cpu), &cpu) == 0);
@@ -295,6 +301,7 @@ void setup(const char *argument)
 
 	(void)argument;
 	cpus = (int)sysconf(_SC_NPROCESSORS_ONLN);
+	least_nice = getpriority(PRIO_PROCESS, 0);
 	sigemptyset(&set);
 	sigaddset(&set, SIGNAL);
 	sigaddset(&set, SIGUSR2);
