@@ -22,7 +22,7 @@ from common import Before, Steady, alive, compile_steady, files, kill_tree, main
 import harness  # noqa: E402
 from harness import PYTHON, Failure, Skip, Steps, case, portrait, read, stat_of, tree_of  # noqa: E402
 
-LAST = 15  # calls before the last one of a dump that lets the program run on
+LAST = 60  # calls of a dump that ends the program
 CALLS = os.environ.get("TORPOR_TEST_CALLS", "20")
 CHANGING = ("file", "stats", "machine", "xstate")  # from image to image of one that stands still
 
@@ -50,19 +50,23 @@ class Injector:
         self.t.log(f"call {number}: {call}")
         return result, call or None
 
+    def reaches(self, number, *arguments):
+        """Are there so many calls?"""
+        reached = self.run(number, *arguments)[1] is not None
+        self.tidy()
+        return reached
+
     def count(self, *arguments):
         """How many calls there are."""
         low, high = 1, 64
-        while self.run(high, *arguments)[1]:
+        while self.reaches(high, *arguments):
             low, high = high, high * 2
-            self.tidy()
         while low < high:
             middle = (low + high) // 2
-            if self.run(middle, *arguments)[1]:
+            if self.reaches(middle, *arguments):
                 low = middle + 1
             else:
                 high = middle
-            self.tidy()
         return low
 
     def tidy(self):
@@ -195,18 +199,22 @@ def ends(t, start):
     injector = Injector(t)
     program = start(t)
     root, arguments = program.root, ["dump", program.root, "-o", t.image()]
-    number = injector.count(*arguments, "--keep-running") - LAST
+    members = tree_of(root)
+
+    def wake():
+        if os.path.exists(t.image()):
+            t.expect_gone(root, members)
+            t.restore(root)
+            os.unlink(t.image())
+    injector.tidy = wake
+    number = injector.count(*arguments) - LAST
     call, tried = "", 0
     while call is not None:
-        os.unlink(t.image()) if os.path.exists(t.image()) else None
-        members = tree_of(root)
         result, call = injector.run(number, *arguments)
         injector.expect_proper(number, result, call)
         if files(t) != ([os.path.basename(t.image())] if result.status == 0 else []):
             raise Failure(f"call {number}, {call}: status {result.status}, and these files: {files(t)}")
-        if result.status == 0:
-            t.expect_gone(root, members)
-            t.restore(root)
+        wake()
         program.check()
         number, tried = number + (1 if CALLS == "all" else 3), tried + 1
     injector.summary(tried)

@@ -69,8 +69,9 @@ def begin_pids(pid_max):
     if read("/proc/sys/kernel/pid_max") != pid_max:
         with open("/proc/sys/kernel/pid_max", "w") as f:
             f.write(pid_max)
+    first, last = FIRST_PIDS
     with open("/proc/sys/kernel/ns_last_pid", "w") as f:
-        f.write(str(random.randrange(*FIRST_PIDS)))
+        f.write(str(random.randrange(first, min(last, int(pid_max) - 1000))))
 
 
 def serve_as_init(pid):
