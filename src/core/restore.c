@@ -385,10 +385,13 @@ static int restore_choose_tier(struct restore *r, struct err *e)
 
 static int restore_plan(struct restore *r, struct err *e)
 {
-	if (plan_make(&r->plan, r->meta, r->image, &r->arena, e) < 0 || restore_check_machine(r, e) < 0)
+	struct proc_status own = { 0 };
+
+	if (plan_make(&r->plan, r->meta, r->image, &r->arena, e) < 0 || restore_check_machine(r, e) < 0 ||
+	    creds_read_own(&r->arena, &own, e) < 0)
 		return -1;
 	for (size_t i = 0; i < r->plan.n_tasks; i++)
-		if (r->plan.tasks[i].pb->state != PB__TASK_STATE__ZOMBIE && creds_check(r->plan.tasks[i].pb, e) < 0)
+		if (r->plan.tasks[i].pb->state != PB__TASK_STATE__ZOMBIE && creds_check(r->plan.tasks[i].pb, &own, e) < 0)
 			return -1;
 	return restore_choose_tier(r, e);
 }
@@ -650,6 +653,8 @@ int core_restore(const struct restore_options *o, struct program *ret, struct er
 	restore_begin_timing(&r);
 	result = core_open(o->path, VERIFY_ALL, &r.arena, &r.image, &r.meta, e);
 	p = privilege_raise(privilege_extra());
+	if (result == 0)
+		image_forget_meta(r.image); /* what is still in memory, each task is made with, and has to give back */
 	if (result == 0)
 		result = restore_check_owner(&r, e) < 0 ? -1 : restore_run(&r, ret, e);
 	restore_done_timing(&r, result < 0);

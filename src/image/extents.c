@@ -6,9 +6,11 @@
  */
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "image/codec.h"
@@ -174,6 +176,45 @@ int image_read_extent(const struct image *img, size_t extent, void *buf, struct 
 int image_stream_extent(const struct image *img, size_t extent, void *buf, image_take *take, void *arg, struct err *e)
 {
 	return extent_read(img, extent, buf, 0, &(struct extent_taker){ take, arg, e }, e);
+}
+
+/* All of it at once; what comes short (a signal) is read again. */
+static int extent_read_scattered(const struct image *img, const struct image_extent *x, const struct iovec *to, size_t n)
+{
+	XXH3_state_t *state = XXH3_createState();
+	uint64_t offset = x->offset;
+	int r = state ? 0 : -ENOMEM;
+	bool whole = r == 0 && n <= IOV_MAX && preadv(img->fd, to, (int)n, (off_t)offset) == (ssize_t)x->stored;
+
+	if (r == 0)
+		XXH3_64bits_reset(state);
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		if (!whole)
+			r = fd_pread_full(img->fd, to[i].iov_base, to[i].iov_len, (off_t)offset);
+		if (r == 0)
+			XXH3_64bits_update(state, to[i].iov_base, to[i].iov_len);
+		offset += to[i].iov_len;
+	}
+	if (r == 0 && XXH3_64bits_digest(state) != x->checksum)
+		r = EXTENT_SUM_DIFFERS;
+	XXH3_freeState(state);
+	return r;
+}
+
+int image_read_extent_to(const struct image *img, size_t extent, const struct iovec *to, size_t n, struct err *e)
+{
+	size_t index;
+	const struct image *holder = image_holder(img, extent, &index);
+	const struct image_extent *x = &holder->extents[index];
+	uint64_t size = 0;
+	int r;
+
+	for (size_t i = 0; i < n; i++)
+		size += to[i].iov_len;
+	if (x->codec != IMAGE_CODEC_RAW || size != x->stored)
+		return 1;
+	r = extent_read_scattered(holder, x, to, n);
+	return r ? extent_bad(img, extent, r, e) : 0;
 }
 
 /* ---- verifying ---- */

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 struct err;
 
@@ -209,6 +210,12 @@ typedef int image_take(void *arg, uint32_t at, const void *data, uint32_t size, 
  */
 int image_stream_extent(const struct image *img, size_t extent, void *buf, image_take *take, void *arg, struct err *e);
 
+/*
+ * As above, but straight to where its pages belong, whose sizes make up the extent's.
+ * Returns 1, and reads nothing, where that cannot be: it is packed.
+ */
+int image_read_extent_to(const struct image *img, size_t extent, const struct iovec *to, size_t n, struct err *e);
+
 /* The file of the chain that holds an extent; *ret_extent is its index there. */
 const struct image *image_holder(const struct image *img, size_t extent, size_t *ret_extent);
 
@@ -256,3 +263,6 @@ const struct image_run *image_runs_from(const struct image *img, uint32_t owner,
 
 /* NULL is allowed; returns NULL. */
 struct image *image_close(struct image *img);
+
+/* The packed metadata have been unpacked and are not needed any more, here and in its parents. */
+void image_forget_meta(struct image *img);

@@ -478,6 +478,14 @@ int image_salvage(struct image **ret, const char *path, struct err *e)
 	return reader_new(ret, path, reader_load_damaged, e);
 }
 
+void image_forget_meta(struct image *img)
+{
+	for (; img; img = img->parent) {
+		free((void *)img->meta);
+		img->meta = NULL;
+	}
+}
+
 struct image *image_close(struct image *img)
 {
 	struct image *parent;

@@ -130,6 +130,7 @@ static bool fill_may_be_huge(const struct fill *f, uint32_t mapping)
 static int fill_add_fresh(struct fill *f, struct err *e)
 {
 	const struct memory_load *m = f->m;
+	bool opened = false;
 
 	f->is_fresh = arena_alloc(m->arena, m->space->n_mappings * sizeof(*f->is_fresh));
 	if (!f->is_fresh)
@@ -141,8 +142,12 @@ static int fill_add_fresh(struct fill *f, struct err *e)
 
 		for (; i < f->n_pieces && f->pieces[i].mapping == mapping; i++)
 			size += (uint64_t)f->pieces[i].pages * MEMORY_PAGE;
-		f->is_fresh[mapping] = size >= FRESH_MIN && fill_may_be_fresh(map) &&
-				       fresh_add(&f->fresh, m->place[mapping], map->end - map->start);
+		if (size < FRESH_MIN || !fill_may_be_fresh(map))
+			continue;
+		if (!opened)
+			fresh_open(&f->fresh);
+		opened = true;
+		f->is_fresh[mapping] = fresh_add(&f->fresh, m->place[mapping], map->end - map->start);
 	}
 	return 0;
 }
@@ -250,8 +255,33 @@ static int fill_take(void *arg, uint32_t at, const void *data, uint32_t size, st
 	return r;
 }
 
+enum { DIRECT_MAX = 64 };
+
+/*
+ * Small mappings, of which each has some pages in one extent: all of it is read to where it belongs, in one call. Returns 1
+ * where that cannot be: fresh pages are put there otherwise, or only a part of the extent is wanted here.
+ */
+static int fill_load_directly(const struct fill *f, const struct fill_unit *u, struct err *e)
+{
+	struct iovec to[DIRECT_MAX];
+
+	for (size_t i = 0; i < u->n; i++) {
+		const struct fill_piece *p = &u->pieces[i];
+
+		if (u->n > DIRECT_MAX || f->is_fresh[p->mapping] ||
+		    p->page != (i ? u->pieces[i - 1].page + u->pieces[i - 1].pages : 0))
+			return 1;
+		to[i] = (struct iovec){ (void *)p->to, (size_t)p->pages * MEMORY_PAGE };
+	}
+	return image_read_extent_to(f->m->image, u->pieces[0].extent, to, u->n, e);
+}
+
 static int fill_load_extent(const struct fill *f, struct fill_worker *w, const struct fill_unit *u, struct err *e)
 {
+	int r = fill_load_directly(f, u, e);
+
+	if (r <= 0)
+		return r;
 	return image_stream_extent(f->m->image, u->pieces[0].extent, w->buf, fill_take, &(struct fill_taking){ f, u }, e);
 }
 
@@ -345,12 +375,14 @@ static unsigned fill_threads(const struct fill *f)
 	const struct image *image = f->m->image;
 	uint64_t all = 0, useful = f->total / THREAD_SHARE, share;
 
+	if (f->m->one_thread || useful < 2)
+		return 1;
 	for (size_t i = 0; i < image->n_extents; i++)
 		all += image->extents[i].size;
 	share = all ? (cpu_count() * f->total + all - 1) / all : 1;
 	if (share > useful)
 		share = useful;
-	return f->m->one_thread || share < 1 ? 1 : share < THREADS_MAX ? (unsigned)share : THREADS_MAX;
+	return share < 1 ? 1 : share < THREADS_MAX ? (unsigned)share : THREADS_MAX;
 }
 
 static int fill_in_parallel(struct fill *f, struct err *e)
@@ -366,12 +398,11 @@ static int fill_in_parallel(struct fill *f, struct err *e)
 
 int memory_fill(struct memory_load *m, struct err *e)
 {
-	struct fill f = { .m = m };
+	struct fill f = { .m = m, .fresh.fd = -1 };
 	int r = fill_cut_runs(&f, e);
 
 	if (r < 0 || !f.n_pieces)
 		return r;
-	fresh_open(&f.fresh);
 	r = fill_add_fresh(&f, e);
 	if (r == 0)
 		r = fill_make_units(&f, e);

@@ -129,16 +129,15 @@ static uint64_t load_find_gap(const struct spans *taken, uint64_t size)
 
 int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e)
 {
-	struct vm_area_list own;
 	struct spans taken = { 0 };
 	uint64_t parking, start;
 
 	m->place = m->place ?: arena_alloc(m->arena, (m->space->n_mappings + 1) * sizeof(*m->place));
 	if (!m->place)
 		return err_nomem(e);
-	if (load_own_areas(m, &own, e) < 0 || load_taken(m, &own, &m->space, 1, &taken, e) < 0)
+	if (load_own_areas(m, &m->own, e) < 0 || load_taken(m, &m->own, &m->space, 1, &taken, e) < 0)
 		return -1;
-	parking = load_parking_size(m, &own);
+	parking = load_parking_size(m, &m->own);
 	start = load_find_gap(&taken, script_size + parking + HUGE_PAGE);
 	if (!start)
 		return err_set(e, ERR_SYSTEM, 0, "no gap of %lu bytes in both address spaces", script_size + parking);
@@ -239,10 +238,23 @@ static int load_place_shared_memory(struct memory_load *m, const Pb__Mapping *ma
 	return p == MAP_FAILED ? err_sys(e, errno, "mapping shared memory at %lx", map->start) : 0;
 }
 
+static bool load_is_shared_memory(const struct memory_load *m, const Pb__Mapping *map)
+{
+	return map->kind == PB__MAPPING_KIND__FILE_SHARED && inode_is_memory(&m->inodes->v[map->inode]);
+}
+
+/* As it is placed: to be filled, it must be writable for a while; accounted, it can be merged with what it was part of. */
+static int load_first_prot(const struct memory_load *m, const Pb__Mapping *map)
+{
+	bool writable = map->kind != PB__MAPPING_KIND__FILE_SHARED && (map->flags & VM_FLAG_ACCOUNT || load_has_pages(m, map));
+
+	return (int)map->prot | (writable ? PROT_READ | PROT_WRITE : 0);
+}
+
 static int load_place_at(struct memory_load *m, const Pb__Mapping *map, uint64_t at, int fixed, struct err *e)
 {
-	bool shared_memory = map->kind == PB__MAPPING_KIND__FILE_SHARED && inode_is_memory(&m->inodes->v[map->inode]);
-	int prot = (int)map->prot, flags = load_map_flags(map), fd = load_mapping_fd(m, map);
+	bool shared_memory = load_is_shared_memory(m, map);
+	int prot = load_first_prot(m, map), flags = load_map_flags(map), fd = load_mapping_fd(m, map);
 	cleanup_close int readonly = load_open_readonly(map, fd);
 	void *p;
 
@@ -250,8 +262,6 @@ static int load_place_at(struct memory_load *m, const Pb__Mapping *map, uint64_t
 		flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE; /* holds the place */
 		prot = PROT_NONE;
 		fd = -1;
-	} else if (map->kind != PB__MAPPING_KIND__FILE_SHARED && (map->flags & VM_FLAG_ACCOUNT || load_has_pages(m, map))) {
-		prot |= PROT_READ | PROT_WRITE; /* accounted, it can be merged with what it was part of */
 	}
 	p = mmap((void *)at, map->end - map->start, prot, flags | fixed, readonly >= 0 ? readonly : fd, (off_t)map->offset);
 	if (p == MAP_FAILED)
@@ -276,6 +286,7 @@ static int load_place_one(struct memory_load *m, size_t i, struct err *e)
 
 	if (is_special(map) || m->place[i])
 		return 0;
+	m->settled[i] = load_first_prot(m, map) == (int)map->prot && !load_is_shared_memory(m, map);
 	m->place[i] = map->start;
 	r = load_place_at(m, map, map->start, MAP_FIXED_NOREPLACE, e);
 	if (r == -EEXIST) {
@@ -293,6 +304,9 @@ int memory_place(struct memory_load *m, struct err *e)
 {
 	int r = 0;
 
+	m->settled = arena_alloc(m->arena, m->space->n_mappings + 1);
+	if (!m->settled)
+		return err_nomem(e);
 	for (size_t i = 0; r == 0 && i < m->space->n_mappings; i++)
 		r = load_place_one(m, i, e);
 	return r;
@@ -350,11 +364,11 @@ static int load_apply_flags(const Pb__Mapping *map, uint64_t at, struct err *e)
 	return r;
 }
 
-static int load_settle_one(const Pb__Mapping *map, uint64_t at, struct err *e)
+static int load_settle_one(const Pb__Mapping *map, bool settled, uint64_t at, struct err *e)
 {
 	uint64_t size = map->end - map->start;
 
-	if (mprotect((void *)at, size, (int)map->prot) < 0)
+	if (!settled && mprotect((void *)at, size, (int)map->prot) < 0)
 		return err_sys(e, errno, "protecting the mapping %lx-%lx", map->start, map->end);
 	for (size_t k = 0; k + 1 < map->n_guards; k += 2) {
 		uint64_t start = map->guards[k], end = map->guards[k + 1];
@@ -373,7 +387,7 @@ int memory_settle(struct memory_load *m, struct err *e)
 
 	for (size_t i = 0; r == 0 && i < m->space->n_mappings; i++)
 		if (!is_special(m->space->mappings[i]))
-			r = load_settle_one(m->space->mappings[i], m->place[i], e);
+			r = load_settle_one(m->space->mappings[i], m->settled[i], m->place[i], e);
 	return r;
 }
 
@@ -388,20 +402,17 @@ struct vdso_part {
 
 static int load_vdso_parts(struct memory_load *m, struct vdso_part *parts, size_t *ret_n, struct err *e)
 {
-	struct vm_area_list own;
 	size_t n = 0;
 
-	if (load_own_areas(m, &own, e) < 0)
-		return -1;
 	for (size_t i = 0; i < m->space->n_mappings; i++) {
 		const Pb__Mapping *map = m->space->mappings[i];
 		const struct vm_area *same = NULL;
 
 		if (!is_special(map))
 			continue;
-		for (size_t k = 0; k < own.n; k++)
-			if (strcmp(own.areas[k].name, map->name) == 0)
-				same = &own.areas[k];
+		for (size_t k = 0; k < m->own.n; k++)
+			if (strcmp(m->own.areas[k].name, map->name) == 0)
+				same = &m->own.areas[k];
 		if (!same || same->end - same->start != map->end - map->start || n == VDSO_PARTS_MAX) {
 			err_state(e, "E-KERNEL-VDSO", 0, "this kernel's %s differs from the saved one", map->name);
 			return err_help(e, "restore on the kernel that the image was taken on");

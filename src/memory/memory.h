@@ -126,6 +126,8 @@ struct memory_load {
 	bool one_thread; /* make no others: each would use up a PID */
 	struct region region;
 	uint64_t *place; /* for each mapping: where it stands until the switch; 0: nowhere yet. May be NULL before memory_reserve() */
+	bool *settled;   /* for each mapping: it was placed with its final protection; NULL before memory_place() */
+	struct vm_area_list own; /* what this process had mapped, by memory_reserve() */
 };
 
 /*

@@ -53,7 +53,7 @@ int creds_collect(struct task_collect *c, struct target *t, const struct proc_st
 
 /* ---- restore ---- */
 
-static int creds_read_own(struct arena *arena, struct proc_status *ret, struct err *e)
+int creds_read_own(struct arena *arena, struct proc_status *ret, struct err *e)
 {
 	char *text;
 	int r = fd_read_proc(getpid(), "status", arena, &text, NULL);
@@ -79,21 +79,17 @@ static bool has_cap(const struct proc_status *own, unsigned cap)
 	return own->cap_eff >> cap & 1;
 }
 
-int creds_check(const Pb__Task *pb, struct err *e)
+int creds_check(const Pb__Task *pb, const struct proc_status *own, struct err *e)
 {
 	const Pb__Credentials *cr = pb->creds;
-	struct arena arena = ARENA_INIT;
-	struct proc_status own = { 0 };
-	int r = creds_read_own(&arena, &own, e);
+	int r = 0;
 
-	if (r < 0)
-		goto out;
 	if (!cr || cr->n_uids != IDS || cr->n_gids != IDS) {
 		r = err_set(e, ERR_IMAGE, 0, "task %d has no credentials in the image", pb->pid);
-	} else if (!creds_same_ids(cr, &own, false) && (!has_cap(&own, CAP_SETUID) || !has_cap(&own, CAP_SETGID))) {
+	} else if (!creds_same_ids(cr, own, false) && (!has_cap(own, CAP_SETUID) || !has_cap(own, CAP_SETGID))) {
 		err_set(e, ERR_PERMISSION, 0, "cannot restore task %d (%s): it ran as user %u and group %u, torpor runs as %u and %u%s",
-			pb->pid, pb->comm, cr->uids[0], cr->gids[0], own.uid[0], own.gid[0],
-			cr->uids[0] == own.uid[0] && cr->gids[0] == own.gid[0] ? " (supplementary groups or effective ids differ)"
+			pb->pid, pb->comm, cr->uids[0], cr->gids[0], own->uid[0], own->gid[0],
+			cr->uids[0] == own->uid[0] && cr->gids[0] == own->gid[0] ? " (supplementary groups or effective ids differ)"
 									       : "");
 		err_id(e, "E-RESTORE-USER");
 		r = err_help(e, "restore as that user, from a login with the same groups, or as root");
@@ -102,14 +98,12 @@ int creds_check(const Pb__Task *pb, struct err *e)
 			pb->pid, pb->comm, cr->cap_permitted & ~privilege_grantable());
 		err_id(e, "E-RESTORE-CAPABILITIES");
 		r = err_help(e, "restore as root, or where they are ambient capabilities of yours");
-	} else if (cr->cap_inheritable & ~(privilege_grantable() | own.cap_inh)) {
+	} else if (cr->cap_inheritable & ~(privilege_grantable() | own->cap_inh)) {
 		err_set(e, ERR_PERMISSION, 0, "cannot restore task %d (%s): its inheritable capabilities (%#lx) are not yours to give",
 			pb->pid, pb->comm, cr->cap_inheritable);
 		err_id(e, "E-RESTORE-CAPABILITIES");
 		r = err_help(e, "restore as root");
 	}
-out:
-	arena_done(&arena);
 	return r;
 }
 

@@ -124,8 +124,9 @@ int limits_restore(const struct task_restore *r, struct err *e);
 /* From outside, once a task is parked that was `lowered`: what stays lower than it was is added to `notes`. -ENOMEM or 0. */
 int limits_note(struct arena *arena, const Pb__Task *pb, struct obstacle_list *notes);
 
-/* Can this process take on these credentials? */
-int creds_check(const Pb__Task *pb, struct err *e);
+/* Can this process take on these credentials? `own` are those that it has, by creds_read_own(). */
+int creds_check(const Pb__Task *pb, const struct proc_status *own, struct err *e);
+int creds_read_own(struct arena *arena, struct proc_status *ret, struct err *e);
 
 /* Append the leader's steps that concern the whole task. */
 int signals_restore(const struct task_restore *r, struct script_builder *b, struct err *e);
