@@ -422,10 +422,22 @@ static int trace_finish_stage(struct build *b, size_t index, enum trace_stage st
 	return trace_finish_threads(b, index, gadget, notes, e);
 }
 
+/* A tracer is told first that its tracee has ended: only then does the parent in the tree see the zombie. */
+static void trace_await_zombies(const struct build *b)
+{
+	for (size_t i = 0; i < b->plan->n_tasks; i++) {
+		const Pb__Task *pb = b->plan->tasks[i].pb;
+
+		while (pb->state == PB__TASK_STATE__ZOMBIE && waitpid(pb->pid, NULL, __WALL) < 0 && errno == EINTR)
+			;
+	}
+}
+
 int trace_finish(struct build *b, struct obstacle_list *notes, struct err *e)
 {
 	uint64_t gadget = 0;
 
+	trace_await_zombies(b);
 	if (trace_find_gadget(&gadget, e) < 0)
 		return -1;
 	for (enum trace_stage stage = TRACE_BEGIN; stage < TRACE_STAGES; stage++) {

@@ -41,14 +41,21 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "arch/x86_64/regs.h"
 #include "arch/x86_64/stage.h"
 #include "sys/ptrace.h"
 #include "target/target.h"
+#include "util/clock.h"
 #include "util/fd.h"
 
-enum { PAGE = 4096, STAGE_SLOTS = 2 };
+enum {
+	PAGE = 4096, STAGE_SLOTS = 2,
+	KNOCK_YIELDS = 100, KNOCK_POLL_US = 50,
+};
+
+#define KNOCK_PATIENCE_NS 2000000000ull
 
 static bool remote_is_leader(const struct remote *r)
 {
@@ -102,6 +109,33 @@ static int remote_wait_report(const struct remote *r, int *ret_status)
 	return got < 0 ? -errno : 0;
 }
 
+/*
+ * As above, but no longer than for ever: where something keeps the stage from sending itself a signal (a security
+ * module, say), it takes us for dead, and the thread runs on. 1: it was interrupted after a while.
+ */
+static int remote_wait_knock(const struct remote *r, int *ret_status)
+{
+	const uint64_t begun = clock_now_ns(CLOCK_MONOTONIC);
+	pid_t tid = r->thread->tid, got;
+
+	for (unsigned round = 0;; round++) {
+		got = waitpid(tid, ret_status, __WALL | WNOHANG);
+		if (got > 0)
+			return 0;
+		if (got < 0 && errno != EINTR)
+			return -errno;
+		if (round < KNOCK_YIELDS)
+			sched_yield();
+		else
+			usleep(KNOCK_POLL_US);
+		if (round % KNOCK_YIELDS == KNOCK_YIELDS - 1 && clock_now_ns(CLOCK_MONOTONIC) - begun > KNOCK_PATIENCE_NS)
+			break;
+	}
+	sys_ptrace(PTRACE_INTERRUPT, tid, 0, 0);
+	got = (pid_t)remote_wait_report(r, ret_status);
+	return got < 0 ? got : 1;
+}
+
 /* Wait for the next stop of the thread: one that the tracer wants, or a knock. Other signals that come meanwhile are handed on. */
 static int remote_wait(struct remote *r, int resume, int *ret_status, struct err *e)
 {
@@ -109,7 +143,7 @@ static int remote_wait(struct remote *r, int resume, int *ret_status, struct err
 	int status, ret;
 
 	for (;;) {
-		ret = remote_wait_report(r, &status);
+		ret = r->at == REMOTE_AT_KNOCK ? remote_wait_knock(r, &status) : remote_wait_report(r, &status);
 		if (ret < 0)
 			return err_sys(e, ret, "waiting for thread %d", tid);
 		if (!WIFSTOPPED(status)) {
@@ -350,6 +384,11 @@ static int remote_run_to_knock(struct remote *r, struct user_regs_struct *regs, 
 		if (ret < 0)
 			return ret;
 		signo = status >> 16 ? 0 : WSTOPSIG(status);
+		if (!signo && regs->rip - r->stage >= STAGE_ROOM) {
+			r->entered = false; /* it has put everything back by itself */
+			r->owns_scratch = false;
+			return err_set(e, ERR_SYSTEM, 0, "thread %d has left the stage by itself", r->thread->tid);
+		}
 	} while (!signo || regs->rip != knocked);
 	return 0;
 }

@@ -322,7 +322,8 @@ static int task_collect_inside(struct task_collect *c, struct target *t, const s
 		r = err_nomem(e);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < t->n_threads; i++)
+	/* Under a filter it may not signal to itself; and in a PID namespace of its own it has other numbers than we know. */
+	for (size_t i = 0; !status->seccomp && status->ns_pids == 1 && i < t->n_threads; i++)
 		t->threads[i].knock = remote_find_knock(status->sig_caught, status->sig_ignored, t->threads[i].sigmask);
 	thread_leave_sequence(t, &t->threads[0]);
 	r = remote_open(&leader, t, e);
