@@ -6,7 +6,7 @@ For each of them, a program with ever more is put to sleep and woken up. Time pe
 a program that has none of it, divided by their number: flat is as it should be. Prints a Markdown table, and
 draws the picture (--svg FILE).
 
-    scale.py [--only WORD] [--most N] [--rounds N] [--svg FILE]"""
+    scale.py [--only WORD] [--most N] [--rounds N] [--svg FILE] [--realtime]"""
 
 import argparse
 import os
@@ -141,9 +141,13 @@ def main():
     parser.add_argument("--most", type=int, default=max(KINDS.values()), metavar="N", help="no more than that of any kind")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--svg", metavar="FILE", help="draw the picture there")
+    parser.add_argument("--realtime", action="store_true",
+                        help="run everything with real-time priority, where others use the CPUs as well")
     options = parser.parse_args()
     if os.geteuid():
         sys.exit("scale.py: run it as root")
+    if options.realtime:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     site = bench.Bench(options.torpor, shutil.which("true"))
     try:
         results = {kind: measure_kind(site, kind, options) for kind in options.only or KINDS}

@@ -35,7 +35,8 @@ struct script {
 	uint32_t done; /* how many have been executed; n: all went well */
 	uint64_t stack; /* SCRIPT_THREAD: top of the stack for the new thread's runner */
 	uint64_t tid;   /* of the thread that is to execute it; 0: whoever does */
+	uint64_t park;  /* the signal by which it stops at its end, which is not blocked then; 0: SIGSTOP */
 };
 
 _Static_assert(sizeof(struct script_op) == 80, "layout is shared with the runner");
-_Static_assert(sizeof(struct script) == 32, "layout is shared with the runner");
+_Static_assert(sizeof(struct script) == 40, "layout is shared with the runner");

@@ -48,6 +48,7 @@
 enum {
 	STACK_ROOM = 512 * 1024,   /* of our own stack that must stay usable among the saved mappings */
 	STACK_FRAME = 8 * 1024,    /* more than a task needs until its children are born */
+	EARLY_PAGES = 1024,        /* of a task that loads before the others are born */
 	DEPTH_MAX = 256,           /* so many are foreseen, each the child of another */
 	THREAD_STACK = 1024,       /* for the runner; signals are blocked */
 	OP_SIZE = 96,
@@ -320,15 +321,32 @@ static int build_map_steer(const struct build *b, const struct task_restore *tr,
 	return *ret == MAP_FAILED ? err_sys(e, errno, "mapping what tells how to choose TIDs") : 0;
 }
 
-static int build_thread_script(const struct task_restore *tr, const Pb__Thread *th, struct script **ret, struct err *e)
+/* At the end, all signals are still blocked but for the one by which the thread parks. */
+static int build_park(const struct build *b, const struct task_restore *tr, struct script_builder *s, struct err *e)
 {
-	struct script_builder b;
+	const uint64_t blocked = ~(b->park ? 1ull << (b->park - 1) : 0);
+	void *p = b->park ? region_put(tr->region, &blocked, sizeof(blocked)) : NULL;
 
-	if (script_begin(&b, tr->region, thread_script_ops(tr->pb, th), e) < 0 || thread_restore(tr, th, &b, e) < 0)
+	if (!b->park)
+		return 0;
+	if (!p)
+		return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
+	script_call(s, SCRIPT_MUST, "letting one signal through", SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)p, 0, sizeof(blocked));
+	s->script->park = (uint64_t)b->park;
+	return 0;
+}
+
+static int build_thread_script(const struct build *b, const struct task_restore *tr, const Pb__Thread *th, struct script **ret,
+			       struct err *e)
+{
+	struct script_builder s;
+
+	if (script_begin(&s, tr->region, thread_script_ops(tr->pb, th), e) < 0 || thread_restore(tr, th, &s, e) < 0 ||
+	    build_park(b, tr, &s, e) < 0)
 		return -1;
-	*ret = b.script;
-	b.script->tid = (uint64_t)th->tid;
-	return script_finish(&b, e);
+	*ret = s.script;
+	s.script->tid = (uint64_t)th->tid;
+	return script_finish(&s, e);
 }
 
 /* The other threads: each starts in the runner, with its saved TID, and executes its own script. */
@@ -352,7 +370,7 @@ static int build_threads(const struct build *b, const struct task_restore *tr, s
 
 		if (!at || !args.stack || !args.set_tid)
 			return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
-		if (build_thread_script(tr, th, &script, e) < 0)
+		if (build_thread_script(b, tr, th, &script, e) < 0)
 			return -1;
 		script_thread(leader, "making a thread with its TID", at, sizeof(args), script, steer);
 	}
@@ -402,7 +420,7 @@ static int build_script(struct build *b, struct memory_load *m, const struct tas
 	if (script_begin(&s, &m->region, memory_switch_ops(m) + build_steps_ops(tr->pb), e) < 0)
 		return -1;
 	thread_forget_libc(&s);
-	if (memory_switch(m, &s, e) < 0 || build_steps(b, tr, &s, e) < 0)
+	if (memory_switch(m, &s, e) < 0 || build_steps(b, tr, &s, e) < 0 || build_park(b, tr, &s, e) < 0)
 		return -1;
 	*ret = s.script;
 	return script_finish(&s, e);
@@ -461,25 +479,45 @@ static void build_loaded(struct build *b)
 	meeting_arrive(b, n * 3 + living);
 }
 
-static int build_state(struct build *b, size_t index, struct memory_load *m, struct restore_task *rt,
+/* Memory, in ordinary C. */
+static int build_load(struct build *b, struct memory_load *m, const struct task_restore *tr, struct err *e)
+{
+	if (limits_widen(tr, e) < 0 || stock_adopt(&b->stock, m, e) < 0 ||
+	    memory_reserve(m, memory_switch_ops(m) * OP_SIZE + build_steps_bytes(tr->pb), e) < 0 || memory_place(m, e) < 0 ||
+	    memory_fill(m, e) < 0)
+		return -1;
+	return memory_settle(m, e);
+}
+
+/*
+ * May it load while others are still being born? One that makes nobody, with so little memory that it makes no
+ * thread for it either, whose TID the tree might need.
+ */
+static bool build_loads_early(const struct build *b, size_t index, const struct memory_load *m)
+{
+	const struct plan *p = b->plan;
+	uint64_t pages = 0;
+
+	if (p->n_tasks == 1 || b->pids->steer.way != PID_SET_TID || p->tasks[index].makes_group)
+		return false;
+	for (size_t i = 0; i < p->n_tasks; i++)
+		if (plan_maker(p, i) == index)
+			return false;
+	for (size_t i = 0; i < m->n_runs; i++)
+		pages += m->runs[i].pages;
+	return pages < EARLY_PAGES;
+}
+
+static int build_state(struct build *b, size_t index, struct memory_load *m, const struct task_restore *tr, struct restore_task *rt,
 		       struct script **ret, struct err *e)
 {
-	const Pb__Task *pb = b->plan->tasks[index].pb;
-	struct task_restore tr = { .arena = m->arena, .region = &m->region, .pb = pb, .space = m->space, .inodes = b->inodes,
-				   .keeps_groups = b->keeps_groups, .lowered = &b->regions[index].lowered };
-
-	if (creds_prepare(&tr, e) < 0 || limits_widen(&tr, e) < 0 || stock_adopt(&b->stock, m, e) < 0)
-		return -1;
-	if (memory_reserve(m, memory_switch_ops(m) * OP_SIZE + build_steps_bytes(pb), e) < 0 || memory_place(m, e) < 0 || memory_fill(m, e) < 0 ||
-	    memory_settle(m, e) < 0)
-		return -1;
 	build_loaded(b);
-	if (objects_install(rt, index, b->plan->fd_base, e) < 0 || limits_restore(&tr, e) < 0)
+	if (objects_install(rt, index, b->plan->fd_base, e) < 0 || limits_restore(tr, e) < 0)
 		return -1;
 	build_discard_signals();
-	build_reset_actions(&tr.own);
-	b->regions[index].changes_ids = creds_change_ids(&tr);
-	return build_script(b, m, &tr, ret, e);
+	build_reset_actions(&tr->own);
+	b->regions[index].changes_ids = creds_change_ids(tr);
+	return build_script(b, m, tr, ret, e);
 }
 
 /* What those that this task makes have in common with it is in memory before they are born. */
@@ -505,19 +543,26 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	struct restore_task rt = {
 		.arena = &arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
 	};
+	struct task_restore tr = { .arena = &arena, .region = &m.region, .pb = pb, .inodes = b->inodes, .own = b->own,
+				   .keeps_groups = b->keeps_groups, .lowered = &b->regions[index].lowered };
 	struct script *script;
+	bool early = false;
 
 	if (pb->state != PB__TASK_STATE__ZOMBIE) {
 		m.space = b->plan->image->spaces[pb->space];
 		m.runs = image_runs_of(b->image, IMAGE_OWNER_SPACE(pb->space), &m.n_runs);
 		build_stretch_stack(b);
 		build_stock(b, index, &m);
+		tr.space = m.space;
+		early = build_loads_early(b, index, &m);
 	}
 	build_children(b, index, &rt);
+	if (early && build_load(b, &m, &tr, &e) < 0)
+		build_fail(b, pb, &e);
 	build_groups(b, index, &rt);
 	if (pb->state == PB__TASK_STATE__ZOMBIE)
 		build_zombie(pb);
-	if (build_state(b, index, &m, &rt, &script, &e) < 0)
+	if ((!early && build_load(b, &m, &tr, &e) < 0) || build_state(b, index, &m, &tr, &rt, &script, &e) < 0)
 		build_fail(b, pb, &e);
 	b->regions[index].start = m.region.start;
 	b->regions[index].size = m.region.size;

@@ -35,6 +35,8 @@ struct build {
 	bool sets_exe;         /* may /proc/PID/exe be set? */
 	bool keeps_groups;     /* in a user namespace: supplementary groups stay as they are, under whatever numbers */
 	pid_t coordinator;
+	int park; /* the signal by which threads stop when they are complete; 0: SIGSTOP */
+	struct proc_status own; /* of the coordinator, and so of what it makes */
 	const struct family *family;
 	struct stock stock;    /* what this very process was born with, or has for those that it makes */
 	const struct progress *progress; /* the coordinator's: the tasks only count */

@@ -470,6 +470,38 @@ static int restore_prepare_family(struct restore *r, struct err *e)
 	return family_make(&r->family, &r->arena, r->image, members, r->plan.n_tasks, e);
 }
 
+static uint64_t restore_pending(Pb__Siginfo *const *infos, size_t n)
+{
+	uint64_t set = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		int32_t signo;
+
+		memcpy(&signo, infos[i]->info.data, sizeof(signo)); /* plan.c has looked at them */
+		set |= 1ull << (signo - 1);
+	}
+	return set;
+}
+
+/* A signal for threads to park by, that nobody sends and that is not pending anywhere. Not a queued one: queues may be full. */
+static int restore_choose_park(const struct plan *p)
+{
+	static const int signals[] = { SIGSTKFLT, SIGPWR, SIGSYS, SIGXCPU, SIGURG };
+	uint64_t pending = 0;
+
+	for (size_t i = 0; i < p->n_tasks; i++) {
+		const Pb__Task *pb = p->tasks[i].pb;
+
+		pending |= restore_pending(pb->pending, pb->n_pending);
+		for (size_t k = 0; k < pb->n_threads; k++)
+			pending |= restore_pending(pb->threads[k]->pending, pb->threads[k]->n_pending);
+	}
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		if (!(pending >> (signals[i] - 1) & 1))
+			return signals[i];
+	return 0;
+}
+
 static int restore_prepare_build(struct restore *r, struct err *e)
 {
 	size_t regions = r->plan.n_tasks * sizeof(struct build_region);
@@ -484,11 +516,11 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 	}
 	r->build = (struct build){
 		.plan = &r->plan, .image = r->image, .inodes = &r->inodes, .object_fds = r->object_fds,
-		.meeting = r->shared, .coordinator = getpid(), .pids = r->pids,
+		.meeting = r->shared, .coordinator = getpid(), .pids = r->pids, .park = restore_choose_park(&r->plan),
 		.sets_exe = privilege_can(PRIVILEGE_CHECKPOINT), .keeps_groups = r->inside, .family = &r->family, .progress = r->o->progress,
 		.regions = (struct build_region *)((struct meeting *)r->shared + 1),
 	};
-	return 0;
+	return creds_read_own(&r->arena, &r->build.own, e);
 }
 
 /* All tasks stand, and have closed what was not theirs; now we do. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/prctl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,9 @@ enum {
 	ABANDON_ROUNDS = 10, /* without a sign of life, before nobody is left */
 	TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD, /* what is made with CLONE_PTRACE has them as well */
 	TELL_EVERY_NS = 100000000, /* of the progress */
+	EXPECT_FROM = 64, EXPECT_PER_TASK = 4, /* so many threads are many */
+	GUESSES = 16,
+	SOON_NS = 1000000,
 };
 
 int trace_begin(pid_t root, struct err *e)
@@ -178,7 +182,7 @@ static int trace_event(struct build *b, pid_t tid, int status, struct err *e)
 	if (!WIFSTOPPED(status))
 		return !trace_knows(b, tid) || trace_may_end(b, tid, status) ? 0 : trace_lost(b, tid, status, e);
 	if (!(status >> 16)) {
-		if (WSTOPSIG(status) == SIGSTOP && !trace_is_zombie_signal(b, tid))
+		if ((WSTOPSIG(status) == SIGSTOP || WSTOPSIG(status) == b->park) && !trace_is_zombie_signal(b, tid))
 			return trace_parked(b, tid, e) < 0 ? -1 : 1;
 		signo = WSTOPSIG(status);
 	}
@@ -200,17 +204,81 @@ static void trace_tell(const struct build *b, struct trace_told *told)
 	told->loaded = loaded;
 }
 
-/* As waitpid(2); meanwhile, the progress of all tasks is told. SIGCHLD is blocked. */
-static pid_t trace_wait_any(const struct build *b, struct trace_told *told, int *ret_status)
-{
-	const struct timespec tick = { .tv_nsec = TELL_EVERY_NS };
-	sigset_t child;
-	pid_t tid;
+/*
+ * To ask for the next report of anybody, the kernel looks at each tracee; to ask for one of them, it does not. So
+ * with many, whose report is it likely to be? The threads of a task are born in the order of their numbers, as a rule, and park in it.
+ */
+struct trace_expected {
+	struct trace_member {
+		pid_t tid;
+		enum trace_seen { TRACE_UNSEEN, TRACE_BORN, TRACE_PARKED } seen;
+	} *v; /* sorted; NULL: there are few, or no memory for it */
+	size_t n, next[2]; /* of those who are not born yet, and of those who have not parked */
+};
 
-	if (!b->progress || !b->progress->step)
-		return waitpid(-1, ret_status, __WALL);
+static int trace_compare_members(const void *a, const void *b)
+{
+	return ((const struct trace_member *)a)->tid - ((const struct trace_member *)b)->tid;
+}
+
+static void trace_expect(struct trace_expected *x, const struct plan *p)
+{
+	*x = (struct trace_expected){ 0 };
+	if (p->n_threads < EXPECT_FROM || p->n_threads < EXPECT_PER_TASK * p->n_tasks)
+		return; /* tasks come in any order */
+	x->v = calloc(p->n_threads, sizeof(*x->v));
+	for (size_t i = 0; x->v && i < p->n_tasks; i++)
+		for (size_t k = 0; p->tasks[i].pb->state != PB__TASK_STATE__ZOMBIE && k < p->tasks[i].pb->n_threads; k++)
+			x->v[x->n++].tid = p->tasks[i].pb->threads[k]->tid;
+	if (x->v)
+		qsort(x->v, x->n, sizeof(*x->v), trace_compare_members);
+}
+
+static void trace_note_seen(struct trace_expected *x, pid_t tid, enum trace_seen seen)
+{
+	const struct trace_member key = { .tid = tid };
+	struct trace_member *m = x->v ? bsearch(&key, x->v, x->n, sizeof(*x->v), trace_compare_members) : NULL;
+
+	if (m && m->seen < seen)
+		m->seen = seen;
+}
+
+/* A report of somebody who is likely to have one; 0: there is none. */
+static pid_t trace_guess(struct trace_expected *x, int *ret_status)
+{
+	for (int round = 0; x->v && round < GUESSES; round++) {
+		for (int what = 0; what < 2; what++) {
+			pid_t got;
+
+			while (x->next[what] < x->n && x->v[x->next[what]].seen > (enum trace_seen)what)
+				x->next[what]++;
+			if (x->next[what] == x->n)
+				continue;
+			got = waitpid(x->v[x->next[what]].tid, ret_status, __WALL | WNOHANG);
+			if (got > 0)
+				return got;
+		}
+		sched_yield();
+	}
+	return 0;
+}
+
+/* As waitpid(2); meanwhile, the progress of all tasks is told. SIGCHLD is blocked. */
+static pid_t trace_wait_any(const struct build *b, struct trace_expected *x, struct trace_told *told, int *ret_status)
+{
+	const struct timespec tick = { .tv_nsec = TELL_EVERY_NS }, soon = { .tv_nsec = SOON_NS };
+	sigset_t child;
+	pid_t tid = trace_guess(x, ret_status);
+
+	if (tid)
+		return tid;
+	/* Soon somebody may have one; and the kernel's look at each of many takes as long. */
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
+	if (x->v && sigtimedwait(&child, NULL, &soon) > 0 && (tid = trace_guess(x, ret_status)) != 0)
+		return tid;
+	if (!b->progress || !b->progress->step)
+		return waitpid(-1, ret_status, __WALL);
 	while ((tid = waitpid(-1, ret_status, __WALL | WNOHANG)) == 0) {
 		trace_tell(b, told);
 		sigtimedwait(&child, NULL, &tick);
@@ -233,27 +301,36 @@ static uint64_t trace_to_load(const struct build *b)
 	return pages * IMAGE_PAGE;
 }
 
+/* One report. Returns as trace_event(). */
+static int trace_next(struct build *b, struct trace_expected *x, struct trace_told *told, struct err *e)
+{
+	int status, r;
+	pid_t tid = trace_wait_any(b, x, told, &status);
+
+	if (tid < 0)
+		return errno == EINTR ? 0 : err_sys(e, errno, "waiting for the tree that is being made");
+	r = trace_event(b, tid, status, e);
+	if (r >= 0)
+		trace_note_seen(x, tid, r ? TRACE_PARKED : TRACE_BORN);
+	return r;
+}
+
 int trace_until_parked(struct build *b, struct err *e)
 {
 	struct trace_told told = { .to_load = trace_to_load(b) };
+	struct trace_expected expected;
 	size_t parked = 0;
+	int r = 0;
 
+	trace_expect(&expected, b->plan);
 	progress_step(b->progress, "loading memory", 0, told.to_load);
-	while (parked < b->plan->n_threads) {
-		int status, r;
-		pid_t tid = trace_wait_any(b, &told, &status);
-
-		if (tid < 0 && errno == EINTR)
-			continue;
-		if (tid < 0)
-			return err_sys(e, errno, "waiting for the tree that is being made");
-		r = trace_event(b, tid, status, e);
-		if (r < 0)
-			return r;
-		parked += (size_t)r;
+	while (r >= 0 && parked < b->plan->n_threads) {
+		r = trace_next(b, &expected, &told, e);
+		parked += r > 0;
 	}
 	trace_tell(b, &told);
-	return 0;
+	free(expected.v);
+	return r < 0 ? r : 0;
 }
 
 /* ---- parked tasks ---- */

@@ -74,13 +74,14 @@ static int64_t runner_execute(const struct script_op *op)
  * Stop for the tracer, which finds out from script->done whether all went well,
  * and gives the thread its final registers. It never comes back here.
  */
-static void runner_park(void)
+static void runner_park(const struct script *script)
 {
 	uint64_t args[6] = { 0 };
 
 	args[0] = (uint64_t)arch_syscall(NR_GETPID, args);
 	args[1] = (uint64_t)arch_syscall(NR_GETTID, args);
-	args[2] = SIGSTOP_NR;
+	/* For SIGSTOP the kernel looks at each thread of the process: with many, another signal is quicker. */
+	args[2] = script->park && script->done == script->n ? script->park : SIGSTOP_NR;
 	for (;;)
 		arch_syscall(NR_TGKILL, args);
 }
@@ -97,5 +98,5 @@ __attribute__((section(".text.head"))) void runner_main(void *arg)
 		if (op->result < 0 && (op->flags & SCRIPT_MUST))
 			break;
 	}
-	runner_park();
+	runner_park(script);
 }
