@@ -13,6 +13,11 @@ static void pb_arena_free(void *arena, void *p)
 	(void)arena, (void)p; /* freed with the arena */
 }
 
+bool pb_same_bytes(const ProtobufCBinaryData *a, const void *bytes, size_t size)
+{
+	return a->len == size && (!size || memcmp(a->data, bytes, size) == 0);
+}
+
 size_t pb_xstate(const Pb__Thread *th, void *buf, size_t room)
 {
 	size_t size = th->xstate_size > th->xstate.len ? th->xstate_size : th->xstate.len;

@@ -7,6 +7,7 @@
  */
 
 #include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
 
 #include "image/torpor.pb-c.h"
 #include "util/arena.h"
@@ -47,10 +48,13 @@
 		(msg)->field.data != NULL;                                                                    \
 	})
 
-/* Serialise into the arena; NULL when out of memory. */
+/* Are these the same bytes? Those of an empty field are at no address, with which memcmp(3) is not defined. */
+bool pb_same_bytes(const ProtobufCBinaryData *a, const void *bytes, size_t size);
+
 /* The extended state of a thread, with the zeros that were left out. Returns its size; 0: there is none, or it has no room. */
 size_t pb_xstate(const Pb__Thread *th, void *buf, size_t room);
 
+/* Serialise into the arena; NULL when out of memory. */
 uint8_t *pb_pack(struct arena *arena, const ProtobufCMessage *m, size_t *ret_size);
 
 /* Parse hostile bytes into the arena (its limit bounds the allocation); NULL when they are not such a message. */

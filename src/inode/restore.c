@@ -104,7 +104,7 @@ static int inode_check(const struct inode_restore *r, const Pb__Inode *pb, int f
 		size = inode_build_id(fd, id);
 		if (size < 0)
 			return err_sys(e, size, "reading %s", pb->path);
-		if ((size_t)size != pb->build_id.len || memcmp(id, pb->build_id.data, pb->build_id.len) != 0)
+		if (!pb_same_bytes(&pb->build_id, id, (size_t)size))
 			return inode_changed(pb, "was replaced by another build", e);
 		if ((uint64_t)st.st_size != pb->size)
 			return inode_changed(pb, "changed its size", e);

@@ -25,7 +25,7 @@ static int queue_changed(const Pb__SysvQueue *pb, const char *how, struct err *e
 
 static bool message_is(const Pb__SysvMessage *a, const Pb__SysvMessage *b)
 {
-	return a->type == b->type && a->data.len == b->data.len && memcmp(a->data.data, b->data.data, a->data.len) == 0;
+	return a->type == b->type && pb_same_bytes(&a->data, b->data.data, b->data.len);
 }
 
 /* Does all that waited still wait, in this order? Or nothing any more: then it is sent again in the end. */
@@ -80,7 +80,8 @@ static bool message_is_possible(const Pb__SysvMessage *m)
 static void message_put(char *buf, const Pb__SysvMessage *m)
 {
 	memcpy(buf, &m->type, TYPE_SIZE);
-	memcpy(buf + TYPE_SIZE, m->data.data, m->data.len);
+	if (m->data.len)
+		memcpy(buf + TYPE_SIZE, m->data.data, m->data.len);
 }
 
 static int queue_send(struct ipc_restore *r, const Pb__SysvQueue *pb, size_t n, struct err *e)

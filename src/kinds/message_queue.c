@@ -131,8 +131,7 @@ static int queue_check(const Pb__MessageQueue *pb, struct err *e)
 
 static bool queue_message_is(const Pb__QueuedMessage *a, const Pb__QueuedMessage *b)
 {
-	return a->priority == b->priority && a->data.len == b->data.len &&
-	       memcmp(a->data.data, b->data.data, a->data.len) == 0;
+	return a->priority == b->priority && pb_same_bytes(&a->data, b->data.data, b->data.len);
 }
 
 /* Does all that waited still wait, in this order, whatever came between? */

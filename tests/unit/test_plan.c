@@ -197,5 +197,15 @@ static void test_machine_fits(void)
 	UNIT_CHECK_STR(e.id, "E-CPU");
 }
 
+/* With the sanitizers: nothing is compared that is at no address. */
+static void test_same_bytes(void)
+{
+	const ProtobufCBinaryData empty = { 0 }, some = { 2, (uint8_t *)"ab" };
+
+	UNIT_CHECK(pb_same_bytes(&empty, NULL, 0) && pb_same_bytes(&empty, "ab", 0));
+	UNIT_CHECK(pb_same_bytes(&some, "ab", 2) && !pb_same_bytes(&some, "ac", 2));
+	UNIT_CHECK(!pb_same_bytes(&some, NULL, 0) && !pb_same_bytes(&empty, "ab", 2));
+}
+
 UNIT_MAIN(UNIT_CASE(test_decides), UNIT_CASE(test_refuses), UNIT_CASE(test_other_machine), UNIT_CASE(test_machine_fits),
-	  UNIT_CASE(test_hostile))
+	  UNIT_CASE(test_hostile), UNIT_CASE(test_same_bytes))

@@ -253,7 +253,8 @@ static int udp_send_packet(const struct udp_delivery *d, const void *data, size_
 		.checksum = &packet.header.check,
 	};
 
-	memcpy(packet.data, data, size);
+	if (size)
+		memcpy(packet.data, data, size);
 	return d->pb->protocol == IPPROTO_UDP ? inet_packet_send(&p) : -EADDRNOTAVAIL;
 }
 

@@ -60,7 +60,7 @@ static bool unix_is_named(const struct unix_item *item)
 
 static bool unix_has_name(const struct unix_item *item, const ProtobufCBinaryData *name)
 {
-	return item->pb->name.len == name->len && memcmp(item->pb->name.data, name->data, name->len) == 0;
+	return pb_same_bytes(&item->pb->name, name->data, name->len);
 }
 
 static struct unix_item *unix_peer_of(const struct unix_work *w, const struct unix_item *item)
