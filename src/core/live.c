@@ -119,8 +119,9 @@ static struct live_task *live_add_task(struct live *l, const struct target *t, s
 }
 
 /* 1: there is nothing to go on with. */
-static int live_adopt_task(struct live *l, struct target *t, struct track *track, struct err *e)
+static int live_adopt_task(struct live *l, struct target *t, struct live_task *task, struct err *e)
 {
+	struct track *track = &task->track;
 	struct tracked_task *known = live_tracked(l, t);
 	int r = known ? track_adopt(track, t, fd_take(&known->uffd), known->stretches, known->n, e) : 1;
 
@@ -128,6 +129,7 @@ static int live_adopt_task(struct live *l, struct target *t, struct track *track
 		track_end(track);
 	else
 		track->bound = l->tracked->is_parent;
+	task->recalled = r == 0 ? known->known : (struct vm_area_list){ 0 };
 	return r;
 }
 
@@ -141,7 +143,7 @@ static int live_begin_task(struct live *l, struct target *t, struct err *e)
 		return -1;
 	r = memory_find_vdso(t, l->arena, e);
 	if (r == 0)
-		r = live_adopt_task(l, t, &task->track, e);
+		r = live_adopt_task(l, t, task, e);
 	if (r == 1)
 		r = track_begin(&task->track, t, &why, e);
 	if (r == 1)
@@ -208,7 +210,7 @@ int live_adopt_standing(struct live *l, const struct target_tree *tree, struct e
 
 		if (t->zombie)
 			continue;
-		if (!task || memory_find_vdso(t, l->arena, e) < 0 || live_adopt_task(l, t, &task->track, e) < 0)
+		if (!task || memory_find_vdso(t, l->arena, e) < 0 || live_adopt_task(l, t, task, e) < 0)
 			return -1;
 	}
 	return 0;
@@ -226,12 +228,24 @@ static int live_read_smaps(struct live *l, struct live_task *t, struct vm_area_l
 	return interrupt_check(e);
 }
 
+/*
+ * smaps looks at every page. Of a task that was tracked, the flags of its mappings were known when the parent was taken, and will be
+ * compared after the pause; which are watched can be told in less time. False: something is new, so smaps it is.
+ */
+static bool live_recall(struct live *l, struct live_task *t)
+{
+	struct err unheard = ERR_INIT;
+
+	return t->recalled.n && memory_read_areas(t->track.task.pid, "maps", l->arena, &t->known, &unheard) == 0 &&
+	       memory_take_flags(&t->known, &t->recalled) && track_find_watched(&t->track, &t->known) == 0;
+}
+
 static int live_watch(struct live *l, struct err *e)
 {
 	for (size_t i = 0; i < l->n; i++) {
 		struct live_task *t = &l->tasks[i];
 
-		if (live_read_smaps(l, t, &t->known, e) < 0 || track_watch(&t->track, &t->known, e) < 0)
+		if ((!live_recall(l, t) && live_read_smaps(l, t, &t->known, e) < 0) || track_watch(&t->track, &t->known, e) < 0)
 			return -1;
 		track_hide(&t->track, &t->known, false);
 	}
@@ -295,6 +309,8 @@ static int live_round(struct live *l, uint64_t *ret_pages, struct err *e)
 		if (copies_settle(&l->tasks[i].track.copies, e) < 0)
 			return -1;
 	l->rounds++;
+	l->found = *ret_pages;
+	l->round_at = clock_now_ns(CLOCK_MONOTONIC);
 	live_look_at_all_fds(l);
 	return 0;
 }
@@ -355,7 +371,7 @@ int live_copy(struct live *l, struct image_writer *writer, const struct parent *
 		return -1;
 	if (live_round(l, &l->first, e) < 0)
 		return -1;
-	for (before = l->first; l->rounds < LIVE_ROUNDS && live_may_copy(l, &found); before = found) {
+	for (before = l->first; before > LIVE_FEW && l->rounds < LIVE_ROUNDS && live_may_copy(l, &found); before = found) {
 		if (found <= LIVE_FEW || found > before / 2)
 			break;
 		if (live_round(l, &found, e) < 0)
@@ -386,6 +402,12 @@ static int live_learn(struct live *l, struct err *e)
 	return 0;
 }
 
+/* To look once more takes as long as to copy a few pages in the pause. */
+static bool live_has_just_copied(const struct live *l)
+{
+	return l->found <= LIVE_FEW && clock_now_ns(CLOCK_MONOTONIC) - l->round_at < LIVE_FRESH_NS;
+}
+
 int live_prepare(struct live *l, struct err *e)
 {
 	uint64_t found;
@@ -396,7 +418,7 @@ int live_prepare(struct live *l, struct err *e)
 	if (!l->asks_inside && !live_knows(l) && live_learn(l, e) < 0)
 		return -1;
 	l->known_at = 0;
-	if (!l->rounds || !live_may_copy(l, &found))
+	if (!l->rounds || live_has_just_copied(l) || !live_may_copy(l, &found))
 		return 0;
 	if (live_round(l, &found, e) < 0)
 		return -1;
@@ -549,7 +571,7 @@ void live_keep_tracking(struct live *l, const struct image_identity *image)
 
 		if (of->track.uffd >= 0 && of->seen.n)
 			t.tasks[t.n++] = (struct tracked_task){ of->track.task.pid, of->starttime, of->track.uffd, of->track.stretches,
-								of->track.n };
+								of->track.n, of->seen };
 	}
 	if (t.n)
 		r = tracker_begin(l->o->pid, &t, &why, &e);

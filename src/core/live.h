@@ -36,6 +36,7 @@ struct live_task {
 	struct live_search search;
 	uint64_t starttime;        /* as in proc_stat */
 	struct track track;        /* uffd is -1 when it is not tracked */
+	struct vm_area_list recalled; /* ... as they were when the parent was taken; none: not known */
 	struct vm_area_list known; /* its mappings as smaps told before the pause; none: it was not there */
 	struct vm_area_list seen;  /* ... as they were collected in the pause */
 	struct vm_area_list after; /* ... as smaps told afterwards */
@@ -58,6 +59,7 @@ struct live {
 	uint64_t watch_ns;
 	uint64_t first, again; /* pages of the first round, and of all later ones */
 	uint64_t stored; /* pages in the file, copied while it ran */
+	uint64_t found, round_at; /* pages of the last round, and when it ended, CLOCK_MONOTONIC ns */
 	unsigned rounds, attempts;
 };
 

@@ -27,7 +27,7 @@
 #include "util/fd.h"
 #include "util/privilege.h"
 
-#define TRACKER_MAGIC "torptrk1"
+#define TRACKER_MAGIC "torptrk2"
 
 enum {
 	CLIENTS_MAX = 8,
@@ -37,7 +37,7 @@ enum {
 	SHED_LEAST = 1 << 20, SHED_SPARE = 1 << 20,
 };
 
-/* What stands in the memory file, then for each task a tracker_task with its stretches behind it. Read by this very version only. */
+/* What stands in the memory file, then for each task a tracker_task, its stretches and its mappings. Read by this very version only. */
 struct tracker_head {
 	char magic[8];
 	struct image_identity image;
@@ -46,7 +46,12 @@ struct tracker_head {
 
 struct tracker_task {
 	int64_t pid;
-	uint64_t starttime, n_stretches;
+	uint64_t starttime, n_stretches, n_areas;
+};
+
+struct tracker_area {
+	uint64_t start, end, offset, dev, ino, page_size;
+	uint32_t prot, flags;
 };
 
 /* ---- who is who ---- */
@@ -98,6 +103,19 @@ static bool tracker_is_trusted(int fd, pid_t root, pid_t *ret_tracker)
 
 /* ---- what it holds, as a file ---- */
 
+static int state_write_areas(int fd, const struct vm_area_list *known)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < known->n; i++) {
+		const struct vm_area *a = &known->areas[i];
+		struct tracker_area area = { a->start, a->end, a->offset, a->dev, a->ino, a->page_size, a->prot, a->flags };
+
+		r = fd_write_full(fd, &area, sizeof(area));
+	}
+	return r;
+}
+
 static int state_write(int fd, const struct tracked *t)
 {
 	struct tracker_head head = { .image = t->image, .n_tasks = t->n };
@@ -106,11 +124,14 @@ static int state_write(int fd, const struct tracked *t)
 	memcpy(head.magic, TRACKER_MAGIC, sizeof(head.magic));
 	r = fd_write_full(fd, &head, sizeof(head));
 	for (size_t i = 0; r == 0 && i < t->n; i++) {
-		struct tracker_task task = { t->tasks[i].pid, t->tasks[i].starttime, t->tasks[i].n };
+		const struct tracked_task *of = &t->tasks[i];
+		struct tracker_task task = { of->pid, of->starttime, of->n, of->known.n };
 
 		r = fd_write_full(fd, &task, sizeof(task));
 		if (r == 0)
-			r = fd_write_full(fd, t->tasks[i].stretches, t->tasks[i].n * sizeof(*t->tasks[i].stretches));
+			r = fd_write_full(fd, of->stretches, of->n * sizeof(*of->stretches));
+		if (r == 0)
+			r = state_write_areas(fd, &of->known);
 	}
 	return r;
 }
@@ -139,7 +160,22 @@ static bool stretches_are_sound(const struct track_stretch *v, size_t n)
 	return true;
 }
 
-static bool state_take_task(const char **at, size_t *left, struct tracked_task *ret)
+static bool state_take_areas(const char **at, size_t *left, size_t n, struct arena *arena, struct vm_area_list *ret)
+{
+	const struct tracker_area *from = n <= *left / sizeof(*from) ? state_take(at, left, n * sizeof(*from)) : NULL;
+
+	ret->areas = from ? arena_alloc(arena, (n + 1) * sizeof(*ret->areas)) : NULL;
+	if (!ret->areas)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		ret->areas[i] = (struct vm_area){ .start = from[i].start, .end = from[i].end, .offset = from[i].offset,
+						  .dev = from[i].dev, .ino = from[i].ino, .page_size = from[i].page_size,
+						  .prot = from[i].prot, .flags = from[i].flags, .name = "" };
+	ret->n = n;
+	return true;
+}
+
+static bool state_take_task(const char **at, size_t *left, struct arena *arena, struct tracked_task *ret)
 {
 	const struct tracker_task *task = state_take(at, left, sizeof(*task));
 
@@ -147,7 +183,7 @@ static bool state_take_task(const char **at, size_t *left, struct tracked_task *
 		return false;
 	*ret = (struct tracked_task){ .pid = (pid_t)task->pid, .starttime = task->starttime, .uffd = -1, .n = task->n_stretches };
 	ret->stretches = state_take(at, left, ret->n * sizeof(*ret->stretches));
-	return stretches_are_sound(ret->stretches, ret->n);
+	return stretches_are_sound(ret->stretches, ret->n) && state_take_areas(at, left, task->n_areas, arena, &ret->known);
 }
 
 /* 1 when it is understood. */
@@ -175,7 +211,7 @@ static int state_read(int fd, size_t n_uffds, struct arena *arena, struct tracke
 	if (!ret->tasks)
 		return err_nomem(e);
 	for (size_t i = 0; i < n_uffds; i++)
-		if (!state_take_task(&at, &left, &ret->tasks[i]))
+		if (!state_take_task(&at, &left, arena, &ret->tasks[i]))
 			return 0;
 	return left == 0;
 }

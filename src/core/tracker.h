@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 #include "image/image.h"
+#include "proc/maps.h"
 
 struct arena;
 struct err;
@@ -30,6 +31,7 @@ struct tracked_task {
 	int uffd;
 	const struct track_stretch *stretches; /* what is watched, ascending */
 	size_t n;
+	struct vm_area_list known; /* its mappings as they were in the image, with their flags, without their names */
 };
 
 /* What a tracker holds. */

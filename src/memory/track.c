@@ -214,6 +214,41 @@ int track_watch(struct track *t, const struct vm_area_list *areas, struct err *e
 	return 0;
 }
 
+/* Ranges come in ascending order; those that touch have been joined by the kernel, but for the end of its list. */
+static void areas_flag(struct vm_area_list *areas, size_t *at, uint64_t start, uint64_t end)
+{
+	while (*at < areas->n && areas->areas[*at].start < start)
+		++*at;
+	for (; *at < areas->n && areas->areas[*at].end <= end; ++*at)
+		areas->areas[*at].flags |= VM_FLAG_UFFD;
+}
+
+int track_find_watched(const struct track *t, struct vm_area_list *areas)
+{
+	struct sys_page_region regions[TRACK_REGIONS];
+	struct sys_pm_scan_arg arg = {
+		.size = sizeof(arg), .vec = (uint64_t)regions, .vec_len = TRACK_REGIONS,
+		.category_mask = SYS_PAGE_IS_WPALLOWED, .return_mask = SYS_PAGE_IS_WPALLOWED,
+	};
+	size_t at = 0, n_areas = areas->n;
+	long n;
+
+	while (n_areas && (int64_t)areas->areas[n_areas - 1].end < 0) /* [vsyscall] */
+		n_areas--;
+	if (!n_areas)
+		return 0;
+	arg.start = areas->areas[0].start;
+	arg.end = areas->areas[n_areas - 1].end;
+	do {
+		n = sys_pagemap_scan(t->pagemap, &arg);
+		for (long k = 0; k < n; k++)
+			areas_flag(areas, &at, regions[k].start, regions[k].end);
+		if (n > 0)
+			arg.start = arg.walk_end > regions[n - 1].end ? arg.walk_end : regions[n - 1].end;
+	} while (n == TRACK_REGIONS);
+	return n < 0 ? (int)n : 0;
+}
+
 void track_hide(const struct track *t, struct vm_area_list *areas, bool stands)
 {
 	size_t k = 0, old = 0;

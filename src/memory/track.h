@@ -56,6 +56,12 @@ int track_adopt(struct track *t, struct target *task, int uffd, const struct tra
  */
 int track_watch(struct track *t, const struct vm_area_list *areas, struct err *e);
 
+/*
+ * Which of these mappings, of which maps told, are registered as a whole? Sets VM_FLAG_UFFD as smaps would. Returns 0, or -errno.
+ * For one that goes on (track_adopt()).
+ */
+int track_find_watched(const struct track *t, struct vm_area_list *areas);
+
 /* A new round: look at all that is watched once more. */
 void track_rewind(struct track *t);
 
