@@ -364,6 +364,32 @@ static void middle_check(unsigned b, uint64_t r)
 	expect(b, 32, PAGES, false, 0);
 }
 
+/* Nothing but a flag of its mapping changes. */
+static void advise_step(unsigned b, uint64_t r)
+{
+	if (r == 0)
+		block_put(b, 0, PAGES, 0);
+	check_call(madvise(block_at(b), BLOCK, r % 2 ? MADV_DONTDUMP : MADV_DODUMP));
+	check_call(madvise(block_at(b), BLOCK, r % 3 ? MADV_DONTFORK : MADV_DOFORK));
+}
+
+static void advise_check(unsigned b, uint64_t r)
+{
+	FILE *smaps = fopen("/proc/self/smaps", "r");
+	char line[1000], wanted[40];
+	bool inside = false, found = false;
+
+	check(smaps);
+	snprintf(wanted, sizeof(wanted), "%lx-", (unsigned long)block_at(b));
+	while (!found && fgets(line, sizeof(line), smaps)) {
+		inside |= strncmp(line, wanted, strlen(wanted)) == 0;
+		found = inside && strncmp(line, "VmFlags:", 8) == 0;
+	}
+	fclose(smaps);
+	check(found && !strstr(line, " dd") == !(r % 2) && !strstr(line, " dc") == !(r % 3));
+	expect(b, 0, PAGES, false, 0);
+}
+
 static const struct {
 	void (*step)(unsigned block, uint64_t r), (*look)(unsigned block, uint64_t r);
 } blocks[] = {
@@ -371,7 +397,7 @@ static const struct {
 	{ come_step, come_check },       { replace_step, replace_check }, { swap_step, swap_check },
 	{ grow_step, grow_check },       { fork_step, fork_check },       { protect_step, protect_check },
 	{ zero_step, zero_check },       { swapped_step, swapped_check }, { guard_step, guard_check },
-	{ middle_step, middle_check },
+	{ middle_step, middle_check },   { advise_step, advise_check },
 };
 
 enum { BLOCKS = sizeof(blocks) / sizeof(blocks[0]) };

@@ -358,6 +358,63 @@ def moment_tracked(t, pause):
     restore_all(t, program, map(str, range(7)))
 
 
+def moment_chained(t):
+    """A chain of clones of a program that changes all the time, without tracking in between."""
+    program = Program(t, "moment", "quick")
+    for number in range(4):
+        snapshot(t, program, str(number), "--keep-running", "--no-sync", "--pause", "clone", base=str(number - 1) if number else None)
+        if stats_of(t, str(number))["way"] != "pause_clone":
+            raise Failure(f"image {number} is not of a clone: {stats_of(t, str(number))}")
+    program.kill()
+    restore_all(t, program, "0123")
+
+
+DIRECT = """
+import os, signal
+memory = bytearray(os.urandom(1 << 20)) * 80
+open("file", "w").close(); fd = os.open("file", os.O_RDONLY | os.O_DIRECT); open("ready", "w").close()
+while True: signal.pause()
+"""
+
+
+def auto_clones(t):
+    """Where all memory would be copied in the pause, as where O_DIRECT makes tracking worth nothing, it is cloned."""
+    root = t.start([harness.PYTHON, "-B", "-c", DIRECT])
+    t.until(lambda: os.path.exists(t.path("ready")), 20, "the start of the program")
+    for name, base in (("first", None), ("second", "first")):
+        t.dump(root, name, keep=True, options=["--track", "--no-sync", *(["--parent", t.image(base)] if base else [])])
+        stats = stats_of(t, name)
+        if (stats["way"] == "pause_clone") != (base is None):
+            raise Failure(f"{name}: {stats}")
+    if int(stats["pages_unread"]) < 80 << 8:
+        raise Failure(f"what was tracked since the pause does not count: {stats}")
+    t.dump(root, "last", options=["--parent", t.image("second")])
+    compared = t.torpor("diff", t.image("second"), t.image("last"), expect=None).out
+    if "pages: 0 changed" not in compared:
+        raise Failure(f"the images differ: {compared}")
+
+
+def prefork_running(t, pause):
+    """What a tree shares is in the image once, also when it runs on, and is tracked; and in none that follows."""
+    program = Program(t, "prefork")
+    before = sum(harness.kib(pid, "Pss_Anon") for pid in harness.tree_of(program.root))
+    size = os.path.getsize(t.dump(program.root, "0", keep=True, options=["--track", "--no-sync", "--pause", pause])) >> 10
+    if size > 1.1 * before:
+        raise Failure(f"the image has {size} KiB, the tree has {before} KiB of its own")
+    child = os.path.getsize(t.dump(program.root, "1", keep=True, options=["--track", "--no-sync", "--pause", pause, "--parent", t.image("0")])) >> 10
+    if child > 0.2 * size or not int(stats_of(t, "1").get("pages_unread", 0)):
+        raise Failure(f"the second image has {child} KiB: {stats_of(t, '1')}")
+    program.verify("after the dumps")
+    program.kill()
+    for name in "01":
+        t.restore(program.root, name)
+        after = sum(harness.kib(pid, "Pss_Anon") for pid in harness.tree_of(program.root))
+        if after > 1.1 * before:
+            raise Failure(f"restored from image {name}, the tree has {after} KiB of its own, not {before} KiB")
+        program.verify(f"restored from image {name}")
+        program.kill()
+
+
 def tracked_bases(t):
     """Only the image with which the tracking began is one whose pages need not be read; any dump ends it."""
     program = Program(t, "replaced")
@@ -556,6 +613,10 @@ def declare():
     case("replaced-large", pause="auto", argument="large")(replaced)
     case("replaced-swapped", needs=["mkswap", "swapon"])(replaced_swapped)
     case("replaced-tree", pause="auto", argument="tree")(replaced)
+    case("moment-chained-clone")(moment_chained)
+    case("auto-clones")(auto_clones)
+    for pause in ("track", "clone"):
+        case(f"prefork-running-{pause}", pause=pause)(prefork_running)
     case("tracked-bases")(tracked_bases)
     case("tracked-lost")(tracked_lost)
     case("tracked-executes")(tracked_executes)
