@@ -139,6 +139,8 @@ def look():
 
 def parents():
     p = start()
+    torpor.dump(p.pid, IMAGE, keep_running=True, track=True)
+    assert torpor.untrack(p.pid) and not torpor.untrack(p.pid)
     first = torpor.dump(p.pid, IMAGE, keep_running=True, pause="copy", compress="zstd")
     assert first.packed_bytes < first.bytes and first.parent_bytes == 0 and not first.while_running, first
     second = torpor.dump(p.pid, IMAGE + "2", parent=IMAGE)

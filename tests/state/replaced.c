@@ -467,7 +467,7 @@ static void third_begin(void);
 void setup(const char *argument)
 {
 	guards = true;
-	pool = mmap(NULL, (BLOCKS + 1) * SPACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	pool = mmap(NULL, BLOCKS * SPACE + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	check(pool != MAP_FAILED);
 	pool = (char *)(((uintptr_t)pool + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
 	for (unsigned b = 0; b < BLOCKS; b++)
