@@ -19,7 +19,7 @@ static _Noreturn void guard_watch(int word, void (*undo)(void *data), void *data
 	while (n < 0 && errno == EINTR);
 	if (n <= 0)
 		undo(data);
-	_exit(0);
+	_exit(n <= 0); /* what has been undone cannot be dismissed any more */
 }
 
 int guard_begin(struct guard *g, void (*undo)(void *data), void *data, struct err *e)
@@ -42,11 +42,20 @@ int guard_begin(struct guard *g, void (*undo)(void *data), void *data, struct er
 	return 0;
 }
 
+/* How it ended, as of waitpid(2). */
+static int guard_await(struct guard *g)
+{
+	int status = 0;
+
+	close(g->word);
+	while (waitpid(g->pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status;
+}
+
 void guard_end(struct guard *g)
 {
-	close(g->word);
-	while (waitpid(g->pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	guard_await(g);
 }
 
 int guard_dismiss(struct guard *g, struct err *e)
@@ -55,6 +64,7 @@ int guard_dismiss(struct guard *g, struct err *e)
 
 	if (send(g->word, "!", 1, MSG_NOSIGNAL) != 1)
 		r = err_sys(e, errno, "dismissing the guard");
-	guard_end(g);
+	if (guard_await(g) && r == 0)
+		r = err_set(e, ERR_SYSTEM, 0, "the guard did not hear that it was dismissed");
 	return r;
 }

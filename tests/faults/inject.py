@@ -51,10 +51,12 @@ class Injector:
         return result, call or None
 
     def reaches(self, number, *arguments):
-        """Are there so many calls?"""
-        reached = self.run(number, *arguments)[1] is not None
+        """Are there so many calls? One that failed for another reason cannot tell."""
+        result, call = self.run(number, *arguments)
         self.tidy()
-        return reached
+        if call is None and result.status:
+            raise Failure(f"before call {number}: {result}")
+        return call is not None
 
     def count(self, *arguments):
         """How many calls there are."""
@@ -231,7 +233,12 @@ def restores(t, start):
     t.dump(root)
     content = read_bytes(t.image())
     arguments = ["restore", t.image(), "--detach"]
-    injector.tidy = lambda: kill_tree(t, root) if stat_of(root) else None
+
+    def tidy():
+        if stat_of(root):
+            kill_tree(t, root)
+        expect_nobody(t, members, "counting")
+    injector.tidy = tidy
     tried = numbers(injector.count(*arguments))
     for number in tried:
         t.statuses.clear()

@@ -87,9 +87,9 @@ static void fail_one(const struct seccomp_notif *call, struct seccomp_notif_resp
 	int number = 0;
 	const char *name = call_name(call->data.nr, &number);
 
-	if ((seen && can_fail(&call->data)) || !number)
-		seen++;
-	if (!number || !can_fail(&call->data) || seen != wanted + 1)
+	if (!number && !seen)
+		seen = 1; /* it begins; later ones of these are not counted */
+	if (!number || !seen || !can_fail(&call->data) || seen++ != wanted)
 		return;
 	answer->flags = 0;
 	answer->error = -number;
