@@ -20,6 +20,8 @@ enum { PID_LIMIT = 4 * 1024 * 1024, FD_LIMIT = 1 << 30, FD_BASE_MIN = 64, SIGNAL
 
 /* ---- does the metadata agree with itself? ---- */
 
+enum { CREDS_IDS = 4 }; /* real, effective, saved, and that for files */
+
 static int plan_check_machine(const Pb__Image *meta, struct err *e)
 {
 	const Pb__Machine *m = meta->machine;
@@ -168,6 +170,8 @@ static int plan_check_task(struct plan *plan, size_t i, struct err *e)
 		return plan_check_zombie(t, e);
 	if (!t->has_space || t->space >= plan->image->n_spaces || !t->cwd || !t->root || !t->creds)
 		return plan_bad(e, "task %d is incomplete", t->pid);
+	if (t->creds->n_uids != CREDS_IDS || t->creds->n_gids != CREDS_IDS)
+		return plan_bad(e, "task %d has not all its user and group ids", t->pid);
 	if (plan_check_threads(t, e) < 0 || plan_check_slots(plan, t, e) < 0)
 		return -1;
 	plan->n_threads += t->n_threads;

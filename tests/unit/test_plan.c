@@ -55,6 +55,8 @@ static Pb__Task *a_task(Pb__Image *img, int pid, int ppid, int pgid, int sid)
 	t->cwd = a_path();
 	t->root = a_path();
 	t->creds = pb_new(&arena, Pb__Credentials, pb__credentials__init);
+	t->creds->n_uids = t->creds->n_gids = 4;
+	t->creds->uids = t->creds->gids = arena_memdup(&arena, (uint32_t[4]){ 1000, 1000, 1000, 1000 }, 16);
 	pb_set(t, space, (uint32_t)img->n_spaces);
 	(void)!pb_add(&arena, t, threads, th);
 	(void)!pb_add(&arena, s, mappings, a_mapping(0x10000, 0x20000));
