@@ -313,7 +313,7 @@ static const Pb__Thread *thread_by_tid(const Pb__Task *task, uint64_t tid)
 /* A thread of this process, with the TID that its own script is for. */
 static bool birth(struct step s)
 {
-	const uint64_t wanted = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+	const uint64_t wanted = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PTRACE;
 	const uint64_t *a = s.op->args;
 	struct clone_args c = { 0 };
 	const struct script *script;
