@@ -174,6 +174,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", action="append", metavar="WORD", help="only programs with this name")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the program that is measured would go on
     rows, said = [], []
     with tempfile.TemporaryDirectory(dir="/var/tmp") as base:
         for program in all_programs(base):
