@@ -109,25 +109,12 @@ struct api_callbacks helper_callbacks(const struct torpor_options *o, const int 
 	return c;
 }
 
-static int helper_compare_fds(const void *a, const void *b)
-{
-	return *(const int *)a - *(const int *)b;
-}
-
 void helper_close_fds(const int *keep, size_t n)
 {
-	int fds[FDS_KEPT_MAX], from = STDERR_FILENO + 1;
+	int fds[FDS_KEPT_MAX];
 
 	memcpy(fds, keep, n * sizeof(*fds));
-	qsort(fds, n, sizeof(*fds), helper_compare_fds);
-	for (size_t i = 0; i < n; i++) {
-		if (fds[i] < from)
-			continue;
-		if (fds[i] > from)
-			close_range((unsigned)from, (unsigned)fds[i] - 1, 0);
-		from = fds[i] + 1;
-	}
-	close_range((unsigned)from, ~0u, 0);
+	fd_close_others(STDERR_FILENO + 1, fds, n);
 }
 
 /*
@@ -164,18 +151,6 @@ void helper_undo_signals(const struct helper_job *job)
 	sigprocmask(SIG_SETMASK, &job->mask, NULL);
 }
 
-/* Fds 0 to 2 exist, or what we open would be taken for a standard stream. */
-static void helper_fill_standard_fds(void)
-{
-	int fd;
-
-	do
-		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd > STDERR_FILENO)
-		close(fd);
-}
-
 static void helper_settle(const struct helper_job *job, int link, pid_t parent)
 {
 	int fds[FDS_KEPT_MAX] = { link };
@@ -191,7 +166,7 @@ static void helper_settle(const struct helper_job *job, int link, pid_t parent)
 			fds[n++] = job->fds[i];
 	if (!job->keeps_all)
 		helper_close_fds(fds, n);
-	helper_fill_standard_fds();
+	fd_fill_standard();
 }
 
 static void helper_enter(unsigned function_low, unsigned function_high, unsigned data_low, unsigned data_high)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "api/image.h"
+#include "image/layout.h"
 
 enum { PAGE = IMAGE_PAGE, CHUNK = 64 * PAGE };
 
@@ -38,11 +39,6 @@ static int compare_stored(struct comparison *c, const struct image_run *ra, cons
 	return 0;
 }
 
-static uint64_t run_end(const struct image_run *run)
-{
-	return run->addr + (uint64_t)run->pages * PAGE;
-}
-
 /* The runs of both, side by side, cut where either begins or ends. */
 static int compare_stretch(struct comparison *c, uint64_t start, uint64_t end, struct err *e)
 {
@@ -53,17 +49,17 @@ static int compare_stretch(struct comparison *c, uint64_t start, uint64_t end, s
 	for (uint64_t at = start, next; at < end; at = next) {
 		bool in_a, in_b;
 
-		for (; na && run_end(ra) <= at; ra++)
+		for (; na && image_run_end(ra) <= at; ra++)
 			na--;
-		for (; nb && run_end(rb) <= at; rb++)
+		for (; nb && image_run_end(rb) <= at; rb++)
 			nb--;
 		in_a = na && ra->addr <= at;
 		in_b = nb && rb->addr <= at;
 		next = end;
-		if (na && (in_a ? run_end(ra) : ra->addr) < next)
-			next = in_a ? run_end(ra) : ra->addr;
-		if (nb && (in_b ? run_end(rb) : rb->addr) < next)
-			next = in_b ? run_end(rb) : rb->addr;
+		if (na && (in_a ? image_run_end(ra) : ra->addr) < next)
+			next = in_a ? image_run_end(ra) : ra->addr;
+		if (nb && (in_b ? image_run_end(rb) : rb->addr) < next)
+			next = in_b ? image_run_end(rb) : rb->addr;
 		if (in_a && in_b && compare_stored(c, ra, rb, at, next - at, e) < 0)
 			return -1;
 		c->pages->gone += in_a && !in_b ? (next - at) / PAGE : 0;

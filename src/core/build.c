@@ -445,7 +445,7 @@ static void build_discard_signals(void)
 static void build_reset_actions(const struct proc_status *own)
 {
 	static const uint64_t dfl[4]; /* handler SIG_DFL, no flags, no restorer, empty mask */
-	const uint64_t ours = own->sig_caught | own->sig_ignored | 1ull << (SIGCHLD - 1); /* that may have flags alone */
+	const uint64_t ours = signals_with_actions(own);
 
 	for (int signo = 1; signo < NSIG; signo++)
 		if (ours >> (signo - 1) & 1)

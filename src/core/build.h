@@ -53,8 +53,8 @@ pid_t build_root(struct build *b, struct err *e);
 
 /*
  * The steps of a task's script that follow the switch of address spaces, and the
- * scripts of its threads: what is the same in every restore. `tr` has been through
- * creds_prepare(), and its region holds build_steps_bytes().
+ * scripts of its threads: what is the same in every restore. `tr` has what
+ * creds_read_own() tells, and its region holds build_steps_bytes().
  */
 struct task_restore;
 struct script_builder;

@@ -109,36 +109,31 @@ struct split {
 	const struct target *clone;
 	struct page_source now, later;
 	uint64_t pages;
+	struct err *e;
 };
 
 static int split_part(void *data, const struct page_range *part, bool cloned)
 {
 	struct split *split = data;
-	struct page_source *s = cloned ? &split->later : &split->now;
-	struct page_range *v = arena_grow(split->arena, s->ranges, s->n, sizeof(*v));
+	struct page_range range = *part;
 
-	if (!v)
-		return -1;
-	s->ranges = v;
-	v[s->n] = *part;
-	if (cloned) {
-		v[s->n].task = split->clone;
-		v[s->n].alone = false; /* the program has its pages, too */
-		split->pages += part->pages;
-	}
-	s->n++;
-	return 0;
+	if (!cloned)
+		return page_source_add(split->arena, &split->now, &range, split->e);
+	range.task = split->clone;
+	range.alone = false; /* the program has its pages, too */
+	split->pages += range.pages;
+	return page_source_add(split->arena, &split->later, &range, split->e);
 }
 
 static int clones_split(struct clones *c, struct arena *arena, const Pb__AddressSpace *space, const struct target *clone,
 			struct page_source *s, struct err *e)
 {
-	struct split split = { .arena = arena, .clone = clone, .now = *s, .later = *s };
+	struct split split = { .arena = arena, .clone = clone, .now = *s, .later = *s, .e = e };
 
 	split.now.ranges = split.later.ranges = NULL;
 	split.now.n = split.later.n = 0;
 	if (clones_each_part(space, s, split_part, &split) < 0)
-		return err_nomem(e);
+		return -1;
 	*s = split.now;
 	c->sources[c->n_sources++] = split.later;
 	c->pages += split.pages;

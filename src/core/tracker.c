@@ -440,29 +440,17 @@ static void tracker_shed_memory(void)
 #endif
 }
 
-static int compare_numbers(const void *a, const void *b)
-{
-	return *(const int *)a - *(const int *)b;
-}
-
 /* Nothing else is to be kept open by it. */
 static void tracker_close_others(const struct tracker *t)
 {
-	int keep[TRACKER_TASKS_MAX + 3], from = 0;
+	int keep[TRACKER_TASKS_MAX + 3];
 	size_t n = t->n;
 
 	memcpy(keep, t->fds, n * sizeof(*keep));
 	keep[n++] = t->listener;
 	keep[n++] = t->program;
-	qsort(keep, n, sizeof(*keep), compare_numbers);
-	for (size_t i = 0; i < n; i++) {
-		if (keep[i] > from)
-			close_range((unsigned)from, (unsigned)keep[i] - 1, 0);
-		from = keep[i] + 1;
-	}
-	close_range((unsigned)from, ~0u, 0);
-	for (int fd = open("/dev/null", O_RDWR | O_CLOEXEC); fd >= 0 && fd < STDERR_FILENO;)
-		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	fd_close_others(0, keep, n);
+	fd_fill_standard();
 }
 
 static _Noreturn void tracker_main(struct tracker *t)

@@ -167,19 +167,16 @@ static bool undo_is_possible(const struct target *t)
 static int undo_collect(struct ipc_collect *c, struct set *sets, size_t n, Pb__Image *img, struct err *e)
 {
 	for (size_t i = 0; i < c->tree->n; i++) {
-		struct err later = ERR_INIT;
 		struct remote remote;
-		int r, closed;
+		int r;
 
 		if (!undo_is_possible(c->tree->tasks[i]))
 			continue;
 		r = remote_open(&remote, c->tree->tasks[i], e);
 		if (r == 0)
 			r = undo_ask_task(c, &remote, sets, n, img->tasks[i], e);
-		closed = remote_close(&remote, &later);
-		if (r == 0 && closed < 0)
-			*e = later;
-		if (r < 0 || closed < 0)
+		r = remote_close_after(&remote, r, e);
+		if (r < 0)
 			return err_wrap(e, "asking for adjustments of semaphores");
 		if (img->tasks[i]->n_semaphore_uses && undo_check_shared(c, img, i) < 0)
 			return err_nomem(e);

@@ -144,15 +144,11 @@ int base_look(const struct base *b, uint32_t owner, struct once_page *pages, siz
 static int base_miss(struct arena *arena, struct page_source *missing, const struct page_range *range, uint64_t from, uint64_t to,
 		     struct err *e)
 {
-	struct page_range *v = arena_grow(arena, missing->ranges, missing->n, sizeof(*v));
+	struct page_range part = *range;
 
-	if (!v)
-		return err_nomem(e);
-	missing->ranges = v;
-	v[missing->n] = *range;
-	v[missing->n].addr = v[missing->n].from = from;
-	v[missing->n++].pages = (to - from) / IMAGE_PAGE;
-	return 0;
+	part.addr = part.from = from;
+	part.pages = (to - from) / IMAGE_PAGE;
+	return page_source_add(arena, missing, &part, e);
 }
 
 /* The part [from, to) of a run of the base. */

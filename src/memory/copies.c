@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/layout.h"
 #include "memory/memory.h"
 
 void copies_init(struct page_copies *c)
@@ -18,11 +19,6 @@ void copies_done(struct page_copies *c)
 	copies_init(c);
 }
 
-static uint64_t run_end(const struct image_run *r)
-{
-	return r->addr + (uint64_t)r->pages * MEMORY_PAGE;
-}
-
 /* No page of the image belongs to it. */
 static bool run_is_nowhere(const struct image_run *r)
 {
@@ -32,7 +28,7 @@ static bool run_is_nowhere(const struct image_run *r)
 /* Does `next` go on where `r` ends, both in memory and in the image? */
 static bool run_continues(const struct image_run *r, const struct image_run *next)
 {
-	return run_end(r) == next->addr && r->extent == next->extent &&
+	return image_run_end(r) == next->addr && r->extent == next->extent &&
 	       (run_is_nowhere(r) || r->page + r->pages == next->page);
 }
 
@@ -45,7 +41,7 @@ static struct image_run run_part(const struct image_run *r, uint64_t from, uint6
 		part.addr = from;
 		part.page += (uint32_t)((from - r->addr) / MEMORY_PAGE);
 	}
-	part.pages = (uint32_t)(((to < run_end(r) ? to : run_end(r)) - part.addr) / MEMORY_PAGE);
+	part.pages = (uint32_t)(((to < image_run_end(r) ? to : image_run_end(r)) - part.addr) / MEMORY_PAGE);
 	return part;
 }
 
@@ -99,19 +95,19 @@ static size_t overlay(struct image_run *to, const struct image_run *old, size_t 
 
 	for (size_t i = 0; i < n_fresh; i++) {
 		for (; k < n_old && old[k].addr < fresh[i].addr; k++) {
-			if (run_end(&old[k]) > done)
+			if (image_run_end(&old[k]) > done)
 				put_run(to, &n, run_part(&old[k], done, fresh[i].addr));
-			if (run_end(&old[k]) > fresh[i].addr)
+			if (image_run_end(&old[k]) > fresh[i].addr)
 				break; /* its rest may stand behind this fresh run */
 		}
 		put_run(to, &n, fresh[i]);
-		done = run_end(&fresh[i]);
-		while (k < n_old && run_end(&old[k]) <= done)
+		done = image_run_end(&fresh[i]);
+		while (k < n_old && image_run_end(&old[k]) <= done)
 			k++;
 	}
 	for (; k < n_old; k++)
-		if (run_end(&old[k]) > done)
-			put_run(to, &n, run_part(&old[k], done, run_end(&old[k])));
+		if (image_run_end(&old[k]) > done)
+			put_run(to, &n, run_part(&old[k], done, image_run_end(&old[k])));
 	return n;
 }
 
@@ -138,14 +134,10 @@ int copies_settle(struct page_copies *c, struct err *e)
 static int add_range(struct arena *arena, struct page_source *s, const struct page_range *like, uint64_t from, uint64_t to,
 		     struct err *e)
 {
-	struct page_range *v = arena_grow(arena, s->ranges, s->n, sizeof(*v));
+	const struct page_range range = { .addr = from, .from = from, .pages = (to - from) / MEMORY_PAGE, .task = like->task,
+					  .keep_zero = like->keep_zero, .alone = like->alone };
 
-	if (!v)
-		return err_nomem(e);
-	s->ranges = v;
-	v[s->n++] = (struct page_range){ .addr = from, .from = from, .pages = (to - from) / MEMORY_PAGE, .task = like->task,
-					 .keep_zero = like->keep_zero, .alone = like->alone };
-	return 0;
+	return page_source_add(arena, s, &range, e);
 }
 
 /* A part of `range` that was copied. */
@@ -153,7 +145,7 @@ static int take_run(struct copies_use *u, struct image_run run, const struct pag
 		    struct err *e)
 {
 	if (u->distrust || run.extent == COPIES_LOST)
-		return add_range(u->arena, lost, range, run.addr, run_end(&run), e);
+		return add_range(u->arena, lost, range, run.addr, image_run_end(&run), e);
 	if (run.extent == COPIES_ZERO)
 		return 0;
 	run.owner = u->owner;
@@ -173,7 +165,7 @@ int copies_take(struct copies_use *u, const struct page_source *kept, struct pag
 		const struct page_range *range = &kept->ranges[i];
 		uint64_t at = range->addr, end = at + range->pages * MEMORY_PAGE;
 
-		while (k < c->n && run_end(&c->v[k]) <= at)
+		while (k < c->n && image_run_end(&c->v[k]) <= at)
 			k++;
 		for (size_t m = k; r == 0 && at < end; m++) {
 			uint64_t next = m < c->n && c->v[m].addr < end ? c->v[m].addr : end;
@@ -185,7 +177,7 @@ int copies_take(struct copies_use *u, const struct page_source *kept, struct pag
 			if (r == 0 && at < end) {
 				struct image_run run = run_part(&c->v[m], at, end);
 
-				at = run_end(&run);
+				at = image_run_end(&run);
 				r = take_run(u, run, range, lost, e);
 			}
 		}

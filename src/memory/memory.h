@@ -84,6 +84,9 @@ struct page_source {
 	struct page_copies *copies; /* where it is noted what was stored; NULL: in the image */
 };
 
+/* Add a range at the end; -1 when out of memory. */
+int page_source_add(struct arena *arena, struct page_source *s, const struct page_range *range, struct err *e);
+
 /*
  * Find the private pages of a task that differ from what a fresh mapping would hold
  * (pages.c). With `kept`, those that are watched (track.h) and were not written since they

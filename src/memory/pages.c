@@ -33,22 +33,29 @@ struct page_finder {
 	struct err *e;
 };
 
+int page_source_add(struct arena *arena, struct page_source *s, const struct page_range *range, struct err *e)
+{
+	struct page_range *v = arena_grow(arena, s->ranges, s->n, sizeof(*v));
+
+	if (!v)
+		return err_nomem(e);
+	s->ranges = v;
+	v[s->n++] = *range;
+	return 0;
+}
+
 static int finder_add_range(struct page_finder *f, struct page_source *s, uint64_t start, uint64_t end, bool keep_zero,
 			    bool alone)
 {
-	struct page_range *last = s->n ? &s->ranges[s->n - 1] : NULL, *v;
+	const struct page_range range = { start, start, (end - start) / MEMORY_PAGE, f->task, keep_zero, alone };
+	struct page_range *last = s->n ? &s->ranges[s->n - 1] : NULL;
 
 	if (last && last->addr + last->pages * MEMORY_PAGE == start && last->keep_zero == keep_zero &&
 	    last->alone == alone) {
-		last->pages += (end - start) / MEMORY_PAGE;
+		last->pages += range.pages;
 		return 0;
 	}
-	v = arena_grow(f->arena, s->ranges, s->n, sizeof(*v));
-	if (!v)
-		return err_nomem(f->e);
-	s->ranges = v;
-	v[s->n++] = (struct page_range){ start, start, (end - start) / MEMORY_PAGE, f->task, keep_zero, alone };
-	return 0;
+	return page_source_add(f->arena, s, &range, f->e);
 }
 
 static int finder_add_guard(struct page_finder *f, Pb__Mapping *m, uint64_t start, uint64_t end)
@@ -133,13 +140,9 @@ static int finder_scan_stretch(struct page_finder *f, int pagemap, uint64_t star
 			if (r < 0)
 				return -ECANCELED;
 		}
-		/*
-		 * Only a full vector means that there may be more. And walk_end may be stale: where the
-		 * walk came to its end, 6.18 leaves it where its own buffer of 512 regions was last emptied.
-		 */
 		if (n < SCAN_REGIONS)
 			return 0;
-		arg.start = arg.walk_end > regions[n - 1].end ? arg.walk_end : regions[n - 1].end;
+		sys_pagemap_go_on(&arg, &regions[n - 1]);
 	}
 }
 

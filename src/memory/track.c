@@ -67,16 +67,13 @@ static int track_open(struct track *t, struct err *e)
 int track_begin(struct track *t, struct target *task, const char **ret_why, struct err *e)
 {
 	struct remote remote;
-	struct err later = ERR_INIT;
-	int r, closed;
+	int r;
 
 	track_init(t, task->pid);
 	r = remote_open_bare(&remote, task, e);
 	if (r == 0)
 		r = track_make(&remote, &t->uffd, e);
-	closed = remote_close(&remote, &later);
-	if (r == 0 && closed < 0)
-		*e = later, r = closed;
+	r = remote_close_after(&remote, r, e);
 	if (r < 0)
 		return r;
 	*ret_why = "it cannot make a userfaultfd";
@@ -244,7 +241,7 @@ int track_find_watched(const struct track *t, struct vm_area_list *areas)
 		for (long k = 0; k < n; k++)
 			areas_flag(areas, &at, regions[k].start, regions[k].end);
 		if (n > 0)
-			arg.start = arg.walk_end > regions[n - 1].end ? arg.walk_end : regions[n - 1].end;
+			sys_pagemap_go_on(&arg, &regions[n - 1]);
 	} while (n == TRACK_REGIONS);
 	return n < 0 ? (int)n : 0;
 }
@@ -275,21 +272,17 @@ void track_rewind(struct track *t)
 static int track_take(struct track *t, struct arena *arena, const struct sys_page_region *region, struct page_source *s,
 		      struct err *e)
 {
-	struct page_range *last = s->n ? &s->ranges[s->n - 1] : NULL, *v;
-	uint64_t pages = (region->end - region->start) / MEMORY_PAGE;
+	const struct page_range range = { .addr = region->start, .from = region->start,
+					  .pages = (region->end - region->start) / MEMORY_PAGE, .task = &t->task };
+	struct page_range *last = s->n ? &s->ranges[s->n - 1] : NULL;
 
 	if (region->categories & SYS_PAGE_IS_PFNZERO)
 		return 0; /* it is zero, and what is zero later without having been written is, too */
 	if (last && last->addr + last->pages * MEMORY_PAGE == region->start) {
-		last->pages += pages;
+		last->pages += range.pages;
 		return 0;
 	}
-	v = arena_grow(arena, s->ranges, s->n, sizeof(*v));
-	if (!v)
-		return err_nomem(e);
-	s->ranges = v;
-	v[s->n++] = (struct page_range){ .addr = region->start, .from = region->start, .pages = pages, .task = &t->task };
-	return 0;
+	return page_source_add(arena, s, &range, e);
 }
 
 /* Returns the number of pages found, or negative; -ESRCH when the task has ended. */
@@ -320,9 +313,9 @@ static int64_t track_scan(struct track *t, struct arena *arena, uint64_t start, 
 				return -ECANCELED;
 			pages += (int64_t)((regions[i].end - regions[i].start) / MEMORY_PAGE);
 		}
-		if (n < TRACK_REGIONS) /* as in pages.c: walk_end may be stale */
+		if (n < TRACK_REGIONS)
 			return pages;
-		arg.start = arg.walk_end > regions[n - 1].end ? arg.walk_end : regions[n - 1].end;
+		sys_pagemap_go_on(&arg, &regions[n - 1]);
 	}
 }
 
@@ -348,7 +341,7 @@ uint64_t track_count(struct track *t)
 			for (long k = 0; k < n; k++)
 				pages += (regions[k].end - regions[k].start) / MEMORY_PAGE;
 			if (n > 0)
-				arg.start = arg.walk_end > regions[n - 1].end ? arg.walk_end : regions[n - 1].end;
+				sys_pagemap_go_on(&arg, &regions[n - 1]);
 		} while (n == TRACK_REGIONS);
 	}
 	return pages;

@@ -52,19 +52,14 @@ static uint64_t view_addr(const struct view *v)
 
 static int add_range(struct arena *arena, struct page_source *s, const struct page_range *r, struct err *e)
 {
-	struct page_range *last = s->n ? &s->ranges[s->n - 1] : NULL, *v;
+	struct page_range *last = s->n ? &s->ranges[s->n - 1] : NULL;
 
 	if (last && last->task == r->task && last->addr + last->pages * MEMORY_PAGE == r->addr &&
 	    last->from + last->pages * MEMORY_PAGE == r->from) {
 		last->pages += r->pages;
 		return 0;
 	}
-	v = arena_grow(arena, s->ranges, s->n, sizeof(*v));
-	if (!v)
-		return err_nomem(e);
-	s->ranges = v;
-	v[s->n++] = *r;
-	return 0;
+	return page_source_add(arena, s, r, e);
 }
 
 /* The first window, by what it shows, that ends beyond `done`; NULL when there is none. */

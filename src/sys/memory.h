@@ -39,6 +39,15 @@ static inline long sys_pagemap_scan(int pagemap_fd, struct sys_pm_scan_arg *arg)
 	return SYS_RESULT(ioctl(pagemap_fd, SYS_PAGEMAP_SCAN, arg));
 }
 
+/*
+ * The vector was full, so there may be more: go on behind its last region. walk_end may be stale: where the walk came
+ * to its end, 6.18 leaves it where its own buffer of 512 regions was last emptied.
+ */
+static inline void sys_pagemap_go_on(struct sys_pm_scan_arg *arg, const struct sys_page_region *last)
+{
+	arg->start = arg->walk_end > last->end ? arg->walk_end : last->end;
+}
+
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
 #endif

@@ -111,7 +111,7 @@ int target_clone(struct target *t, struct target *ret, struct err *e)
 	struct remote remote;
 	struct err later = ERR_INIT;
 	pid_t pid = 0;
-	int r, closed;
+	int r;
 
 	*ret = (struct target){ .mem_fd = -1, .pidfd = -1 };
 	r = remote_open_bare(&remote, t, e);
@@ -119,9 +119,7 @@ int target_clone(struct target *t, struct target *ret, struct err *e)
 		r = clone_by_helper(&remote, &pid, e);
 	if (remote.entered && clone_set_options(remote.thread->tid, PLAIN_OPTIONS, &later) < 0 && r >= 0)
 		*e = later, r = -1;
-	closed = remote_close(&remote, &later);
-	if (closed < 0 && r >= 0)
-		*e = later, r = closed;
+	r = remote_close_after(&remote, r, e);
 	ret->pid = pid;
 	if (r == 0) {
 		ret->mem_fd = fd_open_proc(pid, "mem", O_RDONLY);

@@ -493,17 +493,11 @@ int remote_ask_thread(const struct remote *leader, size_t thread, struct remote_
 {
 	struct remote r = { .task = leader->task, .thread = &leader->task->threads[thread], .stage = leader->stage + STAGE_ROOM,
 			    .scratch = leader->scratch };
-	struct err later = ERR_INIT;
-	int closed, ret;
+	int ret;
 
 	remote_thread_questions(q);
 	ret = (r.thread->knock ? remote_ask_thread_at_once : remote_ask_thread_singly)(&r, q, e);
-	closed = remote_close(&r, &later);
-	if (ret == 0 && closed < 0) {
-		*e = later;
-		ret = closed;
-	}
-	return ret;
+	return remote_close_after(&r, ret, e);
 }
 
 int remote_read(const struct remote *r, void *buf, size_t size, struct err *e)
@@ -618,6 +612,17 @@ int remote_close(struct remote *r, struct err *e)
 		ret = ret < 0 ? ret : left;
 	}
 	return ret;
+}
+
+int remote_close_after(struct remote *r, int result, struct err *e)
+{
+	struct err later = ERR_INIT;
+	int closed = remote_close(r, &later);
+
+	if (result < 0 || closed >= 0)
+		return result;
+	*e = later;
+	return closed;
 }
 
 /* ---- after a torpor that was killed ---- */

@@ -182,5 +182,8 @@ int remote_write(const struct remote *r, const void *buf, size_t size, struct er
 /* Give the thread back, stopped, with its own registers and mask. */
 int remote_close(struct remote *r, struct err *e);
 
+/* The same after work that returned `result`: returns that, or if it was no failure and closing is one, that of closing. */
+int remote_close_after(struct remote *r, int result, struct err *e);
+
 /* Bring threads out of the stage of an earlier torpor that was killed. The task must stand still. */
 int remote_rescue(struct target *t, struct err *e);

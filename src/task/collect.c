@@ -313,10 +313,9 @@ static int task_collect_inside(struct task_collect *c, struct target *t, const s
 			       Pb__Task *pb, Pb__AddressSpace *space, struct err *e)
 {
 	struct questions q = { .arena = c->arena };
-	struct err later = ERR_INIT;
 	struct timers timers;
 	struct remote leader;
-	int closed, r = timers_find(c, t, &timers, e);
+	int r = timers_find(c, t, &timers, e);
 
 	if (r == 0 && task_ask_all(&q, status, &timers) < 0)
 		r = err_nomem(e);
@@ -329,12 +328,7 @@ static int task_collect_inside(struct task_collect *c, struct target *t, const s
 	r = remote_open(&leader, t, e);
 	if (r == 0)
 		r = task_collect_answers(c, &leader, &q, &timers, status, pb, space, e);
-	closed = remote_close(&leader, &later);
-	if (r == 0 && closed < 0) {
-		*e = later;
-		r = closed;
-	}
-	return r;
+	return remote_close_after(&leader, r, e);
 }
 
 int task_collect(struct task_collect *c, struct target *t, Pb__Task *pb, Pb__AddressSpace *space, struct err *e)

@@ -145,11 +145,6 @@ static int creds_restore_caps(const struct task_restore *r, struct script_builde
 	return 0;
 }
 
-int creds_prepare(struct task_restore *r, struct err *e)
-{
-	return creds_read_own(r->arena, &r->own, e);
-}
-
 bool creds_change_ids(const struct task_restore *r)
 {
 	return !creds_same_ids(r->pb->creds, &r->own, r->keeps_groups);

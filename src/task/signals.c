@@ -106,8 +106,7 @@ static int signals_peek(struct task_collect *c, pid_t tid, uint32_t flags, uint6
 	return signals_add_bare(c->arena, pending, field, n) < 0 ? err_nomem(e) : 0;
 }
 
-/* Those whose actions may be another one than the default. SIGCHLD may have flags (SA_NOCLDWAIT) without being caught or ignored. */
-static uint64_t signals_with_actions(const struct proc_status *status)
+uint64_t signals_with_actions(const struct proc_status *status)
 {
 	return (status->sig_caught | status->sig_ignored | signal_bit(SIGCHLD)) & ~(signal_bit(SIGKILL) | signal_bit(SIGSTOP));
 }

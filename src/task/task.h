@@ -72,6 +72,8 @@ const struct remote_question *questions_next(struct questions *q);
 /* The topics: *_ask() returns 0, or -ENOMEM. */
 int creds_collect(struct task_collect *c, struct target *t, const struct proc_status *status, Pb__Task *pb,
 		  struct err *e);
+/* Those whose action may be another one than the default. SIGCHLD may have flags (SA_NOCLDWAIT) without being caught or ignored. */
+uint64_t signals_with_actions(const struct proc_status *status);
 int signals_ask(struct questions *q, const struct proc_status *status);
 int signals_collect(struct task_collect *c, struct target *t, struct questions *q, const struct proc_status *status, Pb__Task *pb,
 		    struct err *e);
@@ -111,7 +113,7 @@ struct task_restore {
 	const Pb__AddressSpace *space;
 	const struct inode_restore *inodes;
 	bool keeps_groups;      /* creds_check() has compared them, from outside the user namespace that we are in */
-	struct proc_status own; /* of this process, before it changes: by creds_prepare() */
+	struct proc_status own; /* of this process, before it changes: by creds_read_own() */
 	bool *lowered;          /* set when a limit or the oom score may stay lower than it was; or NULL */
 };
 
@@ -136,8 +138,6 @@ size_t task_script_ops(const Pb__Task *pb);
 
 /* Append the steps of one thread, the leader included: the last of its script. */
 int thread_restore(const struct task_restore *r, const Pb__Thread *th, struct script_builder *b, struct err *e);
-/* Read, once for all threads, what this process has by itself. */
-int creds_prepare(struct task_restore *r, struct err *e);
 int creds_restore(const struct task_restore *r, struct script_builder *b, struct err *e);
 /* Will the script change user or group ids? The kernel makes such a process not dumpable. */
 bool creds_change_ids(const struct task_restore *r);

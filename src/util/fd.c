@@ -127,6 +127,36 @@ struct dirent *fd_next_entry(DIR *dir, int *ret_number)
 	return entry;
 }
 
+static int fd_compare(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+void fd_close_others(int from, int *keep, size_t n)
+{
+	if (n)
+		qsort(keep, n, sizeof(*keep), fd_compare);
+	for (size_t i = 0; i < n; i++) {
+		if (keep[i] < from)
+			continue;
+		if (keep[i] > from)
+			close_range((unsigned)from, (unsigned)keep[i] - 1, 0);
+		from = keep[i] + 1;
+	}
+	close_range((unsigned)from, ~0u, 0);
+}
+
+void fd_fill_standard(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd > STDERR_FILENO)
+		close(fd);
+}
+
 int fd_open_proc(pid_t pid, const char *name, int flags)
 {
 	char path[128];

@@ -148,10 +148,9 @@ static int terminal_join(struct collect *c, const struct terminal_end *ends, siz
 static int terminal_ask_cloexec(const struct collect *c, struct fd_view *v, struct err *e)
 {
 	cleanup_close int fd = -1;
-	struct err later = ERR_INIT;
 	struct remote remote;
 	int64_t flags = 0;
-	int r, closed;
+	int r;
 
 	if (!(v->info.flags & O_CLOEXEC))
 		return 0;
@@ -165,8 +164,7 @@ static int terminal_ask_cloexec(const struct collect *c, struct fd_view *v, stru
 		r = remote_call(&remote, &flags, e, SYS_fcntl, v->fd, F_GETFD);
 	if (r == 0 && !(flags & FD_CLOEXEC))
 		v->info.flags &= ~(unsigned)O_CLOEXEC;
-	closed = remote_close(&remote, r < 0 ? &later : e);
-	return r < 0 ? r : closed;
+	return remote_close_after(&remote, r, e);
 }
 
 int terminal_views(struct collect *c, struct err *e)
