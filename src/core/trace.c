@@ -499,23 +499,39 @@ static int trace_finish_stage(struct build *b, size_t index, enum trace_stage st
 	return trace_finish_threads(b, index, gadget, notes, e);
 }
 
-/* A tracer is told first that its tracee has ended: only then does the parent in the tree see the zombie. */
-static void trace_await_zombies(const struct build *b)
+/*
+ * A tracer is told first that its tracee has ended: only then does the parent in the tree see the zombie. One that
+ * comes late stops first, to tell of its birth, and of the signal that it is going to die of.
+ */
+static int trace_await_zombie(struct build *b, pid_t pid, struct err *e)
+{
+	int status;
+	pid_t got;
+
+	do {
+		got = waitpid(pid, &status, __WALL);
+		if (got > 0 && trace_event(b, pid, status, e) < 0)
+			return -1;
+	} while (got > 0 ? WIFSTOPPED(status) : errno == EINTR);
+	return 0; /* if nobody was there, its end has been reported before */
+}
+
+static int trace_await_zombies(struct build *b, struct err *e)
 {
 	for (size_t i = 0; i < b->plan->n_tasks; i++) {
 		const Pb__Task *pb = b->plan->tasks[i].pb;
 
-		while (pb->state == PB__TASK_STATE__ZOMBIE && waitpid(pb->pid, NULL, __WALL) < 0 && errno == EINTR)
-			;
+		if (pb->state == PB__TASK_STATE__ZOMBIE && trace_await_zombie(b, pb->pid, e) < 0)
+			return -1;
 	}
+	return 0;
 }
 
 int trace_finish(struct build *b, struct obstacle_list *notes, struct err *e)
 {
 	uint64_t gadget = 0;
 
-	trace_await_zombies(b);
-	if (trace_find_gadget(&gadget, e) < 0)
+	if (trace_await_zombies(b, e) < 0 || trace_find_gadget(&gadget, e) < 0)
 		return -1;
 	for (enum trace_stage stage = TRACE_BEGIN; stage < TRACE_STAGES; stage++) {
 		for (size_t i = 0; i < b->plan->n_tasks; i++) {

@@ -7,12 +7,16 @@
 nth.c makes the n-th system call of a dump or restore fail, n = 1 and on until there are no more. TORPOR_TEST_CALLS=N
 tries some N of them (20), TORPOR_TEST_CALLS=all every one. When torpor says that it succeeded although a call had
 failed, the image must hold what it holds otherwise, and the restored tree must look as it did.
+
+In the cases late-*, the call does not fail, but begins late, when all that runs beside it (torpor's threads and children,
+the tasks of a restore on their way, the program) has gone as far as it can: that must change nothing.
 """
 
 import json
 import os
 import random
 import re
+import signal
 import sys
 
 sys.dont_write_bytecode = True
@@ -23,6 +27,7 @@ import harness  # noqa: E402
 from harness import PYTHON, Failure, Skip, Steps, case, portrait, read, stat_of, tree_of  # noqa: E402
 
 LAST = 60  # calls of a dump that ends the program
+LATE_MS = 100  # longer than any of it takes on a machine that is not very busy
 CALLS = os.environ.get("TORPOR_TEST_CALLS", "20")
 CHANGING = ("file", "stats", "machine", "xstate")  # from image to image of one that stands still
 
@@ -30,16 +35,18 @@ CHANGING = ("file", "stats", "machine", "xstate")  # from image to image of one 
 class Injector:
     """torpor under nth.c."""
 
-    def __init__(self, t):
+    def __init__(self, t, late=0):
         if t.setup.account is None:
             raise Skip("only root can set a filter and keep the file capability")
+        self.late = late  # milliseconds; 0: they fail
         self.t, self.report = t, os.path.join(t.base, "report")
         self.outcomes = {}
 
     def run(self, number, *arguments):
         """Run torpor with that call failing. (result, which call it was, or None when there were not so many)."""
         account = self.t.setup.account
-        self.t.launcher = [self.t.target("nth"), str(number), self.report, str(account.pw_uid), str(account.pw_gid)]
+        self.t.launcher = [self.t.target("nth"), str(number), str(self.late), self.report, str(account.pw_uid),
+                           str(account.pw_gid)]
         try:
             result = self.t.torpor(*arguments, expect=None, seconds=20)
         except Failure as e:
@@ -76,6 +83,8 @@ class Injector:
 
     def expect_proper(self, number, result, call):
         """It worked, or it failed with a status and words of its own."""
+        if self.late and result.status:
+            raise Failure(f"call {number}, {call}: {result}")
         what = "done all the same" if result.status == 0 else f"status {result.status}"
         self.outcomes[what] = self.outcomes.get(what, 0) + 1
         if not 0 <= result.status <= 5 or result.status and "torpor: " not in result.err:
@@ -170,8 +179,8 @@ def first_difference(a, b, path=""):
     return f"{path}: {a!r} became {b!r}"
 
 
-def dumps(t, start):
-    injector = Injector(t)
+def dumps(t, start, late=0):
+    injector = Injector(t, late)
     standing = Standing(t, start(t))
     arguments = ["dump", standing.root, "-o", t.image(), "--keep-running"]
     tried = numbers(injector.count(*arguments))
@@ -224,8 +233,8 @@ def ends(t, start):
 
 # ---- restore ----
 
-def restores(t, start):
-    injector = Injector(t)
+def restores(t, start, late=0):
+    injector = Injector(t, late)
     program = start(t)
     root, members = program.root, tree_of(program.root)
     t.stop_tree(root)
@@ -277,8 +286,25 @@ def expect_portrait(wanted, root, when):
 for _name, _start in PROGRAMS.items():
     case(f"dump-{_name}", limit=7200, start=_start)(dumps)
     case(f"restore-{_name}", limit=7200, start=_start)(restores)
+    case(f"late-dump-{_name}", limit=7200, start=_start, late=LATE_MS)(dumps)
+    case(f"late-restore-{_name}", limit=7200, start=_start, late=LATE_MS)(restores)
 
 
+def late_zombie(t):
+    """A zombie that dies of its signal when all others are ready to run dies of nothing else."""
+    injector = Injector(t, 10 * LATE_MS)
+    program = PROGRAMS["tree"](t)
+    t.stop_tree(program.root)
+    wanted = portrait(program.root)
+    t.dump(program.root)
+    result, calls = injector.run(f"tgkill:{signal.SIGTERM:d}", "restore", t.image(), "--detach")
+    if not calls or result.status:
+        raise Failure(f"{calls or 'no tgkill(2)'}: {result}")
+    settle(t, wanted)
+    expect_portrait(wanted, program.root, calls)
+
+
+case("late-zombie")(late_zombie)
 case("dump-ends", limit=600, start=lambda t: Steady(t, 2))(ends)
 
 

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * nth N REPORT UID GID COMMAND...: run COMMAND as that user, and let the N-th of
- * its system calls fail, those of its threads and children counted together. Of
- * calls that can fail, each has the error that a kernel or a disk would give.
- * REPORT says which call it was; it stays empty if there were fewer.
+ * nth N LATE REPORT UID GID COMMAND...: run COMMAND as that user, and let the
+ * N-th of its system calls fail, those of its threads and children counted
+ * together. Of calls that can fail, each has the error that a kernel or a disk
+ * would give. With LATE not 0, the call begins so many milliseconds later
+ * instead, and its error is its own: whoever runs beside it is far ahead then.
+ * REPORT says which call it was; it stays empty if there were fewer. Instead of a
+ * number, N may be NAME:VALUE: each call of that name with that third argument, then.
  *
  * Calls are counted from the first capget(2) on, with which torpor begins: what
  * the dynamic loader does before is not ours. Of ptrace(2), only the requests
@@ -31,7 +34,8 @@ static const struct {
 	int nr, answer;
 	const char *name;
 } calls[] = {
-	CALL(capget, 0),
+	CALL(capget, 0), CALL(exit_group, 0), CALL(futex, 0), CALL(pause, 0), CALL(rt_sigprocmask, 0), CALL(sched_yield, 0),
+	CALL(wait4, 0), CALL(waitid, 0),
 	CALL(accept4, EMFILE), CALL(bind, EADDRINUSE), CALL(chdir, EIO), CALL(clone, EAGAIN),
 	CALL(clone3, EAGAIN), CALL(close_range, EINVAL), CALL(connect, ECONNREFUSED), CALL(dup2, EMFILE), CALL(dup3, EMFILE),
 	CALL(epoll_create1, EMFILE), CALL(epoll_ctl, ENOMEM), CALL(eventfd2, EMFILE), CALL(faccessat, EIO),
@@ -60,6 +64,9 @@ static const struct {
 enum { CALLS = sizeof(calls) / sizeof(calls[0]) };
 
 static long wanted, seen;
+static int wanted_nr = -1;
+static uint64_t wanted_value; /* of its third argument */
+static unsigned late; /* ms */
 
 static const char *call_name(int nr, int *ret_answer)
 {
@@ -82,32 +89,51 @@ static bool can_fail(const struct seccomp_data *call)
 	       request == PTRACE_SETREGSET || request == PTRACE_PEEKSIGINFO || request == PTRACE_SETOPTIONS;
 }
 
-static void fail_one(const struct seccomp_notif *call, struct seccomp_notif_resp *answer)
+/* Is it the N-th, or one of that name? */
+static bool is_wanted(const struct seccomp_data *call, int number)
+{
+	if (call->nr == SYS_capget && !seen)
+		seen = 1; /* it begins; later ones of these are not counted */
+	if (!seen || call->nr == SYS_capget || !(late || (number && can_fail(call))))
+		return false;
+	return seen++ == wanted || (call->nr == wanted_nr && call->args[2] == wanted_value);
+}
+
+static unsigned fail_one(const struct seccomp_notif *call, struct seccomp_notif_resp *answer)
 {
 	int number = 0;
 	const char *name = call_name(call->data.nr, &number);
 
-	if (!number && !seen)
-		seen = 1; /* it begins; later ones of these are not counted */
-	if (!number || !seen || !can_fail(&call->data) || seen++ != wanted)
-		return;
-	answer->flags = 0;
-	answer->error = -number;
+	if (!is_wanted(&call->data, number))
+		return 0;
+	if (!late) {
+		answer->flags = 0;
+		answer->error = -number;
+	}
 	dprintf(3, "%s(%#llx, %#llx, %#llx) of %u: %s\n", name, call->data.args[0], call->data.args[1], call->data.args[2],
-		call->pid, strerror(number));
+		call->pid, late ? "late" : strerror(number));
+	return late;
 }
 
 int main(int argc, char **argv)
 {
 	int numbers[CALLS], report;
 
-	if (argc < 6)
+	if (argc < 7)
 		return 125;
-	report = open(argv[2], O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
+	report = open(argv[3], O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
 	if (report < 0)
-		supervised_die(argv[2]);
+		supervised_die(argv[3]);
 	wanted = atol(argv[1]);
-	for (size_t i = 0; i < CALLS; i++)
+	late = (unsigned)atoi(argv[2]);
+	for (size_t i = 0; i < CALLS; i++) {
+		size_t length = strlen(calls[i].name);
+
 		numbers[i] = calls[i].nr;
-	supervised_run(numbers, CALLS, fail_one, report, argv[3], argv[4], argv + 5);
+		if (strncmp(calls[i].name, argv[1], length) != 0 || argv[1][length] != ':')
+			continue;
+		wanted_nr = calls[i].nr;
+		wanted_value = strtoull(argv[1] + length + 1, NULL, 0);
+	}
+	supervised_run(numbers, CALLS, fail_one, report, argv[4], argv[5], argv + 6);
 }

@@ -5,6 +5,7 @@
 #include <grp.h>
 #include <linux/filter.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,20 +26,34 @@ _Noreturn void supervised_die(const char *what)
 
 /* ---- the supervisor ---- */
 
+static void answer_late(int listener, struct seccomp_notif_resp *answer, unsigned ms)
+{
+	if (fork() != 0)
+		return;
+	usleep(ms * 1000);
+	ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, answer);
+	_exit(0);
+}
+
 static void supervise(int listener, supervised_handler *handler)
 {
 	struct pollfd p = { .fd = listener, .events = POLLIN };
 
+	signal(SIGCHLD, SIG_IGN);
 	while (poll(&p, 1, -1) > 0 && !(p.revents & POLLHUP)) {
 		struct seccomp_notif call = { 0 };
 		struct seccomp_notif_resp answer = { 0 };
+		unsigned ms;
 
 		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &call) < 0)
 			continue; /* it was interrupted, and comes again */
 		answer.id = call.id;
 		answer.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
-		handler(&call, &answer);
-		ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
+		ms = handler(&call, &answer);
+		if (ms)
+			answer_late(listener, &answer, ms);
+		else
+			ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
 	}
 }
 

@@ -9,8 +9,11 @@
 #include <linux/seccomp.h>
 #include <stddef.h>
 
-/* What is to become of a call. The answer is prepared so that the call goes on. */
-typedef void supervised_handler(const struct seccomp_notif *call, struct seccomp_notif_resp *answer);
+/*
+ * What is to become of a call. The answer is prepared so that the call goes on. Returns after how many milliseconds
+ * it is to be given; meanwhile, other threads' calls go on.
+ */
+typedef unsigned supervised_handler(const struct seccomp_notif *call, struct seccomp_notif_resp *answer);
 
 /*
  * Become that user, and execute argv with a filter for these system calls. Started by root: with no_new_privs

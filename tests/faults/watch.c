@@ -198,7 +198,7 @@ static void note_argument(const struct watched *w, const struct seccomp_notif *c
 	}
 }
 
-static void write_down(const struct seccomp_notif *call, struct seccomp_notif_resp *answer)
+static unsigned write_down(const struct seccomp_notif *call, struct seccomp_notif_resp *answer)
 {
 	(void)answer;
 	if (!command)
@@ -206,6 +206,7 @@ static void write_down(const struct seccomp_notif *call, struct seccomp_notif_re
 	for (size_t i = 0; i < WATCHED; i++)
 		for (unsigned k = 0; watched[i].nr == call->data.nr && k < 5; k++)
 			note_argument(&watched[i], call, k);
+	return 0;
 }
 
 int main(int argc, char **argv)

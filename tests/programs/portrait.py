@@ -96,7 +96,7 @@ def portrait_task(pid, root, names):
     if pid != root:
         about["parent"] = stat.ppid
     if stat.state == "Z":
-        return about
+        return {**about, "wait status": stat.exit_code}
     about["owner of /proc/PID"] = os.stat(proc(f"{pid}/environ")).st_uid
     for name in PROC_FILES:
         about[name] = read(proc(f"{pid}/{name}"))

@@ -17,6 +17,7 @@ class Stat:
         self.flags = int(rest[6])
         self.nice = int(rest[16])
         self.policy = int(rest[38])
+        self.exit_code = int(rest[49])
 
 
 def read(path, default=None):
