@@ -8,7 +8,7 @@ import os
 import re
 import signal
 
-from common import (KILLS, PATIENCE, Moments, files, kill_tree, killed, measure, read_bytes, strike, summary, traced,
+from common import (KILLS, PATIENCE, Calls, Moments, files, kill_tree, killed, measure, read_bytes, summary, traced,
                     whole_or_gone)
 from attacked import watched
 from harness import Failure, read, stat_of, threads_of, trackers_of, tree_of
@@ -48,8 +48,11 @@ def after_dump(t, program, before, status, keep, has_image):
     return "committed" if has_image else "unharmed"
 
 
-def attack_dump(t, start, keep, signals, parts_allowed, expect_status, at_end=False):
-    """Strike while the program is traced; or at_end: when the image is there and the program is being ended."""
+LAST = 100  # more than the system calls with which a dump ends a program
+
+
+def attack_dump(t, start, keep, signals, parts_allowed, expect_status, at="traced"):
+    """Strike while the program is traced; at the "end": when the image is there and the program is being ended; at "calls"."""
     program = start(t)
     save = ["dump", program.root, "-o", t.image(), *program.options]
     quick = [*save, "--keep-running"]
@@ -58,16 +61,18 @@ def attack_dump(t, start, keep, signals, parts_allowed, expect_status, at_end=Fa
     frozen = re.search(r"paused for ([\d.]+) ms", read(f"{t.logs}/{t.calls}.out"))
     t.log(f"a dump takes {duration * 1000:.1f} ms")
     moments = Moments(duration, lambda: traced(program.root), float(frozen.group(1)) / 1000 * 1.3)
-    if at_end:
+    if at == "end":
         moments = Moments(duration, lambda: os.path.exists(t.image()), 0.002, always=True)
+    if at == "calls":
+        moments = Calls(t, quick, lambda: [os.unlink(os.path.join(t.images, name)) for name in files(t)], 0 if keep else LAST)
     program.check()
     before = program.before(program.root)
     outcomes = {}
-    for number in range(KILLS):
+    for number in range(moments.count):
         if os.path.exists(t.image()):
             os.unlink(t.image())
         signo = signals[number % len(signals)]
-        status, pid = strike(t, arguments, moments, signo)
+        status, pid = moments.strike(t, arguments, signo)
         expect_status(status, signo)
         has_image = files_after(t, pid, parts_allowed)
         if status == 0 and not has_image or status > 0:
@@ -85,12 +90,8 @@ def attack_dump(t, start, keep, signals, parts_allowed, expect_status, at_end=Fa
     summary(t, outcomes, program)
 
 
-def kill_dump(t, start, keep):
-    attack_dump(t, start, keep, [signal.SIGKILL], True, killed)
-
-
-def kill_dump_end(t, start):
-    attack_dump(t, start, False, [signal.SIGKILL], True, killed, at_end=True)
+def kill_dump(t, start, keep, at="traced"):
+    attack_dump(t, start, keep, [signal.SIGKILL], True, killed, at)
 
 
 def interrupt_dump(t, start, keep):
@@ -115,7 +116,7 @@ def kill_tracked(t, program):
         if number % 3 == 2:
             outcome = kill_tracker(t, root, arguments, moments)
         else:
-            outcome = f"status {strike(t, arguments, moments)[0]}"
+            outcome = f"status {moments.strike(t, arguments)[0]}"
         t.until(lambda: len(trackers_of(root)) <= 1, PATIENCE, "more than one tracker")
         t.until(lambda: not traced(root), PATIENCE, "it is still traced")
         t.until(lambda: bool(watched(root)) == bool(trackers_of(root)), PATIENCE, "its memory is watched by nobody")
@@ -162,7 +163,7 @@ def end_and_restore(t, program, base):
 
 # ---- (b): a restore that is killed ----
 
-def kill_restore(t, start):
+def kill_restore(t, start, at_calls=False):
     program = start(t)
     root = program.root
     program.mark()
@@ -175,21 +176,26 @@ def kill_restore(t, start):
     content = read_bytes(t.image())
     outcomes = {"gone": 0, "whole": 0}
 
-    def proven():
-        program.again()
+    def end():
         kill_tree(t, root)
         t.until(lambda: not any(stat_of(p) for p in members), PATIENCE, "the children do not end")
 
-    for number in range(KILLS):
+    def proven():
+        program.again()
+        end()
+
+    if at_calls:
+        moments = Calls(t, restore, lambda: whole_or_gone(t, root, members) == "gone" or end())
+    else:
         moments = Moments(duration * 1.2, lambda: complete_threads(threads), duration * 0.15)
-        moments.number = number
-        status, _ = strike(t, restore, moments)
+    for number in range(moments.count):
+        status, _ = moments.strike(t, restore)
         killed(status, signal.SIGKILL)
         outcome = whole_or_gone(t, root, members)
         if status == 0 and outcome != "whole":
             raise Failure("the restore says that it succeeded")
         outcomes[outcome] += 1
-        others = [p for p in tree_of(os.getpid())[1:] if p not in members]
+        others = [p for p in tree_of(os.getpid())[1:] if p not in members and not is_supervisor(p)]
         if others:
             raise Failure(f"processes are left: {[(p, stat_of(p) and stat_of(p).comm) for p in others]}")
         if outcome == "whole":
@@ -203,6 +209,11 @@ def kill_restore(t, start):
     t.restore(root)
     program.again()
     summary(t, outcomes)
+
+
+def is_supervisor(pid):
+    """Of nth.c: it stays with the tree, which keeps its filter."""
+    return getattr(stat_of(pid), "comm", "") == "nth"
 
 
 def complete_threads(threads):

@@ -17,6 +17,7 @@ from run import main  # noqa: E402,F401
 from harness import PYTHON, Failure, Skip, Steps, read, stat_of, threads_of, tree_of  # noqa: E402
 
 KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "30"))
+CALLS = os.environ.get("TORPOR_TEST_CALLS", "20")
 LIMIT = 60 + KILLS * 2
 PATIENCE = 5  # seconds until what the kernel does by itself must have happened
 
@@ -218,7 +219,7 @@ class Moments:
 
     def __init__(self, duration, sign=None, window=None, always=False):
         self.duration, self.sign, self.window, self.always = duration, sign, window or duration, always
-        self.number = 0
+        self.count, self.number = KILLS, 0
 
     def wait(self, pid):
         """Sleep until the next moment."""
@@ -230,6 +231,90 @@ class Moments:
             delay(random.random() ** 2 * self.window)
         else:
             delay(random.random() * self.duration * 1.1)
+
+    def strike(self, t, arguments, signo=signal.SIGKILL):
+        """Run torpor and send it a signal at the next moment. (exit status, its PID)"""
+        pid, _ = t.torpor_start(arguments)
+        self.wait(pid)
+        try:
+            os.kill(pid, signo)  # it is not reaped before wait_exit()
+        except ProcessLookupError:
+            pass
+        status = t.wait_exit(pid, 40)
+        t.log(f"status {status}")
+        return status, pid
+
+
+class Nth:
+    """torpor under nth.c: something happens at one of its system calls."""
+
+    def __init__(self, t, what):
+        if t.setup.account is None:
+            raise Skip("only root can set a filter and keep the file capability")
+        self.t, self.what, self.report = t, what, os.path.join(t.base, "report")
+
+    def launch(self, number):
+        account = self.t.setup.account
+        self.t.launcher = [self.t.target("nth"), str(number), str(self.what), self.report, str(account.pw_uid),
+                           str(account.pw_gid)]
+
+    def launched(self):
+        """It has ended. Which call it was, or None when there were not so many."""
+        self.t.launcher = []
+        call = read(self.report, "").strip()
+        self.t.log(f"the call was {call}")
+        return call or None
+
+    @staticmethod
+    def count(reaches):
+        """How many calls there are, when reaches(n) says whether there is an n-th."""
+        low, high = 1, 64
+        while reaches(high):
+            low, high = high, high * 2
+        while low < high:
+            middle = (low + high) // 2
+            if reaches(middle):
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+
+def some_numbers(last, wanted):
+    """Which of so many calls: all, or some of each stretch."""
+    if wanted == "all" or int(wanted) >= last:
+        return list(range(1, last + 1))
+    step = last / int(wanted)
+    return sorted({1 + int(step * k + random.random() * step) for k in range(int(wanted))})
+
+
+class Calls:
+    """As Moments, but torpor is killed right before one of its system calls, or one of its children's: each, or some.
+
+    They are counted with `arguments`, after which `again` makes it ready for the next time; what is struck later may have
+    some `more`.
+    """
+
+    def __init__(self, t, arguments, again, more=0):
+        self.nth = Nth(t, "kill")
+
+        def reaches(number):
+            call = self.launch(t, number, arguments)[2]
+            again()
+            return call is not None
+        self.numbers = some_numbers(Nth.count(reaches) + more, CALLS)
+        self.count, self.number = len(self.numbers), 0
+
+    def launch(self, t, number, arguments):
+        self.nth.launch(number)
+        pid, _ = t.torpor_start(arguments)
+        status = t.wait_exit(pid, 40)
+        return status, pid, self.nth.launched()
+
+    def strike(self, t, arguments, signo=signal.SIGKILL):
+        status, pid, _ = self.launch(t, self.numbers[self.number], arguments)
+        self.number += 1
+        return status, pid
 
 
 def delay(seconds):
@@ -247,19 +332,6 @@ def measure(t, arguments, again=lambda: None):
         times.append(t.torpor(*arguments).seconds)
         again()
     return sorted(times)[2]
-
-
-def strike(t, arguments, moments, signo=signal.SIGKILL):
-    """Run torpor and send it a signal at the next moment. Returns its exit status."""
-    pid, _ = t.torpor_start(arguments)
-    moments.wait(pid)
-    try:
-        os.kill(pid, signo)  # it is not reaped before wait_exit()
-    except ProcessLookupError:
-        pass
-    status = t.wait_exit(pid, 40)
-    t.log(f"status {status}")
-    return status, pid
 
 
 # ---- what is left ----

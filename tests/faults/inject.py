@@ -14,7 +14,6 @@ the tasks of a restore on their way, the program) has gone as far as it can: tha
 
 import json
 import os
-import random
 import re
 import signal
 import sys
@@ -22,40 +21,37 @@ import sys
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-from common import Before, Steady, alive, compile_steady, files, kill_tree, main, read_bytes  # noqa: E402
+from common import CALLS, Before, Nth, Steady, alive, compile_steady, files, kill_tree, main, read_bytes, some_numbers  # noqa: E402
 import harness  # noqa: E402
 from harness import PYTHON, Failure, Skip, Steps, case, portrait, read, stat_of, tree_of  # noqa: E402
 
 LAST = 60  # calls of a dump that ends the program
 LATE_MS = 100  # longer than any of it takes on a machine that is not very busy
-CALLS = os.environ.get("TORPOR_TEST_CALLS", "20")
 CHANGING = ("file", "stats", "machine", "xstate")  # from image to image of one that stands still
 
 
-class Injector:
-    """torpor under nth.c."""
+class Injector(Nth):
+    """torpor under nth.c, which lets a call fail or, with `late`, begin so many milliseconds later."""
 
     def __init__(self, t, late=0):
-        if t.setup.account is None:
-            raise Skip("only root can set a filter and keep the file capability")
-        self.late = late  # milliseconds; 0: they fail
-        self.t, self.report = t, os.path.join(t.base, "report")
+        super().__init__(t, late or "fail")
+        self.late = late
         self.outcomes = {}
 
     def run(self, number, *arguments):
-        """Run torpor with that call failing. (result, which call it was, or None when there were not so many)."""
-        account = self.t.setup.account
-        self.t.launcher = [self.t.target("nth"), str(number), str(self.late), self.report, str(account.pw_uid),
-                           str(account.pw_gid)]
+        """Run torpor with that call disturbed. (result, which call it was, or None when there were not so many)."""
+        self.launch(number)
         try:
             result = self.t.torpor(*arguments, expect=None, seconds=20)
         except Failure as e:
             raise Failure(f"call {number}, {read(self.report, '').strip()}: {e}")
         finally:
-            self.t.launcher = []
-        call = read(self.report, "").strip()
-        self.t.log(f"call {number}: {call}")
-        return result, call or None
+            call = self.launched()
+        return result, call
+
+    def calls(self, *arguments):
+        """How many calls there are."""
+        return self.count(lambda number: self.reaches(number, *arguments))
 
     def reaches(self, number, *arguments):
         """Are there so many calls? One that failed for another reason cannot tell."""
@@ -64,19 +60,6 @@ class Injector:
         if call is None and result.status:
             raise Failure(f"before call {number}: {result}")
         return call is not None
-
-    def count(self, *arguments):
-        """How many calls there are."""
-        low, high = 1, 64
-        while self.reaches(high, *arguments):
-            low, high = high, high * 2
-        while low < high:
-            middle = (low + high) // 2
-            if self.reaches(middle, *arguments):
-                low = middle + 1
-            else:
-                high = middle
-        return low
 
     def tidy(self):
         pass
@@ -95,14 +78,6 @@ class Injector:
     def summary(self, calls):
         text = f"{calls} calls tried; " + ", ".join(f"{n} {o}" for o, n in sorted(self.outcomes.items()))
         print(f"    {self.t.name}: {text}", flush=True)
-
-
-def numbers(last):
-    """Which calls are to fail: all, or some of each stretch."""
-    if CALLS == "all" or int(CALLS) >= last:
-        return range(1, last + 1)
-    step = last / int(CALLS)
-    return sorted({1 + int(step * k + random.random() * step) for k in range(int(CALLS))})
 
 
 # ---- programs ----
@@ -183,7 +158,7 @@ def dumps(t, start, late=0):
     injector = Injector(t, late)
     standing = Standing(t, start(t))
     arguments = ["dump", standing.root, "-o", t.image(), "--keep-running"]
-    tried = numbers(injector.count(*arguments))
+    tried = some_numbers(injector.calls(*arguments), CALLS)
     for number in tried:
         if not standing.image:
             t.torpor(*arguments)
@@ -218,7 +193,7 @@ def ends(t, start):
             t.restore(root)
             os.unlink(t.image())
     injector.tidy = wake
-    number = injector.count(*arguments) - LAST
+    number = injector.calls(*arguments) - LAST
     call, tried = "", 0
     while call is not None:
         result, call = injector.run(number, *arguments)
@@ -248,7 +223,7 @@ def restores(t, start, late=0):
             kill_tree(t, root)
         expect_nobody(t, members, "counting")
     injector.tidy = tidy
-    tried = numbers(injector.count(*arguments))
+    tried = some_numbers(injector.calls(*arguments), CALLS)
     for number in tried:
         t.statuses.clear()
         result, call = injector.run(number, *arguments)

@@ -6,6 +6,8 @@
 
 TORPOR_TEST_KILLS=N makes N kills per case (30). Half of them come at random moments of the whole operation,
 the others are aimed: at the time when the target is traced, or at the end, when a restored tree is let go.
+In the cases call-*, torpor is killed right before one of its system calls (nth.c): before some N of them with
+TORPOR_TEST_CALLS=N (20), before each with TORPOR_TEST_CALLS=all.
 Set-up, user and reporting are those of tests/programs.
 """
 
@@ -20,9 +22,9 @@ import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from attack import interrupt_dump, kill_dump, kill_dump_end, kill_restore, kill_tracked  # noqa: E402
+from attack import interrupt_dump, kill_dump, kill_restore, kill_tracked  # noqa: E402
 from common import (KILLS, LIMIT, PATIENCE, Before, Moments, PythonThreads, Steady, alive, delay, files,  # noqa: E402
-                    compile_steady, kill_members, main, measure, strike, summary, traced)
+                    compile_steady, kill_members, main, measure, summary, traced)
 from attacked import Jvm, Moment, RedisServer, tracked  # noqa: E402
 from harness import Failure, Skip, all_stats, case, read, stat_of, tree_of  # noqa: E402
 
@@ -52,7 +54,7 @@ for _name, _needs, _start in TRACKED:
     case(f"kill-dump-{_name}-track", needs=_needs, limit=LIMIT * 2, start=lambda t, start=_start: tracked(start(t)),
          keep=True)(kill_dump)
 
-case("kill-dump-end", limit=LIMIT)(lambda t: kill_dump_end(t, lambda t: Steady(t, 5)))
+case("kill-dump-end", limit=LIMIT, start=lambda t: Steady(t, 5), keep=False, at="end")(kill_dump)
 
 
 @case("stopped-after-kill", limit=LIMIT)
@@ -64,7 +66,7 @@ def stopped_after_kill(t):
     arguments = ["dump", program.root, "-o", t.image(), "--keep-running"]
     moments = Moments(measure(t, arguments), lambda: traced(program.root), 0.01)
     for _ in range(max(10, KILLS // 4)):
-        strike(t, arguments, moments)
+        moments.strike(t, arguments)
         t.until(lambda: not traced(program.root) and t.stands_still(program.root), PATIENCE, "it does not stand still")
         if moments.number % 3 == 0:
             t.torpor(*arguments)
@@ -81,6 +83,16 @@ case("kill-restore-python", limit=LIMIT)(lambda t: kill_restore(t, PythonThreads
 case("kill-restore-jvm", needs=["javac"], limit=LIMIT * 2)(lambda t: kill_restore(t, Jvm))
 case("kill-restore-redis", needs=["redis-server"], limit=LIMIT * 2)(lambda t: kill_restore(t, RedisServer))
 case("kill-restore-tree", limit=LIMIT)(lambda t: kill_restore(t, lambda t: Steady(t, 8)))
+
+# ---- one after the other: killed before each of its system calls ----
+
+AT_CALLS = {"steady": ([], Steady), "tree": ([], lambda t: Steady(t, 4)), "python": ([], PythonThreads),
+            "jvm": (["javac"], Jvm)}
+for _name, (_needs, _start) in AT_CALLS.items():
+    for keep in (False, True):
+        case(f"call-dump-{_name}" + ("-keep" if keep else ""), needs=_needs, limit=7200, start=_start, keep=keep,
+             at="calls")(kill_dump)
+    case(f"call-restore-{_name}", needs=_needs, limit=7200, start=_start, at_calls=True)(kill_restore)
 
 
 # ---- (d): no room ----
@@ -301,4 +313,4 @@ def impossible(t):
 
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__, compile_steady))
+    sys.exit(main(__doc__, lambda setup: compile_steady(setup, "nth")))

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * nth N LATE REPORT UID GID COMMAND...: run COMMAND as that user, and let the
- * N-th of its system calls fail, those of its threads and children counted
- * together. Of calls that can fail, each has the error that a kernel or a disk
- * would give. With LATE not 0, the call begins so many milliseconds later
- * instead, and its error is its own: whoever runs beside it is far ahead then.
+ * nth N WHAT REPORT UID GID COMMAND...: run COMMAND as that user, and do WHAT at
+ * the N-th of its system calls, those of its threads and children counted together:
+ *
+ *     fail    of the calls that can fail, the N-th does, with the error that a kernel or a disk would give
+ *     kill    before that call, COMMAND is killed
+ *     MS      it begins so many milliseconds later: whoever runs beside it is far ahead then
+ *
  * REPORT says which call it was; it stays empty if there were fewer. Instead of a
  * number, N may be NAME:VALUE: each call of that name with that third argument, then.
  *
@@ -17,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/ptrace.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -66,7 +69,9 @@ enum { CALLS = sizeof(calls) / sizeof(calls[0]) };
 static long wanted, seen;
 static int wanted_nr = -1;
 static uint64_t wanted_value; /* of its third argument */
-static unsigned late; /* ms */
+static enum { FAIL, KILL, LATE } what;
+static unsigned late_ms;
+static pid_t command;
 
 static const char *call_name(int nr, int *ret_answer)
 {
@@ -92,27 +97,45 @@ static bool can_fail(const struct seccomp_data *call)
 /* Is it the N-th, or one of that name? */
 static bool is_wanted(const struct seccomp_data *call, int number)
 {
-	if (call->nr == SYS_capget && !seen)
-		seen = 1; /* it begins; later ones of these are not counted */
-	if (!seen || call->nr == SYS_capget || !(late || (number && can_fail(call))))
+	if (!seen || call->nr == SYS_capget || !(what != FAIL || (number && can_fail(call))))
 		return false;
 	return seen++ == wanted || (call->nr == wanted_nr && call->args[2] == wanted_value);
 }
 
-static unsigned fail_one(const struct seccomp_notif *call, struct seccomp_notif_resp *answer)
+static unsigned disturb(const struct seccomp_notif *call, struct seccomp_notif_resp *answer)
 {
 	int number = 0;
 	const char *name = call_name(call->data.nr, &number);
 
+	if (call->data.nr == SYS_capget && !seen) {
+		command = (pid_t)call->pid;
+		seen = 1; /* it begins; later ones of these are not counted */
+	}
 	if (!is_wanted(&call->data, number))
 		return 0;
-	if (!late) {
+	if (what == FAIL) {
 		answer->flags = 0;
 		answer->error = -number;
 	}
+	if (what == KILL)
+		kill(command, SIGKILL);
 	dprintf(3, "%s(%#llx, %#llx, %#llx) of %u: %s\n", name, call->data.args[0], call->data.args[1], call->data.args[2],
-		call->pid, late ? "late" : strerror(number));
-	return late;
+		call->pid, what == KILL ? "killed" : what == LATE ? "late" : strerror(number));
+	return late_ms;
+}
+
+static void choose_calls(const char *n, int numbers[CALLS])
+{
+	wanted = atol(n);
+	for (size_t i = 0; i < CALLS; i++) {
+		size_t length = strlen(calls[i].name);
+
+		numbers[i] = calls[i].nr;
+		if (strncmp(calls[i].name, n, length) != 0 || n[length] != ':')
+			continue;
+		wanted_nr = calls[i].nr;
+		wanted_value = strtoull(n + length + 1, NULL, 0);
+	}
 }
 
 int main(int argc, char **argv)
@@ -124,16 +147,8 @@ int main(int argc, char **argv)
 	report = open(argv[3], O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
 	if (report < 0)
 		supervised_die(argv[3]);
-	wanted = atol(argv[1]);
-	late = (unsigned)atoi(argv[2]);
-	for (size_t i = 0; i < CALLS; i++) {
-		size_t length = strlen(calls[i].name);
-
-		numbers[i] = calls[i].nr;
-		if (strncmp(calls[i].name, argv[1], length) != 0 || argv[1][length] != ':')
-			continue;
-		wanted_nr = calls[i].nr;
-		wanted_value = strtoull(argv[1] + length + 1, NULL, 0);
-	}
-	supervised_run(numbers, CALLS, fail_one, report, argv[4], argv[5], argv + 6);
+	choose_calls(argv[1], numbers);
+	late_ms = (unsigned)atoi(argv[2]);
+	what = strcmp(argv[2], "fail") == 0 ? FAIL : strcmp(argv[2], "kill") == 0 ? KILL : LATE;
+	supervised_run(numbers, CALLS, disturb, report, argv[4], argv[5], argv + 6);
 }
