@@ -120,12 +120,14 @@ def bare_start(argv):
 # ---- measuring ----
 
 def measure_floor(folder, pid, tool):
-    """How fast this machine copies the program's memory into a file, and nothing else. The program stands still."""
-    image = os.path.join(folder, "floor.image")
+    """How fast this machine copies the program's memory into a file, or back, and nothing else. The program stands still."""
+    image = os.path.join(tool.images, "floor.image")
     os.kill(pid, signal.SIGSTOP)
-    for promise in ("cache", "disk"):
-        tool.run([os.path.join(folder, "floor"), str(pid), image, promise], promise)
-        os.unlink(image)
+    for way in ("disk", "cache", "small", "huge", "cold"):
+        if way == "cold":
+            tools.forget(tool.images)
+        tool.run([os.path.join(folder, "floor"), str(pid), image, "small" if way == "cold" else way], way)
+    os.unlink(image)
     os.kill(pid, signal.SIGCONT)
 
 

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * floor PID FILE cache|disk [THREADS [KIB]]: how fast the large anonymous mappings of a stopped program
- * can be copied into a new file at all: no state is collected, nothing is checksummed.
+ * floor PID FILE cache|disk|small|huge [THREADS [KIB]]: how fast the large anonymous mappings of a stopped program
+ * can be copied into a new file at all, or that file into fresh memory: no state is collected, nothing is checksummed.
  *
  *     cache   into the page cache (process_vm_readv, pwrite)
  *     disk    onto the disk (process_vm_readv, pwrite with O_DIRECT, fdatasync)
+ *     small   from the file into memory of small pages (pread)
+ *     huge    ... of huge pages
  *
- * Prints bytes and nanoseconds. It is the measure of what a dump costs beyond that.
+ * Prints bytes and nanoseconds. It is the measure of what a dump or a restore costs beyond that.
  */
 
 #include <err.h>
@@ -36,6 +38,7 @@ static uint64_t at_address, at_file, piece = 1 << 20;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pid_t pid;
 static int fd;
+static char *loaded;
 
 static void find_stretches(void)
 {
@@ -99,6 +102,32 @@ static void *copy(void *unused)
 	return unused;
 }
 
+static void *load(void *unused)
+{
+	struct iovec what;
+	uint64_t offset;
+
+	while (take(&what, &offset))
+		if (pread(fd, loaded + offset, what.iov_len, (off_t)offset) != (ssize_t)what.iov_len)
+			err(1, "pread");
+	return unused;
+}
+
+/* Where the file is to go, on the boundary of a huge page. */
+static void make_room(bool huge)
+{
+	uint64_t size = 2 << 20;
+
+	for (size_t i = 0; i < n_stretches; i++)
+		size += stretches[i].to - stretches[i].from;
+	loaded = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (loaded == MAP_FAILED)
+		err(1, "mmap");
+	if (madvise(loaded, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) < 0)
+		err(1, "madvise");
+	loaded += -(uintptr_t)loaded & ((2 << 20) - 1);
+}
+
 static uint64_t now_ns(void)
 {
 	struct timespec t;
@@ -111,23 +140,26 @@ int main(int argc, char **argv)
 {
 	unsigned n = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
 	pthread_t threads[THREADS_MAX];
-	bool disk;
+	bool disk, loads;
 	uint64_t began = now_ns();
 
 	if (argc < 4)
-		errx(2, "usage: floor PID FILE cache|disk [THREADS [KIB]]");
+		errx(2, "usage: floor PID FILE cache|disk|small|huge [THREADS [KIB]]");
 	pid = atoi(argv[1]);
 	disk = !strcmp(argv[3], "disk");
+	loads = !disk && strcmp(argv[3], "cache") != 0;
 	if (argc > 4)
 		n = (unsigned)atoi(argv[4]);
 	if (argc > 5)
 		piece = (uint64_t)atoi(argv[5]) << 10;
-	fd = open(argv[2], O_WRONLY | O_CREAT | O_TRUNC | (disk ? O_DIRECT : 0), 0600);
+	fd = open(argv[2], loads ? O_RDONLY : O_WRONLY | O_CREAT | O_TRUNC | (disk ? O_DIRECT : 0), 0600);
 	if (fd < 0)
 		err(1, "%s", argv[2]);
 	find_stretches();
+	if (loads)
+		make_room(!strcmp(argv[3], "huge"));
 	for (unsigned i = 0; i < n && i < THREADS_MAX; i++)
-		if (pthread_create(&threads[i], NULL, copy, NULL))
+		if (pthread_create(&threads[i], NULL, loads ? load : copy, NULL))
 			errx(1, "pthread_create");
 	for (unsigned i = 0; i < n && i < THREADS_MAX; i++)
 		pthread_join(threads[i], NULL);

@@ -62,9 +62,12 @@ def print_run(run):
                 [[f.title, f.seconds("torpor", "dump"), f.seconds("no-sync", "dump"), f.seconds("criu", "dump"),
                   f.factor("torpor", "dump"), f.factor("no-sync", "dump"), f.seconds("floor", "cache"),
                   f.seconds("floor", "disk")] for f in programs])
-    print_table(["restore, ms", "torpor", "CRIU", "times as fast", "cold: torpor", "CRIU", "times as fast"],
+    print_table(["restore, ms", "torpor", "CRIU", "times as fast", "floor: small pages", "huge", "cold: torpor", "CRIU",
+                 "times as fast", "floor"],
                 [[f.title, f.seconds("torpor", "warm"), f.seconds("criu", "warm"), f.factor("torpor", "warm"),
-                  f.seconds("torpor", "cold"), f.seconds("criu", "cold"), f.factor("torpor", "cold")] for f in programs])
+                  f.seconds("floor", "small"), f.seconds("floor", "huge"),
+                  f.seconds("torpor", "cold"), f.seconds("criu", "cold"), f.factor("torpor", "cold"),
+                  f.seconds("floor", "cold")] for f in programs])
     print_table(["", "image, MiB", "CRIU", "CPU of a dump, ms", "`--no-sync`", "CRIU", "of a restore, ms", "CRIU",
                  "memory, MiB: dump", "CRIU", "restore", "CRIU"],
                 [[f.title, f.mib("torpor", "image"), f.mib("criu", "image"), cpu(f, "torpor", "dump cpu"),
@@ -121,6 +124,9 @@ def large_targets(word, figures):
         yield share_target(figures, "dump --no-sync, by the time of a bare copy", "no-sync", "dump", "cache", 1.3)
         yield share_target(figures, "dump, by the time of a bare copy to the disk", "torpor", "dump", "disk", 1.3)
     yield times_target(figures, "restore, times as fast as CRIU", "torpor", "warm", 5 if huge or word in ("1gib", "4gib") else 2.5)
+    if figures.floor:
+        yield share_target(figures, "restore, by the time of a bare load into small pages", "torpor", "warm", "small", 1.3)
+        yield share_target(figures, "restore, cold cache, by the time of a bare load", "torpor", "cold", "cold", 1.3)
     yield times_target(figures, "restore, cold cache, times as fast as CRIU", "torpor", "cold", 2)
 
 
