@@ -97,11 +97,11 @@ static int inspect_show(struct inspect *s, const struct inspect_options *o)
 
 static int inspect_say_damage(const struct torpor_error *damage)
 {
-	const char *text = torpor_error_text(damage);
+	const char *text = torpor_error_text(damage), *help = torpor_error_help(damage);
 
 	fflush(stdout);
 	return cmd_complain_of(torpor_error_reason(damage), torpor_error_id(damage),
-			       "what could be read is shown; torpor verify checks the rest", text);
+			       help[0] ? help : "what could be read is shown; torpor verify checks the rest", text);
 }
 
 static int inspect_run(const struct cmd_globals *g, int argc, char **argv)

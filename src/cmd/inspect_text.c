@@ -56,12 +56,22 @@ static void inspect_print_taken(struct view *v)
 	printf(", torpor %s\n", view_name(v, info->torpor_version));
 }
 
+/* An image whose parent is missing is whole itself. */
+static const char *inspect_damage_mark(const struct view *v)
+{
+	const struct torpor_error *damage = torpor_image_damage(v->image);
+
+	if (!damage)
+		return "";
+	return strcmp(torpor_error_id(damage), "E-IMAGE-PARENT") == 0 ? " (PARENT MISSING)" : " (DAMAGED)";
+}
+
 static void inspect_print_head(struct view *v)
 {
 	size_t tasks = v->info->tasks, threads = v->info->threads;
 
 	printf("%s: %s, %zu process%s, %zu thread%s%s\n", view_path(v, v->path), view_bytes(v, v->info->bytes), tasks,
-	       tasks == 1 ? "" : "es", threads, threads == 1 ? "" : "s", torpor_image_damage(v->image) ? " (DAMAGED)" : "");
+	       tasks == 1 ? "" : "es", threads, threads == 1 ? "" : "s", inspect_damage_mark(v));
 	inspect_print_taken(v);
 }
 

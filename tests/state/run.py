@@ -171,6 +171,9 @@ def chained_broken(t):
         result = t.restore(program.root, expect=4)
         if words not in result.err or "E-IMAGE-PARENT" not in result.err or "first.torpor" not in result.err:
             raise Failure(f"torpor does not say {words!r} of the parent: {result}")
+        result = t.torpor("inspect", t.image(), expect=4)
+        if "(PARENT MISSING)" not in result.out or "DAMAGED" in result.out or "put that back" not in result.err:
+            raise Failure(f"inspect does not say that the parent is missing: {result}")
     os.rename(t.image("away"), t.image("first"))
     t.restore(program.root)
     program.verify("after the restore")
