@@ -495,7 +495,7 @@ void torpor_processes_free(struct torpor_processes *list);
 
 /*
  * The first thing that such a program does: of its capabilities only what torpor uses is kept, and not in force; a
- * limit of file sizes becomes an error; fds 0 to 2 are there. Returns 0, or -TORPOR_PERMISSION: it is set-user-ID, and
+ * limit of file sizes becomes an error; SIGCHLD is not ignored; fds 0 to 2 are there. Returns 0, or -TORPOR_PERMISSION: it is set-user-ID, and
  * has given that up.
  */
 int torpor_process_begin(void);

@@ -24,6 +24,7 @@ int torpor_process_begin(void)
 	bool plain = privilege_begin();
 
 	process_fill_standard_fds();
+	signal(SIGCHLD, SIG_DFL); /* where a caller has left it ignored, nobody would be told of what becomes of a tree */
 	signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error, not our end */
 	/* A program with a file capability is born undumpable and does not own its /proc files. */
 	prctl(PR_SET_DUMPABLE, 1);

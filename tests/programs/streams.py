@@ -28,6 +28,15 @@ def status(t):
     t.until(lambda: not stat_of(root), 5, "the end of the program")
 
 
+@case("foreground-children-ignored", needs=["setpriv"])
+def children_ignored(t):
+    """The same, started by somebody who ignores SIGCHLD: the kernel would tell torpor of no child then."""
+    account = t.setup.account
+    user = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups"] if account else []
+    t.launcher = [*user, "env", "--ignore-signal=CHLD"]
+    status(t)
+
+
 @case("foreground-signals")
 def signals(t):
     """Signals to torpor restore reach the program; a program killed by a signal shows in the status."""
