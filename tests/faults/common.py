@@ -299,7 +299,9 @@ class Calls:
         self.nth = Nth(t, "kill")
 
         def reaches(number):
-            call = self.launch(t, number, arguments)[2]
+            status, _, call = self.launch(t, number, arguments)
+            if call is None and status:
+                raise Failure(f"before call {number}: status {status}, {t.errors(t.calls)}")
             again()
             return call is not None
         self.numbers = some_numbers(Nth.count(reaches) + more, CALLS)

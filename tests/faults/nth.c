@@ -117,10 +117,10 @@ static unsigned disturb(const struct seccomp_notif *call, struct seccomp_notif_r
 		answer->flags = 0;
 		answer->error = -number;
 	}
-	if (what == KILL)
-		kill(command, SIGKILL);
 	dprintf(3, "%s(%#llx, %#llx, %#llx) of %u: %s\n", name, call->data.args[0], call->data.args[1], call->data.args[2],
 		call->pid, what == KILL ? "killed" : what == LATE ? "late" : strerror(number));
+	if (what == KILL)
+		kill(command, SIGKILL);
 	return late_ms;
 }
 
