@@ -452,6 +452,11 @@ static void build_reset_actions(const struct proc_status *own)
 			syscall(SYS_rt_sigaction, signo, dfl, NULL, sizeof(dfl[0]));
 }
 
+size_t build_stack_bytes(const struct plan *p)
+{
+	return STACK_ROOM + (p->n_tasks < DEPTH_MAX ? p->n_tasks : DEPTH_MAX) * STACK_FRAME;
+}
+
 static __attribute__((noinline)) void build_touch_stack(size_t size)
 {
 	*(volatile char *)alloca(size) = 0;
@@ -463,10 +468,8 @@ static __attribute__((noinline)) void build_touch_stack(size_t size)
  */
 static void build_stretch_stack(const struct build *b)
 {
-	size_t depth = b->plan->n_tasks < DEPTH_MAX ? b->plan->n_tasks : DEPTH_MAX;
-
 	if (!b->stock.space.n_mappings)
-		build_touch_stack(STACK_ROOM + depth * STACK_FRAME);
+		build_touch_stack(build_stack_bytes(b->plan));
 }
 
 /* The threads that loaded memory are gone everywhere: now the saved ones can have their TIDs. */

@@ -48,6 +48,9 @@ struct build {
 	} *regions; /* one per task, in shared memory */
 };
 
+/* So much stack each task takes on its way, beyond what the coordinator has used: RLIMIT_STACK must allow it. */
+size_t build_stack_bytes(const struct plan *p);
+
 /* Make the root task. Returns its PID in the coordinator, or negative. */
 pid_t build_root(struct build *b, struct err *e);
 

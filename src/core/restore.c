@@ -38,7 +38,8 @@
 #include "util/fd.h"
 #include "util/privilege.h"
 
-enum { VERIFY_THREAD_SHARE = 4 * 1024 * 1024, OBJECT_FDS_SPARE = 256, PID_POLL_US = 20000, HOLDERS_NAMED = 8 };
+enum { VERIFY_THREAD_SHARE = 4 * 1024 * 1024, OBJECT_FDS_SPARE = 256, PID_POLL_US = 20000, HOLDERS_NAMED = 8,
+       STACK_USED = 256 * 1024 /* by what called us, arguments and environment */ };
 
 struct restore {
 	const struct restore_options *o;
@@ -417,6 +418,25 @@ static int restore_raise_fd_limit(struct restore *r, struct err *e)
 	return setrlimit(RLIMIT_NOFILE, &rl) < 0 ? err_sys(e, errno, "setrlimit") : 0;
 }
 
+/* The tasks have the limit of the coordinator until their scripts set their own. */
+static int restore_raise_stack_limit(const struct plan *p, struct err *e)
+{
+	rlim_t need = build_stack_bytes(p) + STACK_USED;
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_STACK, &rl) < 0)
+		return err_sys(e, errno, "getrlimit");
+	if (rl.rlim_cur >= need)
+		return 0;
+	if (rl.rlim_max < need) {
+		err_set(e, ERR_SYSTEM, 0, "the limit of the stack (%lu KiB) is too low, %lu KiB are needed", rl.rlim_max / 1024, need / 1024);
+		err_id(e, "E-LIMIT-STACK");
+		return err_help(e, "raise it: ulimit -Hs %lu", need / 1024);
+	}
+	rl.rlim_cur = need;
+	return setrlimit(RLIMIT_STACK, &rl) < 0 ? err_sys(e, errno, "setrlimit") : 0;
+}
+
 static int restore_make_objects(struct restore *r, struct err *e)
 {
 	if (restore_raise_fd_limit(r, e) < 0)
@@ -443,6 +463,16 @@ static int restore_make_objects(struct restore *r, struct err *e)
 	if (semaphores_restore(&r->ipc, e) < 0 || queues_restore(&r->ipc, e) < 0)
 		return -1;
 	return objects_restore(&r->objects, r->meta, &r->object_fds, e);
+}
+
+/* What is made has its own mode at last, whatever is masked for the files of our caller. */
+static int restore_make_objects_privately(struct restore *r, struct err *e)
+{
+	mode_t mask = umask(S_IRWXG | S_IRWXO);
+	int result = restore_make_objects(r, e);
+
+	umask(mask);
+	return result;
 }
 
 static void restore_close_objects(struct restore *r)
@@ -506,7 +536,7 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 {
 	size_t regions = r->plan.n_tasks * sizeof(struct build_region);
 
-	if (restore_prepare_family(r, e) < 0)
+	if (restore_raise_stack_limit(&r->plan, e) < 0 || restore_prepare_family(r, e) < 0)
 		return -1;
 	r->shared_size = sizeof(struct meeting) + regions;
 	r->shared = mmap(NULL, r->shared_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -607,7 +637,7 @@ static pid_t restore_make(struct restore *r, struct err *e)
 	log_say(r->o->log, LOG_INFO, "the image is whole; making %zu task(s), %zu thread(s), %zu object(s)", r->plan.n_tasks,
 		r->plan.n_threads, r->meta->n_objects);
 	restore_end_phase(r, IMAGE_PHASE_READ);
-	if (restore_make_objects(r, e) < 0 || restore_prepare_build(r, e) < 0)
+	if (restore_make_objects_privately(r, e) < 0 || restore_prepare_build(r, e) < 0)
 		return -1;
 	restore_end_phase(r, IMAGE_PHASE_FILES);
 	/* The tasks inherit the closed mask: nothing is delivered to them before they are complete. */
@@ -677,10 +707,11 @@ int core_restore(const struct restore_options *o, struct program *ret, struct er
 {
 	struct restore r = { .o = o, .name = -1 };
 	cleanup_privilege struct privilege p = { 0 };
-	struct rlimit files;
+	struct rlimit files, stack;
 	int result;
 
 	getrlimit(RLIMIT_NOFILE, &files);
+	getrlimit(RLIMIT_STACK, &stack);
 	r.notes.arena = &r.arena;
 	restore_begin_timing(&r);
 	result = core_open(o->path, VERIFY_ALL, &r.arena, &r.image, &r.meta, e);
@@ -693,5 +724,6 @@ int core_restore(const struct restore_options *o, struct program *ret, struct er
 	restore_done(&r, result < 0);
 	fd_closep(&r.name); /* its init has it */
 	setrlimit(RLIMIT_NOFILE, &files);
+	setrlimit(RLIMIT_STACK, &stack);
 	return result;
 }

@@ -26,7 +26,7 @@ import harness  # noqa: E402
 import queues  # noqa: E402
 import selfcheck  # noqa: E402
 import sockets  # noqa: E402
-from harness import Failure, Skip, case  # noqa: E402
+from harness import Failure, Skip, as_user, case  # noqa: E402
 from selfcheck import KILLS, Program, restore_refused  # noqa: E402
 
 # Of those that stand for themselves, the name is that of the kind. lock and owner are what any kind may have.
@@ -394,12 +394,28 @@ def overlaid(t, kind):
     selfcheck.plain(t, kind)
 
 
+MASKED = ["gone", "message_queue", "unix_datagram", "unix_name"]  # they make files
+
+
+def masked(t, kind):
+    """What a restore makes has the mode that it had, whatever its caller masks for new files."""
+    program = Program(t, kind)
+    t.dump(program.root)
+    t.launcher = [*as_user(t), "sh", "-c", 'umask 777; exec "$@"', "sh"]
+    t.restore(program.root)
+    t.launcher = []
+    program.verify("after the restore")
+    program.end()
+
+
 def declare():
     for kind in KINDS:
         selfcheck.declare(kind)
     sockets.declare()
     for kind in OVERLAID:
         case(f"{kind}-overlaid", kind=kind)(overlaid)
+    for kind in MASKED:
+        case(f"{kind}-masked", kind=kind, needs=["setpriv"])(masked)
     queues.declare()
     case("outside-pipes")(outside_pipes)
     case("outside-terminal")(outside_terminal)

@@ -18,7 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "programs"))
 import harness  # noqa: E402
 import run  # noqa: E402
-from harness import PYTHON, Failure, Skip, Steps, case, finish, stat_of  # noqa: E402
+from harness import PYTHON, Failure, Skip, Steps, as_user, case, finish, stat_of  # noqa: E402
 
 SCHEMA = os.path.join(HERE, "..", "..", "doc", "check.schema.json")
 ALWAYS = """ptrace proc_mem process_vm_readv pidfd_getfd tid_address ptrace_child mm_map children kcmp sock_diag
@@ -32,11 +32,6 @@ def program(t, name):
     """A compiled program of this folder."""
     return harness.compiled_once(os.path.join(t.setup.folder, "bin", name), os.path.join(HERE, name + ".c"), "-std=gnu17",
                                  "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-O1")
-
-
-def as_user(t, *options):
-    account = t.setup.account
-    return ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups", *options]
 
 
 NO_NEW_PRIVS = ["setpriv", "--no-new-privs"]  # in a program of its own: a change of user alone leaves root's capabilities
@@ -294,6 +289,28 @@ def no_new_privs(t):
     result = woken(t, root, steps)
     if "tier fork" not in result.err and "tier userns" not in result.err:
         raise Failure(f"torpor does not say in which tier it works: {result}")
+
+
+@case("low-limits", needs=["prlimit", "setpriv"])
+def low_limits(t):
+    """A restore raises the limits that it needs more of, for itself only; where it may not, it says which, and how far."""
+    root, steps = hold(t)
+    limits = harness.read(f"/proc/{root}/limits")
+    t.dump(root)
+    for limit, identity in (("nofile=24", "E-LIMIT-FILES"), ("stack=131072", "E-LIMIT-STACK")):
+        t.launcher = [*as_user(t), "prlimit", f"--{limit}"]
+        result = t.torpor("restore", t.image(), "--detach", expect=5)
+        if identity not in result.err or stat_of(root):
+            raise Failure(f"a hard limit of {limit}: {result}")
+        t.launcher = [*as_user(t), "prlimit", f"--{limit}:"]
+        t.torpor("restore", t.image(), "--detach")
+        steps.advance(3)
+        if harness.read(f"/proc/{root}/limits") != limits:
+            raise Failure(f"the limits of the program: {limits}, now {harness.read(f'/proc/{root}/limits')}")
+        t.dump(root)
+    t.launcher = []
+    t.restore(root)
+    finish(t, root, steps)
 
 
 @case("userns-forbidden", needs=["unshare", "setpriv"])

@@ -92,6 +92,13 @@ class Setup:
             os.chown(path, self.account.pw_uid, self.account.pw_gid)
 
 
+def as_user(t, *options):
+    """The beginning of a launcher: a command that becomes the user whose programs are tested."""
+    account = t.setup.account
+    user = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups"] if account else []
+    return ["setpriv", *user, *options] if user or options else []
+
+
 class Context:
     """One case at work. Its process is a subreaper, so every process of the case is below it."""
 

@@ -9,7 +9,7 @@ import termios
 import time
 
 from dialogues import Terminal, dialogue, expect_status, restore_at_pipes
-from harness import PYTHON, Failure, case, kill, stat_of
+from harness import PYTHON, Failure, as_user, case, kill, stat_of
 
 
 @case("foreground-status")
@@ -31,9 +31,7 @@ def status(t):
 @case("foreground-children-ignored", needs=["setpriv"])
 def children_ignored(t):
     """The same, started by somebody who ignores SIGCHLD: the kernel would tell torpor of no child then."""
-    account = t.setup.account
-    user = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups"] if account else []
-    t.launcher = [*user, "env", "--ignore-signal=CHLD"]
+    t.launcher = [*as_user(t), "env", "--ignore-signal=CHLD"]
     status(t)
 
 
