@@ -61,6 +61,9 @@ int cmd_no_memory(void);
 /* Every obstacle on a line of its own. NULL is allowed. */
 void cmd_print_obstacles(const struct torpor_result *result);
 
+/* The file of -o, which "-" is not: what is written is not written from begin to end. Returns 0 or an exit status. */
+int cmd_parse_output(const struct cmd *cmd, const char *arg, const char **ret);
+
 /* A usage error, with a pointer to --help; returns its exit status. */
 int cmd_usage(const struct cmd *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

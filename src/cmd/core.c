@@ -24,8 +24,8 @@ static int core_parse(struct core_options *o, int argc, char **argv)
 
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, "-o:t:", options, NULL)) != -1) {
-		if (c == 'o')
-			o->output = optarg;
+		if (c == 'o' && cmd_parse_output(&cmd_core, optarg, &o->output))
+			return TORPOR_USAGE;
 		else if (c == 't' && !(o->pid = cmd_parse_pid(optarg)))
 			return cmd_usage(&cmd_core, "--task needs a PID, not '%s'", optarg);
 		else if (c == 1 && o->image)

@@ -53,8 +53,8 @@ static int dump_parse(struct dumping *d, int argc, char **argv)
 
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, "-o:k", options, NULL)) != -1) {
-		if (c == 'o')
-			d->path = optarg;
+		if (c == 'o' && cmd_parse_output(&cmd_dump, optarg, &d->path))
+			return TORPOR_USAGE;
 		else if (c == 'k')
 			d->keep_running = true;
 		else if (c == 'n')

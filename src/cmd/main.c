@@ -82,6 +82,14 @@ void cmd_print_obstacles(const struct torpor_result *result)
 	pool_done(&pool);
 }
 
+int cmd_parse_output(const struct cmd *cmd, const char *arg, const char **ret)
+{
+	if (strcmp(arg, "-") == 0)
+		return cmd_usage(cmd, "it cannot be written to the standard output: give it a name (a file that is called so: ./-)");
+	*ret = arg;
+	return 0;
+}
+
 int cmd_usage(const struct cmd *cmd, const char *fmt, ...)
 {
 	va_list ap;

@@ -27,8 +27,8 @@ static int squash_parse(struct squashing *s, int argc, char **argv)
 
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, "-o:", options, NULL)) != -1) {
-		if (c == 'o')
-			s->output = optarg;
+		if (c == 'o' && cmd_parse_output(&cmd_squash, optarg, &s->output))
+			return TORPOR_USAGE;
 		else if (c == 'n')
 			torpor_options_set_sync(s->o, 0);
 		else if (c == 'c' && torpor_options_set_compress(s->o, optarg) < 0)

@@ -19,8 +19,10 @@
 #include <unistd.h>
 
 #include "arch/x86_64/regs.h"
+#include "proc/task.h"
 #include "sys/ptrace.h"
 #include "task/task.h"
+#include "util/fd.h"
 #include "util/guard.h"
 
 enum {
@@ -32,11 +34,30 @@ enum {
 	SOON_NS = 1000000,
 };
 
+/* Whoever traces torpor and what it makes (strace -f, a debugger), or 0. */
+static pid_t trace_tracer_of(pid_t pid)
+{
+	struct arena scratch = ARENA_INIT;
+	struct proc_status status = { 0 };
+	char *text;
+
+	if (fd_read_proc(pid, "status", &scratch, &text, NULL) == 0)
+		proc_parse_status(text, &scratch, &status);
+	arena_done(&scratch);
+	return status.tracer;
+}
+
 int trace_begin(pid_t root, struct err *e)
 {
 	int r = sys_ptrace(PTRACE_SEIZE, root, 0, TRACE_OPTIONS);
+	pid_t tracer = r == -EPERM ? trace_tracer_of(root) : 0;
 
-	return r < 0 ? err_sys(e, r, "tracing our own child %d", root) : 0;
+	if (r == 0)
+		return 0;
+	if (!tracer)
+		return err_sys(e, r, "tracing our own child %d", root);
+	err_state(e, "E-TASK-TRACED", 0, "cannot make task %d: process %d traces torpor, and so whatever that makes", root, tracer);
+	return err_help(e, "restore without the debugger or strace");
 }
 
 /* ---- what became of a script ---- */

@@ -81,6 +81,24 @@ def target_traced(t):
     program.check()
 
 
+@case("restore-traced", needs=["strace", "setpriv"])
+def restore_traced(t):
+    """A restore under strace -f, which traces whatever torpor makes, names the tracer; nothing is left."""
+    program = Steady(t)
+    members = tree_of(program.root)
+    t.torpor("dump", program.root, "-o", t.image())
+    t.expect_gone(program.root, members)
+    # The tracer is root, or the kernel would not give torpor its capability.
+    t.launcher = ["strace", "-f", "-qq", "-o", "/dev/null", *(["-u", t.setup.account.pw_name] if t.setup.account else [])]
+    result = t.torpor("restore", t.image(), "--detach", expect=1)
+    t.launcher = []
+    if "E-TASK-TRACED" not in result.err or "strace" not in result.err:
+        raise Failure(f"it does not say who traces: {result}")
+    t.until(lambda: not any(stat_of(p) for p in members), 5, "something is left")
+    t.restore(program.root)
+    program.check()
+
+
 @case("target-thread")
 def target_thread(t):
     """The TID of a thread that is not the first one is no process."""

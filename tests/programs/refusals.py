@@ -179,7 +179,8 @@ def damaged(t):
 @case("usage")
 def usage(t):
     for wrong in ([], ["no-such-command"], ["dump"], ["dump", "4bc"], ["restore"], ["verify"], ["inspect"],
-                  ["dump", "--no-such-option", "1"], ["restore", "--fd", "x", "file"], ["dump", "1", "2"]):
+                  ["dump", "--no-such-option", "1"], ["restore", "--fd", "x", "file"], ["dump", "1", "2"],
+                  ["dump", "1", "-o", "-"], ["core", "file", "-o", "-"], ["squash", "file", "-o", "-"]):
         result = t.torpor(*wrong, expect=2)
         if not result.err.strip():
             raise Failure(f"torpor {wrong} says nothing")
