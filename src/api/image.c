@@ -201,7 +201,7 @@ int torpor_core(const struct torpor_image *image, int pid, const char *path, str
 	if (r == 0)
 		r = core_find_task(image->meta, pid, &task, &e);
 	if (r == 0 && !image->verified)
-		r = image_verify_extents(image->image, cpu_count(), &e);
+		r = image_verify_extents(image->image, NULL, cpu_count(), &e);
 	if (r == 0)
 		r = elf_core_write(image->image, image->meta, task, path, &core, &e);
 	if (r < 0) {

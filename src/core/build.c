@@ -9,6 +9,9 @@
  *   members   everybody is in its group; stand-ins and zombies may end
  *   loaded    everybody has its memory, and the threads that loaded it are gone
  *
+ * The memory of a large task that is alone is loaded before all of that, by a process
+ * that is none of the tree: build_loader().
+ *
  * Then each task, on its own: file descriptors, folders, limits, script; and it
  * enters the runner, which ends in a stop for the coordinator. All of them are
  * traced with PTRACE_O_EXITKILL from birth: if the coordinator dies, or finds a
@@ -94,6 +97,25 @@ void build_go(struct build *b)
 {
 	atomic_store(&b->meeting->go, 1);
 	futex(&b->meeting->go, FUTEX_WAKE, 1);
+}
+
+void build_call_off(struct build *b)
+{
+	atomic_store(&b->meeting->failed, 1);
+	build_go(b);
+}
+
+/* The root: until it is traced. If the coordinator dies before, so do we. */
+static void build_await_go(struct build *b)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (!atomic_load(&b->meeting->go)) {
+		if (getppid() != b->coordinator)
+			_exit(1);
+		futex(&b->meeting->go, FUTEX_WAIT, 0);
+	}
+	if (atomic_load(&b->meeting->failed))
+		_exit(1);
 }
 
 /* ---- births ---- */
@@ -419,7 +441,8 @@ static int build_script(struct build *b, struct memory_load *m, const struct tas
 
 	if (script_begin(&s, &m->region, memory_switch_ops(m) + build_steps_ops(tr->pb), e) < 0)
 		return -1;
-	thread_forget_libc(&s);
+	if (!b->loads_first) /* what is born into an address space that is there is not registered */
+		thread_forget_libc(&s);
 	if (memory_switch(m, &s, e) < 0 || build_steps(b, tr, &s, e) < 0 || build_park(b, tr, &s, e) < 0)
 		return -1;
 	*ret = s.script;
@@ -511,6 +534,20 @@ static bool build_loads_early(const struct build *b, size_t index, const struct 
 	return pages < EARLY_PAGES;
 }
 
+/* As the loader, that is: with the memory, we become the root. */
+static int build_load_first(struct build *b, struct memory_load *m, const struct task_restore *tr, struct err *e)
+{
+	pid_t r = build_load(b, m, tr, e);
+
+	if (r < 0)
+		return r;
+	r = pids_hand_over(tr->pb->pid);
+	if (r < 0)
+		return build_clone_failed(tr->pb->pid, r, e);
+	build_await_go(b);
+	return 0;
+}
+
 static int build_state(struct build *b, size_t index, struct memory_load *m, const struct task_restore *tr, struct restore_task *rt,
 		       struct script **ret, struct err *e)
 {
@@ -542,7 +579,8 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	struct arena arena = ARENA_INIT;
 	struct err e = ERR_INIT;
 	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .loaded = &b->meeting->loaded,
-				 .keeps_exe = !b->sets_exe, .one_thread = b->pids->steer.way == PID_FORK };
+				 .keeps_exe = !b->sets_exe, .one_thread = b->pids->steer.way == PID_FORK,
+				 .verifies = b->loads_first };
 	struct restore_task rt = {
 		.arena = &arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
 	};
@@ -559,13 +597,16 @@ static _Noreturn void build_task(struct build *b, size_t index)
 		tr.space = m.space;
 		early = build_loads_early(b, index, &m);
 	}
+	if (b->loads_first && build_load_first(b, &m, &tr, &e) < 0)
+		build_fail(b, pb, &e);
 	build_children(b, index, &rt);
 	if (early && build_load(b, &m, &tr, &e) < 0)
 		build_fail(b, pb, &e);
 	build_groups(b, index, &rt);
 	if (pb->state == PB__TASK_STATE__ZOMBIE)
 		build_zombie(pb);
-	if ((!early && build_load(b, &m, &tr, &e) < 0) || build_state(b, index, &m, &tr, &rt, &script, &e) < 0)
+	if ((!early && !b->loads_first && build_load(b, &m, &tr, &e) < 0) ||
+	    build_state(b, index, &m, &tr, &rt, &script, &e) < 0)
 		build_fail(b, pb, &e);
 	b->regions[index].start = m.region.start;
 	b->regions[index].size = m.region.size;
@@ -585,11 +626,38 @@ pid_t build_root(struct build *b, struct err *e)
 	}
 	if (pid > 0)
 		return pid;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	while (!atomic_load(&b->meeting->go)) {
-		if (getppid() != b->coordinator)
-			_exit(1);
-		futex(&b->meeting->go, FUTEX_WAIT, 0);
-	}
+	build_await_go(b);
 	build_task(b, 0);
+}
+
+/* ---- the loader ---- */
+
+/* One that has got the root's own PID is not the loader: it waits for its end. Not by fork(3), which lets the kernel write. */
+static pid_t build_fork_loader(struct build *b, struct err *e)
+{
+	struct clone_args args = { .exit_signal = SIGCHLD };
+	pid_t pid = sys_clone3(&args);
+
+	if (pid < 0)
+		return err_sys(e, pid, "making a process that loads the memory");
+	if (pid > 0)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != b->coordinator)
+		_exit(1);
+	while (getpid() == b->plan->tasks[0].pb->pid)
+		pause();
+	build_task(b, 0);
+}
+
+pid_t build_loader(struct build *b, struct err *e)
+{
+	pid_t first = build_fork_loader(b, e), second;
+
+	if (first != b->plan->tasks[0].pb->pid)
+		return first;
+	second = build_fork_loader(b, e);
+	kill(first, SIGKILL);
+	build_reap(first);
+	return second;
 }

@@ -7,6 +7,7 @@
  * coordinator, traced by it, and reports failures through `struct meeting`.
  */
 
+#include <signal.h>
 #include <stdatomic.h>
 
 #include "core/pids.h"
@@ -32,9 +33,11 @@ struct build {
 	const int *object_fds;
 	struct meeting *meeting;
 	struct pids *pids;     /* how PIDs are chosen */
+	bool loads_first;      /* the one task is born with its memory loaded: by build_loader(), which verifies it */
 	bool sets_exe;         /* may /proc/PID/exe be set? */
 	bool keeps_groups;     /* in a user namespace: supplementary groups stay as they are, under whatever numbers */
 	pid_t coordinator;
+	sigset_t interrupts; /* the signals by which loading first can be called off */
 	int park; /* the signal by which threads stop when they are complete; 0: SIGSTOP */
 	struct proc_status own; /* of the coordinator, and so of what it makes */
 	const struct family *family;
@@ -55,6 +58,12 @@ size_t build_stack_bytes(const struct plan *p);
 pid_t build_root(struct build *b, struct err *e);
 
 /*
+ * Make a process that is none of the tree, but loads the memory of its one task, and then makes the root, which takes its
+ * address space over. Returns its PID in the coordinator, or negative. When it has ended with status 0, the root is there.
+ */
+pid_t build_loader(struct build *b, struct err *e);
+
+/*
  * The steps of a task's script that follow the switch of address spaces, and the
  * scripts of its threads: what is the same in every restore. `tr` has what
  * creds_read_own() tells, and its region holds build_steps_bytes().
@@ -67,3 +76,6 @@ uint64_t build_steps_bytes(const Pb__Task *pb);
 
 /* Let the root begin. */
 void build_go(struct build *b);
+
+/* Let a root that may have been born end. */
+void build_call_off(struct build *b);

@@ -133,8 +133,7 @@ bool core_terminal_modes(const Pb__Image *image, struct termios *ret);
 /* Does core_open() read all stored pages, to compare their checksums? */
 enum core_verify {
 	VERIFY_NONE,
-	VERIFY_ALL,
-	VERIFY_PAGES, /* and unpack them, to compare those of each page */
+	VERIFY_PAGES, /* ... of extents and of each page, unpacked */
 };
 
 /*

@@ -62,7 +62,17 @@ void pids_free(struct pids *p)
 		munmap(p, sizeof(*p));
 }
 
-static pid_t pids_set_tid(pid_t pid, uint64_t flags, int exit_signal)
+static pid_t pids_clone3(struct clone_args *args)
+{
+	return sys_clone3(args);
+}
+
+static pid_t pids_clone3_hand_over(struct clone_args *args)
+{
+	return (pid_t)arch_clone3_hand_over((uint64_t)args, sizeof(*args));
+}
+
+static pid_t pids_set_tid(pid_t (*clone3)(struct clone_args *), pid_t pid, uint64_t flags, int exit_signal)
 {
 	struct clone_args args = {
 		.flags = flags,
@@ -74,7 +84,7 @@ static pid_t pids_set_tid(pid_t pid, uint64_t flags, int exit_signal)
 
 	/* The kernel gives a PID back a moment after its process was reaped, see runner_clone_thread(). */
 	for (int i = 0; i < PID_RETURN_TRIES; i++) {
-		got = sys_clone3(&args);
+		got = clone3(&args);
 		if (got != -EEXIST)
 			break;
 		usleep(PID_RETURN_PAUSE_NS / 1000);
@@ -133,7 +143,7 @@ pid_t pids_clone(struct pids *p, const struct progress *progress, pid_t pid, uin
 	pid_t got;
 
 	if (p->steer.way == PID_SET_TID)
-		return pids_set_tid(pid, flags, exit_signal);
+		return pids_set_tid(pids_clone3, pid, flags, exit_signal);
 	steer_lock(&p->steer, pid);
 	do
 		got = pids_try(p, progress, pid, flags, exit_signal);
@@ -141,6 +151,13 @@ pid_t pids_clone(struct pids *p, const struct progress *progress, pid_t pid, uin
 	if (got != 0)
 		steer_unlock(&p->steer, pid);
 	return got > 0 && got != pid ? -EAGAIN : got;
+}
+
+pid_t pids_hand_over(pid_t pid)
+{
+	cleanup_privilege struct privilege privilege = privilege_raise(PRIVILEGE_CHECKPOINT);
+
+	return pids_set_tid(pids_clone3_hand_over, pid, CLONE_VM | CLONE_PARENT, 0);
 }
 
 void pids_reap_strays(struct pids *p)

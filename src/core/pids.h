@@ -33,6 +33,14 @@ void pids_free(struct pids *p);
  */
 pid_t pids_clone(struct pids *p, const struct progress *progress, pid_t pid, uint64_t flags, int exit_signal);
 
+/*
+ * Go on as another process, with this PID: a child of our parent, which has our address space, and copies of our file
+ * descriptors. The process that calls it ends, with exit status 0. Where PIDs are chosen by clone3(2) only. Returns 0 in the
+ * new process, or -errno, as above, in the old one. That may have no thread but this, and nothing that the kernel writes to
+ * when it ends (set_tid_address(2), robust futexes).
+ */
+pid_t pids_hand_over(pid_t pid);
+
 /* Reap what came out of pids_clone(CLONE_PARENT) as a child of ours, and had the wrong PID. */
 void pids_reap_strays(struct pids *p);
 

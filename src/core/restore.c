@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "arch/x86_64/regs.h"
+#include "arch/x86_64/syscall.h"
 #include "core/build.h"
 #include "core/core.h"
 #include "core/init.h"
@@ -36,16 +37,19 @@
 #include "util/clock.h"
 #include "util/cpu.h"
 #include "util/fd.h"
+#include "util/interrupt.h"
 #include "util/privilege.h"
 
 enum { VERIFY_THREAD_SHARE = 4 * 1024 * 1024, OBJECT_FDS_SPARE = 256, PID_POLL_US = 20000, HOLDERS_NAMED = 8,
-       STACK_USED = 256 * 1024 /* by what called us, arguments and environment */ };
+       STACK_USED = 256 * 1024, /* by what called us, arguments and environment */
+       LOADS_FIRST_MIN = 16 * 1024 * 1024 /* of memory: less is read twice as quickly as another process is made */ };
 
 struct restore {
 	const struct restore_options *o;
 	struct arena arena;
 	struct image *image;
 	Pb__Image *meta;
+	bool unverified; /* the extents that the root's memory is loaded from: loading verifies them */
 	struct plan plan;
 	struct inode_restore inodes;
 	struct restore_objects objects;
@@ -61,6 +65,8 @@ struct restore {
 	struct pids *pids;
 	void *shared;
 	size_t shared_size;
+	sigset_t mask; /* what was blocked before all signals were */
+	bool masked;
 	struct image_timing *timing; /* shared with the init of the namespace; NULL: there is no memory for it */
 	uint64_t phase_began;
 };
@@ -121,8 +127,8 @@ int core_open(const char *path, enum core_verify verify, struct arena *arena, st
 	if (r < 0)
 		return r;
 	none = privilege_none();
-	if (verify != VERIFY_NONE)
-		r = (verify == VERIFY_PAGES ? image_verify_pages : image_verify_extents)(img, core_verify_threads(img), e);
+	if (verify == VERIFY_PAGES)
+		r = image_verify_pages(img, core_verify_threads(img), e);
 	/* Unpacked, metadata is a few times its packed size; a hostile one must not grow without bounds. */
 	arena->limit = arena->used + 64 * (img->meta_size + 4096);
 	*ret_meta = r < 0 ? NULL : (Pb__Image *)pb_unpack(arena, &pb__image__descriptor, img->meta, img->meta_size);
@@ -137,6 +143,65 @@ int core_open(const char *path, enum core_verify verify, struct arena *arena, st
 	}
 	*ret = img;
 	return 0;
+}
+
+/* ---- verify ---- */
+
+/*
+ * One pass over a large image, where a process that is none of the tree can load the memory of all of it, which is of one
+ * task: build_loader(). Whether PIDs can be chosen as that needs it is seen later.
+ */
+static bool restore_may_load_first(const struct restore *r)
+{
+	const Pb__Task *pb = r->meta->tasks[0];
+	const struct image_run *runs;
+	uint64_t pages = 0;
+	size_t n;
+
+	if (r->o->tier == TIER_FORK || r->meta->n_tasks != 1 || pb->state == PB__TASK_STATE__ZOMBIE || arch_has_shadow_stack())
+		return false;
+	runs = image_runs_of(r->image, IMAGE_OWNER_SPACE(pb->space), &n);
+	for (size_t i = 0; i < n; i++)
+		pages += runs[i].pages;
+	return pages * IMAGE_PAGE >= LOADS_FIRST_MIN;
+}
+
+/* The extents that the one task's memory is loaded from: of each, all of it is read then. NULL: no memory for that. */
+static bool *restore_find_loaded(struct restore *r)
+{
+	bool *loaded = arena_alloc(&r->arena, r->image->n_extents);
+	size_t n;
+	const struct image_run *runs = image_runs_of(r->image, IMAGE_OWNER_SPACE(r->meta->tasks[0]->space), &n);
+
+	for (size_t i = 0; loaded && i < n; i++)
+		loaded[runs[i].extent] = true;
+	return loaded;
+}
+
+/* All extents, or all but those that loading verifies. */
+static int restore_verify(struct restore *r, struct err *e)
+{
+	cleanup_privilege struct privilege none = privilege_none();
+	bool *loaded = restore_may_load_first(r) ? restore_find_loaded(r) : NULL;
+
+	r->unverified = loaded != NULL;
+	return image_verify_extents(r->image, loaded, core_verify_threads(r->image), e);
+}
+
+/* As ever: before anything is made. */
+static int restore_verify_now(struct restore *r, struct err *e)
+{
+	r->unverified = false;
+	return image_verify_extents(r->image, NULL, core_verify_threads(r->image), e);
+}
+
+/* Several threads have loaded it, and the first to see a damage has told of it. Say what is wrong first in the file. */
+static void restore_blame_image(struct restore *r, struct err *e)
+{
+	struct err first = ERR_INIT;
+
+	if (e->reason == ERR_IMAGE && restore_verify_now(r, &first) < 0 && first.reason == ERR_IMAGE)
+		*e = first;
 }
 
 /* ---- plan: can it be done here? ---- */
@@ -547,7 +612,8 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 	r->build = (struct build){
 		.plan = &r->plan, .image = r->image, .inodes = &r->inodes, .object_fds = r->object_fds,
 		.meeting = r->shared, .coordinator = getpid(), .pids = r->pids, .park = restore_choose_park(&r->plan),
-		.sets_exe = privilege_can(PRIVILEGE_CHECKPOINT), .keeps_groups = r->inside, .family = &r->family, .progress = r->o->progress,
+		.loads_first = r->unverified, .sets_exe = privilege_can(PRIVILEGE_CHECKPOINT), .keeps_groups = r->inside,
+		.family = &r->family, .progress = r->o->progress,
 		.regions = (struct build_region *)((struct meeting *)r->shared + 1),
 	};
 	return creds_read_own(&r->arena, &r->build.own, e);
@@ -596,9 +662,26 @@ static int restore_ready(struct restore *r, pid_t root, struct err *e)
 	return r->o->ready ? r->o->ready(r->o->ready_data, root, r->meta, e) : 0;
 }
 
+/* Its memory is loaded, and verified, before it is there. */
+static pid_t restore_make_loaded_root(struct restore *r, struct err *e)
+{
+	pid_t loader = build_loader(&r->build, e);
+
+	if (loader < 0)
+		return loader;
+	if (trace_await_loader(&r->build, loader, e) < 0) {
+		build_call_off(&r->build);
+		restore_blame_image(r, e);
+		return -1;
+	}
+	r->unverified = false;
+	log_say(r->o->log, LOG_INFO, "the memory is loaded, and the image is whole");
+	return r->plan.tasks[0].pb->pid;
+}
+
 static pid_t restore_make_tasks(struct restore *r, struct err *e)
 {
-	pid_t root = build_root(&r->build, e);
+	pid_t root = r->unverified ? restore_make_loaded_root(r, e) : build_root(&r->build, e);
 
 	if (root < 0)
 		return root;
@@ -631,10 +714,13 @@ abandon:
 
 static pid_t restore_make(struct restore *r, struct err *e)
 {
-	sigset_t all, before;
+	sigset_t all;
 	pid_t root;
 
-	log_say(r->o->log, LOG_INFO, "the image is whole; making %zu task(s), %zu thread(s), %zu object(s)", r->plan.n_tasks,
+	if (r->unverified && r->pids->steer.way != PID_SET_TID && restore_verify_now(r, e) < 0)
+		return -1;
+	log_say(r->o->log, LOG_INFO, "the image is whole%s; making %zu task(s), %zu thread(s), %zu object(s)",
+		r->unverified ? ", but for the memory, which is verified while it is loaded" : "", r->plan.n_tasks,
 		r->plan.n_threads, r->meta->n_objects);
 	restore_end_phase(r, IMAGE_PHASE_READ);
 	if (restore_make_objects_privately(r, e) < 0 || restore_prepare_build(r, e) < 0)
@@ -642,12 +728,12 @@ static pid_t restore_make(struct restore *r, struct err *e)
 	restore_end_phase(r, IMAGE_PHASE_FILES);
 	/* The tasks inherit the closed mask: nothing is delivered to them before they are complete. */
 	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
+	r->masked = sigprocmask(SIG_SETMASK, &all, &r->mask) == 0;
+	if (!r->inside) /* outside, somebody hears them who can end us */
+		interrupt_signals_held(&r->mask, &r->build.interrupts);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	root = restore_make_tasks(r, e);
 	prctl(PR_SET_CHILD_SUBREAPER, 0);
-	if (!r->inside) /* an init waits for them */
-		sigprocmask(SIG_SETMASK, &before, NULL);
 	return root;
 }
 
@@ -714,7 +800,9 @@ int core_restore(const struct restore_options *o, struct program *ret, struct er
 	getrlimit(RLIMIT_STACK, &stack);
 	r.notes.arena = &r.arena;
 	restore_begin_timing(&r);
-	result = core_open(o->path, VERIFY_ALL, &r.arena, &r.image, &r.meta, e);
+	result = core_open(o->path, VERIFY_NONE, &r.arena, &r.image, &r.meta, e);
+	if (result == 0)
+		result = restore_verify(&r, e);
 	p = privilege_raise(privilege_extra());
 	if (result == 0)
 		image_forget_meta(r.image); /* what is still in memory, each task is made with, and has to give back */
@@ -725,5 +813,7 @@ int core_restore(const struct restore_options *o, struct program *ret, struct er
 	fd_closep(&r.name); /* its init has it */
 	setrlimit(RLIMIT_NOFILE, &files);
 	setrlimit(RLIMIT_STACK, &stack);
+	if (r.masked) /* last: by one that has come meanwhile, we may end here */
+		sigprocmask(SIG_SETMASK, &r.mask, NULL);
 	return result;
 }

@@ -24,6 +24,7 @@
 #include "task/task.h"
 #include "util/fd.h"
 #include "util/guard.h"
+#include "util/interrupt.h"
 
 enum {
 	ABANDON_ROUNDS = 10, /* without a sign of life, before nobody is left */
@@ -322,6 +323,14 @@ static uint64_t trace_to_load(const struct build *b)
 	return pages * IMAGE_PAGE;
 }
 
+static struct trace_told trace_begin_telling(const struct build *b)
+{
+	struct trace_told told = { .loaded = atomic_load(&b->meeting->loaded), .to_load = trace_to_load(b) };
+
+	progress_step(b->progress, "loading memory", told.loaded, told.to_load);
+	return told;
+}
+
 /* One report. Returns as trace_event(). */
 static int trace_next(struct build *b, struct trace_expected *x, struct trace_told *told, struct err *e)
 {
@@ -338,13 +347,12 @@ static int trace_next(struct build *b, struct trace_expected *x, struct trace_to
 
 int trace_until_parked(struct build *b, struct err *e)
 {
-	struct trace_told told = { .to_load = trace_to_load(b) };
+	struct trace_told told = trace_begin_telling(b);
 	struct trace_expected expected;
 	size_t parked = 0;
 	int r = 0;
 
 	trace_expect(&expected, b->plan);
-	progress_step(b->progress, "loading memory", 0, told.to_load);
 	while (r >= 0 && parked < b->plan->n_threads) {
 		r = trace_next(b, &expected, &told, e);
 		parked += r > 0;
@@ -352,6 +360,42 @@ int trace_until_parked(struct build *b, struct err *e)
 	trace_tell(b, &told);
 	free(expected.v);
 	return r < 0 ? r : 0;
+}
+
+/* ---- the loader ---- */
+
+/* Until it has ended: then *ret_status is that of waitpid(2). Meanwhile, the progress is told. */
+static int trace_wait_loader(const struct build *b, pid_t loader, int *ret_status, struct err *e)
+{
+	const struct timespec tick = { .tv_nsec = TELL_EVERY_NS };
+	struct trace_told told = trace_begin_telling(b);
+	sigset_t child;
+	pid_t got;
+
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	while ((got = waitpid(loader, ret_status, WNOHANG)) == 0) {
+		if (interrupt_check_for(&b->interrupts, e) < 0)
+			return -1;
+		trace_tell(b, &told);
+		sigtimedwait(&child, NULL, &tick);
+	}
+	trace_tell(b, &told);
+	return got < 0 ? err_sys(e, errno, "waiting for the memory to be loaded") : 0;
+}
+
+int trace_await_loader(struct build *b, pid_t loader, struct err *e)
+{
+	int status = 0, r = trace_wait_loader(b, loader, &status, e);
+
+	if (r < 0)
+		kill(loader, SIGKILL);
+	if (r < 0 && waitpid(loader, &status, 0) < 0)
+		return r;
+	if (!WIFEXITED(status) || WEXITSTATUS(status))
+		return r < 0 ? r : trace_lost(b, loader, status, e);
+	*e = ERR_INIT; /* what has been made by now is not called off */
+	return 0;
 }
 
 /* ---- parked tasks ---- */

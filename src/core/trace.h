@@ -9,6 +9,9 @@
 #include "core/build.h"
 #include "util/obstacle.h"
 
+/* Wait until the loader (build_loader()) has made the root, and is gone. Negative, with `e` set: there is none. */
+int trace_await_loader(struct build *b, pid_t loader, struct err *e);
+
 /* Seize the root, which is waiting for build_go(). */
 int trace_begin(pid_t root, struct err *e);
 

@@ -188,8 +188,9 @@ int image_salvage(struct image **ret, const char *path, struct err *e);
 /*
  * Read every extent, those of its parents included, with `threads` threads (the
  * caller is one of them), and compare its checksum. On return the others are gone, so that unshare() works.
+ * `except` says for each extent whether it is left out; NULL: none is.
  */
-int image_verify_extents(const struct image *img, unsigned threads, struct err *e);
+int image_verify_extents(const struct image *img, const bool *except, unsigned threads, struct err *e);
 
 /* As above, and unpack every extent and compare the sums of its pages. */
 int image_verify_pages(const struct image *img, unsigned threads, struct err *e);

@@ -391,7 +391,7 @@ static int fill_in_parallel(struct fill *f, struct err *e)
 	if (!f->failed)
 		return 0;
 	*e = f->err;
-	if (e->reason == ERR_IMAGE) /* what is loaded was whole a moment ago */
+	if (e->reason == ERR_IMAGE && !f->m->verifies) /* it was whole a moment ago */
 		err_wrap(e, "the image has changed since it was verified");
 	return e->number ? -e->number : -ECANCELED;
 }

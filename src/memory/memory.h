@@ -127,6 +127,7 @@ struct memory_load {
 	_Atomic uint64_t *loaded; /* how many bytes all that load at the same time have loaded */
 	bool keeps_exe; /* /proc/PID/exe cannot be set: it stays as it is */
 	bool one_thread; /* make no others: each would use up a PID */
+	bool verifies;   /* nobody has compared the checksums of what is to be loaded before */
 	struct region region;
 	uint64_t *place; /* for each mapping: where it stands until the switch; 0: nowhere yet. May be NULL before memory_reserve() */
 	bool *settled;   /* for each mapping: it was placed with its final protection; NULL before memory_place() */

@@ -235,8 +235,8 @@ static void round_trip(void)
 	UNIT_CHECK_EQ(sample_write(&e), 0);
 	UNIT_CHECK(!exists(part_path));
 	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
-	UNIT_CHECK_EQ(image_verify_extents(img, 0, &e), 0);
-	UNIT_CHECK_EQ(image_verify_extents(img, 3, &e), 0);
+	UNIT_CHECK_EQ(image_verify_extents(img, NULL, 0, &e), 0);
+	UNIT_CHECK_EQ(image_verify_extents(img, NULL, 3, &e), 0);
 	UNIT_CHECK_STR(img->path, image_path);
 	UNIT_CHECK_EQ(img->meta_size, sizeof(meta_text));
 	UNIT_CHECK(!memcmp(img->meta, meta_text, sizeof(meta_text)));
@@ -287,7 +287,7 @@ static void round_trip_no_pages(void)
 		UNIT_CHECK_EQ(image_writer_commit(w, sizes[i] ? meta : NULL, sizes[i], &e), 0);
 		image_writer_free(w);
 		UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
-		UNIT_CHECK_EQ(image_verify_extents(img, 4, &e), 0);
+		UNIT_CHECK_EQ(image_verify_extents(img, NULL, 4, &e), 0);
 		UNIT_CHECK_EQ(img->meta_size, sizes[i]);
 		UNIT_CHECK(!memcmp(img->meta, meta, sizes[i]));
 		UNIT_CHECK(!image_runs_of(img, 0, &n) && !n);
@@ -319,7 +319,7 @@ static void round_trip_large(void)
 	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
 	UNIT_CHECK_EQ(img->n_extents, EXTENTS);
 	UNIT_CHECK(img->size < (uint64_t)(EXTENTS + 1) * IMAGE_EXTENT_MAX);
-	UNIT_CHECK_EQ(image_verify_extents(img, 4, &e), 0);
+	UNIT_CHECK_EQ(image_verify_extents(img, NULL, 4, &e), 0);
 	image_close(img);
 	UNIT_CHECK(folder_leave());
 }
@@ -519,7 +519,7 @@ static void several_threads(void)
 	UNIT_CHECK_EQ(image_writer_commit(w, "m", 1, &e), 0);
 	image_writer_free(w);
 	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
-	UNIT_CHECK_EQ(image_verify_extents(img, 4, &e), 0);
+	UNIT_CHECK_EQ(image_verify_extents(img, NULL, 4, &e), 0);
 	UNIT_CHECK_EQ(img->n_extents, HAMMER_THREADS * HAMMER_EXTENTS);
 	UNIT_CHECK_EQ(img->size, stored + 5 * IMAGE_PAGE + image_align(img->n_extents * 32) - IMAGE_PAGE +
 					 image_align(img->n_runs * 24) - IMAGE_PAGE + image_align(img->n_sums * 8));
@@ -613,7 +613,7 @@ static void names_the_lowest_damage(void)
 	UNIT_CHECK(bytes_store(b.p, b.size));
 	for (unsigned threads = 1; threads < 100; threads += 7) {
 		UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
-		UNIT_CHECK(image_verify_extents(img, threads, &e) < 0);
+		UNIT_CHECK(image_verify_extents(img, NULL, threads, &e) < 0);
 		UNIT_CHECK_EQ(e.reason, ERR_IMAGE);
 		UNIT_CHECK(strstr(e.text, "extent 20, at offset 86016,"));
 		UNIT_CHECK(strstr(e.text, "address space 3 at 0x1014000-0x1015000"));
@@ -663,8 +663,12 @@ static void verifies_each(void)
 		UNIT_CHECK(bytes_store(b.p, b.size));
 		b.p[at] ^= 4;
 		UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
-		UNIT_CHECK(image_verify_extents(img, 2, &e) < 0);
+		UNIT_CHECK(image_verify_extents(img, NULL, 2, &e) < 0);
 		for (uint32_t k = 0; k < N; k++) {
+			bool except[N] = { 0 };
+
+			except[k] = true;
+			UNIT_CHECK((image_verify_extents(img, except, 2, &e) == 0) == (k == i));
 			e = ERR_INIT;
 			fill(data, sizeof(data), k);
 			UNIT_CHECK((image_read_extent(img, k, got, &e) < 0) == (k == i));
@@ -1034,7 +1038,7 @@ static void older_version_is_read(void)
 	folder_enter();
 	UNIT_CHECK(bytes_sample_old(&b) && bytes_store(b.p, b.size));
 	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
-	UNIT_CHECK_EQ(image_verify_extents(img, 2, &e), 0);
+	UNIT_CHECK_EQ(image_verify_extents(img, NULL, 2, &e), 0);
 	fill(want, sizeof(want), 2);
 	UNIT_CHECK_EQ(image_read_extent(img, 2, got, &e), 0);
 	UNIT_CHECK(!memcmp(got, want, sizeof(got)));
@@ -1107,7 +1111,7 @@ static void packed_round_trip(void)
 	folder_enter();
 	UNIT_CHECK_EQ(packed_write(packings, PACKINGS, &e), 0);
 	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
-	UNIT_CHECK_EQ(image_verify_extents(img, 3, &e), 0);
+	UNIT_CHECK_EQ(image_verify_extents(img, NULL, 3, &e), 0);
 	UNIT_CHECK_EQ(image_verify_pages(img, 3, &e), 0);
 	for (unsigned i = 0; i < PACKINGS; i++) {
 		struct image_cursor cursor = { .img = img };

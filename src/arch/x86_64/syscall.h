@@ -68,6 +68,37 @@ static inline int64_t arch_clone_thread(uint64_t flags, uint64_t stack, void (*e
 }
 
 /*
+ * clone3(2) by which a process gives its address space and its stack away (CLONE_VM): the child goes on here, the parent
+ * ends at once and touches no memory meanwhile. Returns 0 in the child; -errno where there is none, and the caller goes on.
+ */
+static inline int64_t arch_clone3_hand_over(uint64_t clone_args, uint64_t size)
+{
+	int64_t result;
+
+	__asm__ volatile("syscall\n\t"
+			 "test %%rax, %%rax\n\t"
+			 "jle 1f\n\t"
+			 "xor %%edi, %%edi\n\t"
+			 "mov $231, %%eax\n\t"
+			 "syscall\n\t"
+			 "ud2\n\t"
+			 "1:"
+			 : "=a"(result)
+			 : "a"(435L), "D"(clone_args), "S"(size)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+
+/* Has this thread a user shadow stack? With one, a child that goes on on our stack would get another one (6.6: ARCH_SHSTK_STATUS). */
+static inline int arch_has_shadow_stack(void)
+{
+	uint64_t features = 0;
+	const uint64_t args[6] = { 0x5005, (uint64_t)&features };
+
+	return arch_syscall(158, args) == 0 && features != 0;
+}
+
+/*
  * A process that ends at once, and of which no tracer hears: clone(2) with CLONE_VM,
  * CLONE_VFORK and CLONE_UNTRACED. Returns its PID, to be waited for with __WALL.
  */
