@@ -163,7 +163,7 @@ def end_and_restore(t, program, base):
 
 # ---- (b): a restore that is killed ----
 
-def kill_restore(t, start, at_calls=False):
+def kill_restore(t, start, at_calls=False, signals=(signal.SIGKILL,)):
     program = start(t)
     root = program.root
     program.mark()
@@ -189,15 +189,14 @@ def kill_restore(t, start, at_calls=False):
     else:
         moments = Moments(duration * 1.2, lambda: complete_threads(threads), duration * 0.15)
     for number in range(moments.count):
-        status, _ = moments.strike(t, restore)
-        killed(status, signal.SIGKILL)
+        signo = signals[number % len(signals)]
+        status, _ = moments.strike(t, restore, signo)
+        killed(status, signo)
         outcome = whole_or_gone(t, root, members)
         if status == 0 and outcome != "whole":
             raise Failure("the restore says that it succeeded")
         outcomes[outcome] += 1
-        others = [p for p in tree_of(os.getpid())[1:] if p not in members and not is_supervisor(p)]
-        if others:
-            raise Failure(f"processes are left: {[(p, stat_of(p) and stat_of(p).comm) for p in others]}")
+        expect_no_others(t, members)
         if outcome == "whole":
             proven()
         if files(t) != [os.path.basename(t.image())] or read_bytes(t.image()) != content:
@@ -209,6 +208,17 @@ def kill_restore(t, start, at_calls=False):
     t.restore(root)
     program.again()
     summary(t, outcomes)
+
+
+def expect_no_others(t, members):
+    """What torpor has made besides ends with it; one that loads memory has a moment to give that back."""
+    def others():
+        return [(p, stat_of(p) and stat_of(p).comm) for p in tree_of(os.getpid())[1:]
+                if p not in members and not is_supervisor(p)]
+    try:
+        t.until(lambda: not others(), PATIENCE, "")
+    except Failure:
+        raise Failure(f"processes are left: {others()}")
 
 
 def is_supervisor(pid):

@@ -105,6 +105,13 @@ class Steady(Program):
         self.check()
 
 
+class Large(Steady):
+    """The same with so much memory that a restore loads it before it makes the process."""
+
+    def __init__(self, t):
+        super().__init__(t, "large")
+
+
 class PythonThreads(Program):
     """Eight threads of a Python that signal each other, with counters of their own."""
 

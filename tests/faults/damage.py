@@ -19,7 +19,7 @@ import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from common import PythonThreads, Steady, Watch, compile_steady, files, main, read_bytes  # noqa: E402
+from common import Large, PythonThreads, Steady, Watch, compile_steady, files, main, read_bytes  # noqa: E402
 from harness import PYTHON, Failure, Skip, case, read, stat_of, tree_of  # noqa: E402
 
 FLIPS = int(os.environ.get("TORPOR_TEST_FLIPS", "1000"))
@@ -236,6 +236,103 @@ def no_process(t):
         raise Failure("the making of processes is not seen")
     program.check()
     print(f"    {t.name}: {tried} flipped bits, none of the restores made a process", flush=True)
+
+
+def flipped(content, at):
+    return content[:at] + bytes([content[at] ^ 1 << random.randrange(8)]) + content[at + 1:]
+
+
+def refuse_large(t, program, watch, content):
+    """Watched or not, as `verify` does, and nothing of the program is made: only what loads its memory, which has a PID by chance."""
+    with open(t.image("damaged"), "wb") as f:
+        f.write(content)
+    t.setup.own(t.image("damaged"))
+    words = t.torpor("verify", t.image("damaged"), expect=4).err.splitlines()[0].partition(t.image("damaged"))[2]
+    result, touched = watch.run("restore", t.image("damaged"), "--detach", expect=4)
+    chosen = {int(number) for number, _ in touched["made"] if number}
+    if not re.search(REFUSED, result.err) or words not in result.err:
+        raise Failure(f"not what verify says ({words}): {result}")
+    if chosen - {1} or stat_of(program.root):  # 1: may PIDs be chosen?
+        raise Failure(f"processes were made, or are left: {touched['made']}")
+    t.until(lambda: not tree_of(os.getpid())[1:], 5, "processes are left, or what watches them")
+    return sum(not number for number, _ in touched["made"])
+
+
+def large(t, options=(), parent=False):
+    """Memory that is verified only while it is loaded: the first damage in the file is told of, whichever thread sees one first."""
+    program = Large(t)
+    if parent:
+        t.dump(program.root, "parent", keep=True)
+        program.check()
+        options = [*options, "--parent", t.image("parent")]
+    t.dump(program.root, options=options)
+    content, watch, loaders = read_bytes(t.image()), Watch(t), 0
+    seed = random.randrange(1 << 32)
+    t.log(f"seed {seed}")
+    random.seed(seed)
+    where = parts(content)
+    tries = [*((part, 1) for part in where for _ in range(3)), *(("pages", n) for n in (1, 2, 3, 20) for _ in range(SAMPLE // 10))]
+    for part, n in tries:
+        damaged_ = content
+        for _ in range(n):
+            damaged_ = flipped(damaged_, random.randrange(*where[part]))
+        made = refuse_large(t, program, watch, damaged_)
+        loaders += made
+        if part != "pages" and made:
+            raise Failure(f"damage in the {part}, and a process was made")
+    if not loaders:
+        raise Failure("the memory was never loaded by a process of its own")
+    result, touched = watch.run("restore", t.image(), "--detach")
+    if program.root not in {int(number) for number, _ in touched["made"] if number}:
+        raise Failure(f"the making of the program is not seen: {touched['made']}")
+    program.check()
+    print(f"    {t.name}: {len(tries)} damaged, all refused; {loaders} of them while the memory was loaded", flush=True)
+
+
+case("damage-large", limit=600)(large)
+case("damage-large-packed", limit=600, options=["--compress=zstd"])(large)
+case("damage-large-child", limit=600, parent=True)(large)
+
+
+@case("damage-large-parent", limit=600)
+def large_parent(t):
+    """The same for pages that stand in its parent."""
+    program = Large(t)
+    t.dump(program.root, "parent", keep=True)
+    program.check()
+    t.dump(program.root, options=["--parent", t.image("parent")])
+    content = read_bytes(t.image("parent"))
+    tried = {0: 0, 4: 0}
+    for _ in range(SAMPLE):
+        with open(t.image("parent"), "wb") as f:
+            f.write(flipped(content, random.randrange(PAGE, parts(content)["pages"][1])))
+        result = t.torpor("verify", t.image(), expect=None)
+        tried[result.status] += 1
+        if result.status:  # of its parent, the child needs not all
+            t.torpor("restore", t.image(), "--detach", expect=4)
+            if stat_of(program.root) or tree_of(os.getpid())[1:]:
+                raise Failure("something is left of the program")
+    with open(t.image("parent"), "wb") as f:
+        f.write(content)
+    if not tried[4]:
+        raise Failure(f"nothing was refused: {tried}")
+    t.restore(program.root)
+    program.check()
+
+
+@case("large-pid", limit=120)
+def large_pid(t):
+    """What loads the memory would get the PID of the program, its threads those of the program's: so another one does it."""
+    if t.setup.account is None:
+        raise Skip("only root may choose the next PID")
+    program = Large(t)
+    for before in range(3, 10):  # torpor, of two processes, comes first, and must have none of them
+        t.dump(program.root)
+        with open("/proc/sys/kernel/ns_last_pid", "w") as f:
+            f.write(str(program.root - before))
+        t.torpor("restore", t.image(), "--detach")
+        program.check()
+        os.unlink(t.image())
 
 
 if __name__ == "__main__":

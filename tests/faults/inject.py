@@ -21,7 +21,8 @@ import sys
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-from common import CALLS, Before, Nth, Steady, alive, compile_steady, files, kill_tree, main, read_bytes, some_numbers  # noqa: E402
+from common import (CALLS, Before, Large, Nth, Steady, alive, compile_steady, files, kill_tree, main, read_bytes,  # noqa: E402
+                    some_numbers)
 import harness  # noqa: E402
 from harness import PYTHON, Failure, Skip, Steps, case, portrait, read, stat_of, tree_of  # noqa: E402
 
@@ -119,6 +120,7 @@ class Counting:
 
 PROGRAMS = {
     "steady": Steady,
+    "large": Large,
     "asyncio": lambda t: Counting(t, "asynchronous.py", ["talk", "tick", "compute"]),
     "tree": lambda t: Counting(t, "family.py", ["root", "orphan", "orphangroup", "groupless", "member", "joined", "deep"]),
 }

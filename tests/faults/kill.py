@@ -22,8 +22,8 @@ import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from attack import interrupt_dump, kill_dump, kill_restore, kill_tracked  # noqa: E402
-from common import (KILLS, LIMIT, PATIENCE, Before, Moments, PythonThreads, Steady, alive, delay, files,  # noqa: E402
+from attack import expect_no_others, interrupt_dump, kill_dump, kill_restore, kill_tracked  # noqa: E402
+from common import (KILLS, LIMIT, PATIENCE, Before, Large, Moments, Nth, PythonThreads, Steady, alive, delay, files,  # noqa: E402
                     compile_steady, kill_members, main, measure, summary, traced)
 from attacked import Jvm, Moment, RedisServer, tracked  # noqa: E402
 from harness import Failure, Skip, all_stats, case, read, stat_of, tree_of  # noqa: E402
@@ -79,10 +79,43 @@ def stopped_after_kill(t):
 # ---- (b): a restore that is killed ----
 
 case("kill-restore", limit=LIMIT)(lambda t: kill_restore(t, Steady))
+case("kill-restore-large", limit=LIMIT * 2)(lambda t: kill_restore(t, Large))
+case("interrupt-restore-large", limit=LIMIT * 2, start=Large, signals=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP))(kill_restore)
 case("kill-restore-python", limit=LIMIT)(lambda t: kill_restore(t, PythonThreads))
 case("kill-restore-jvm", needs=["javac"], limit=LIMIT * 2)(lambda t: kill_restore(t, Jvm))
 case("kill-restore-redis", needs=["redis-server"], limit=LIMIT * 2)(lambda t: kill_restore(t, RedisServer))
 case("kill-restore-tree", limit=LIMIT)(lambda t: kill_restore(t, lambda t: Steady(t, 8)))
+
+
+@case("interrupt-loading", limit=LIMIT)
+def interrupt_loading(t):
+    """While large memory is loaded, however long that takes, a restore can be called off; not by a signal that is ignored."""
+    program, nth = Large(t), Nth(t, 500 * 4)
+    program.mark()
+    t.dump(program.root)
+    for signo, ignored in ((signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGHUP, False), (signal.SIGHUP, True)):
+        nth.launch("pread64:131072")  # each piece of memory begins late
+        if ignored:
+            t.launcher = ["nohup", *t.launcher]
+        pid, _ = t.torpor_start(["restore", t.image(), "--detach"])
+        t.until(lambda: "pread64" in read(nth.report, ""), PATIENCE, "it does not load")
+        time.sleep(0.1)
+        os.kill(pid, signo)
+        if ignored:
+            time.sleep(0.5)
+            if not alive(pid):
+                raise Failure(f"it does not ignore {signo}")
+            os.kill(pid, signal.SIGKILL)
+        status = t.wait_exit(pid, 1.5)
+        nth.launched()
+        if status != (-signal.SIGKILL if ignored else -signo):
+            raise Failure(f"torpor ended with {status}")
+        expect_no_others(t, [])
+        if files(t) != [os.path.basename(t.image())]:
+            raise Failure(f"there are other files: {files(t)}")
+    t.restore(program.root)
+    program.again()
+
 
 # ---- one after the other: killed before each of its system calls ----
 
@@ -93,6 +126,7 @@ for _name, (_needs, _start) in AT_CALLS.items():
         case(f"call-dump-{_name}" + ("-keep" if keep else ""), needs=_needs, limit=7200, start=_start, keep=keep,
              at="calls")(kill_dump)
     case(f"call-restore-{_name}", needs=_needs, limit=7200, start=_start, at_calls=True)(kill_restore)
+case("call-restore-large", limit=7200, start=Large, at_calls=True)(kill_restore)
 
 
 # ---- (d): no room ----

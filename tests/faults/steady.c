@@ -6,6 +6,7 @@
  * finds something that cannot be writes `bad REASON` and ends the program.
  *
  *   steady [TASKS]   that many child processes besides, each with some threads
+ *   steady large     so much memory that a restore loads it before it makes the process
  *   steady storm     threads are born and die as fast as they can
  *   steady forks     processes are born and die as fast as they can
  *   steady exec      executes itself again and again
@@ -42,7 +43,7 @@
 
 enum {
 	MS = 1000000,
-	MEMORY = 2 << 20,
+	MEMORY = 2 << 20, MEMORY_LARGE = 32 << 20,
 	SPIN = 150000,
 	THREADS_MAX = 32,
 	CHECK_SECONDS = 20,
@@ -54,6 +55,7 @@ static _Atomic unsigned n_steps;
 static _Atomic uint64_t interrupted, broken_off;
 static pid_t self;
 static int n_children;
+static size_t memory = MEMORY;
 
 /* ---- reporting ---- */
 
@@ -241,7 +243,7 @@ static uint64_t sum(const uint64_t *words, size_t n)
 static void *run_memory(void *arg)
 {
 	_Atomic uint64_t *step = arg;
-	uint64_t *words = malloc(MEMORY), seed = 4711, n = MEMORY / 8, expected;
+	uint64_t *words = malloc(memory), seed = 4711, n = memory / 8, expected;
 
 	for (uint64_t i = 0; i < n; i++)
 		words[i] = next_random(&seed);
@@ -576,6 +578,8 @@ int main(int argc, char **argv)
 		rest((uint64_t)(argc > 2 ? atoi(argv[2]) : 10) * MS / 10);
 		return 9;
 	}
+	if (strcmp(mode, "large") == 0)
+		memory = MEMORY_LARGE;
 	expect(pipe(quiet) == 0, "pipe\n");
 	n_children = atoi(mode);
 	begin_children(n_children);

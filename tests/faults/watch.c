@@ -2,7 +2,7 @@
 
 /*
  * watch REPORT UID GID COMMAND...: run COMMAND as that user, and write down what it, its threads and its children hand to the
- * kernel: "made" for each process (not thread) that is made, "pid N" for each PID ("own N" where it descends from COMMAND),
+ * kernel: "made" for each process (not thread) that is made, with the PID that it is to have, if any; "pid N" for each PID ("own N" where it descends from COMMAND),
  * "path P" for each name of a file, made absolute; always with the name of the call and who made it. An argument that cannot
  * be read is "unreadable".
  */
@@ -169,9 +169,23 @@ static void note_socket(const struct watched *w, const struct seccomp_notif *cal
 		note_path(w, call, at + offsetof(struct sockaddr_un, sun_path), AT_FDCWD);
 }
 
+/* With the PID that was chosen for it, if one was. */
+static void note_made(const struct watched *w, const struct seccomp_notif *call, const struct clone_args *args)
+{
+	char number[16] = "";
+	pid_t pid;
+
+	if (args->flags & CLONE_THREAD)
+		return;
+	if (args->set_tid_size && fetch(call, args->set_tid, &pid, sizeof(pid)))
+		snprintf(number, sizeof(number), "%d", pid);
+	note(w, call, "made", number);
+}
+
 static void note_argument(const struct watched *w, const struct seccomp_notif *call, unsigned i)
 {
-	uint64_t a = call->data.args[i], flags = 0;
+	uint64_t a = call->data.args[i];
+	struct clone_args args = { 0 };
 
 	switch (w->roles[i]) {
 	case NONE:
@@ -179,14 +193,12 @@ static void note_argument(const struct watched *w, const struct seccomp_notif *c
 	case ALWAYS:
 		return note(w, call, "made", "");
 	case MADE3:
-		if (!fetch(call, a, &flags, sizeof(flags)))
+		if (!fetch(call, a, &args, sizeof(args) < call->data.args[1] ? sizeof(args) : call->data.args[1]))
 			note(w, call, "unreadable", "");
-		a = flags;
-		__attribute__((fallthrough));
+		return note_made(w, call, &args);
 	case MADE:
-		if (!(a & CLONE_THREAD))
-			note(w, call, "made", "");
-		return;
+		args.flags = a;
+		return note_made(w, call, &args);
 	case PATH:
 		return note_path(w, call, a, AT_FDCWD);
 	case PATH_AT:

@@ -165,6 +165,30 @@ def dump_killed(t):
     expect_status(t, pid, 0)
 
 
+LARGE = r"""
+import hashlib, os, sys
+memory = os.urandom(40 << 20)
+print("ready", hashlib.sha256(memory).hexdigest(), flush=True)
+for line in sys.stdin:
+    print(line.strip(), hashlib.sha256(memory).hexdigest(), flush=True)
+"""
+
+
+@case("userns-large")
+def large(t):
+    """Memory that is loaded before the program is made, by a child of the new namespace's init."""
+    begin(t)
+    pid, talk = run_at_pipes(t, PYTHON, "-c", LARGE)
+    digest = talk.expect(r"ready (\w+)\n").group(1)
+    for number in range(3):
+        t.dump(t.below(pid))
+        t.until(lambda: pid in t.statuses, 10, "the end of torpor")
+        pid, talk = restore_at_pipes(t)
+        talk.send(f"{number}\n")
+        talk.expect(f"{number} {digest}\n")
+    os.kill(pid, signal.SIGKILL)
+
+
 @case("userns-job-control")
 def job_control(t):
     """In a terminal: the program is the foreground job of the shell, can be stopped, continued and interrupted."""
