@@ -43,7 +43,7 @@ class Injector(Nth):
         """Run torpor with that call disturbed. (result, which call it was, or None when there were not so many)."""
         self.launch(number)
         try:
-            result = self.t.torpor(*arguments, expect=None, seconds=20)
+            result = self.t.torpor(*arguments, expect=None, seconds=60)
         except Failure as e:
             raise Failure(f"call {number}, {read(self.report, '').strip()}: {e}")
         finally:

@@ -171,7 +171,7 @@ def without_a_call(t):
     def lacking(name, number, answer, *arguments):
         t.launcher = ["env", f"WITHOUT={number}:{answer}", *launcher]
         try:
-            result = t.torpor(*arguments, expect=None, seconds=20)
+            result = t.torpor(*arguments, expect=None, seconds=120)  # it may fork until a PID comes up
         finally:
             t.launcher = []
         if result.status not in (0, 1, 3, 5) or result.status and "torpor: " not in result.err:

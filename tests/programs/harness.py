@@ -246,7 +246,7 @@ class Context:
     def errors(self, call):
         return read(f"{self.logs}/{call}.err", "")
 
-    def torpor(self, *arguments, expect=0, seconds=60, **more):
+    def torpor(self, *arguments, expect=0, seconds=150, **more):
         """Run torpor to its end; a Failure if its exit status is not the expected one (None: any)."""
         began = time.monotonic()
         pid, call = self.torpor_start(arguments, **more)
