@@ -11,7 +11,7 @@ import signal
 from common import (KILLS, PATIENCE, Calls, Moments, files, kill_tree, killed, measure, read_bytes, summary, traced,
                     whole_or_gone)
 from attacked import watched
-from harness import Failure, read, stat_of, threads_of, trackers_of, tree_of
+from harness import Failure, comm_of, read, stat_of, threads_of, trackers_of, tree_of
 
 
 # ---- (a) and (c): a dump that is killed or interrupted ----
@@ -213,7 +213,7 @@ def kill_restore(t, start, at_calls=False, signals=(signal.SIGKILL,)):
 def expect_no_others(t, members):
     """What torpor has made besides ends with it; one that loads memory has a moment to give that back."""
     def others():
-        return [(p, stat_of(p) and stat_of(p).comm) for p in tree_of(os.getpid())[1:]
+        return [(p, comm_of(p)) for p in tree_of(os.getpid())[1:]
                 if p not in members and not is_supervisor(p)]
     try:
         t.until(lambda: not others(), PATIENCE, "")
@@ -223,7 +223,7 @@ def expect_no_others(t, members):
 
 def is_supervisor(pid):
     """Of nth.c: it stays with the tree, which keeps its filter."""
-    return getattr(stat_of(pid), "comm", "") == "nth"
+    return comm_of(pid) == "nth"
 
 
 def complete_threads(threads):

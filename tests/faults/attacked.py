@@ -10,7 +10,7 @@ import time
 
 from common import Program, alive, look_at_fds  # tells where the next two are
 from clients import connected, free_port
-from harness import PYTHON, Failure, Steps, read, stat_of, threads_of, tree_of
+from harness import PYTHON, Failure, Steps, comm_of, read, threads_of, tree_of
 
 
 def watched(pid):
@@ -82,7 +82,7 @@ class Unmarked:
         for pid in tree_of(self.root)[1:]:
             t.until(lambda: pid not in tree_of(self.root), 5, "a child stays")
         # A clone is an orphan, which is ours to adopt.
-        t.until(lambda: not [p for p in tree_of(os.getpid()) if stat_of(p) and stat_of(p).comm == "moment" and
+        t.until(lambda: not [p for p in tree_of(os.getpid()) if comm_of(p) == "moment" and
                              p not in tree_of(self.root)], 5, "a clone stays")
 
 

@@ -14,7 +14,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "programs"))
 import harness  # noqa: E402
 from run import main  # noqa: E402,F401
-from harness import PYTHON, Failure, Skip, Steps, read, stat_of, threads_of, tree_of  # noqa: E402
+from harness import PYTHON, Failure, Skip, Steps, read, stat_of, state_of, threads_of, tree_of  # noqa: E402
 
 KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "30"))
 CALLS = os.environ.get("TORPOR_TEST_CALLS", "20")
@@ -233,7 +233,7 @@ class Moments:
         self.number += 1
         if self.sign and (self.always or self.number % 2):
             end = time.monotonic() + 5
-            while not self.sign() and time.monotonic() < end and stat_of(pid) and stat_of(pid).state != "Z":
+            while not self.sign() and time.monotonic() < end and state_of(pid) not in ("", "Z"):
                 pass
             delay(random.random() ** 2 * self.window)
         else:
@@ -399,7 +399,7 @@ def whole_or_gone(t, root, members, patience=PATIENCE):
         time.sleep(0.02 if first == "whole" else 0.002)
         t.reap()
         return first if now() == first else None
-    return t.until(settled, patience, f"half a tree: {[(p, stat_of(p) and stat_of(p).state) for p in members]}")
+    return t.until(settled, patience, f"half a tree: {[(p, state_of(p)) for p in members]}")
 
 
 def killed(status, signo):

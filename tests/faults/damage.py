@@ -20,7 +20,7 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from common import Large, PythonThreads, Steady, Watch, compile_steady, files, main, read_bytes  # noqa: E402
-from harness import PYTHON, Failure, Skip, case, read, stat_of, tree_of  # noqa: E402
+from harness import PYTHON, Failure, Skip, case, comm_of, read, stat_of, tree_of  # noqa: E402
 
 FLIPS = int(os.environ.get("TORPOR_TEST_FLIPS", "1000"))
 PAGE = 4096
@@ -62,7 +62,7 @@ class Quiet:
 
     def __init__(self, t):
         self.root = t.start(["/bin/sleep", "1000"])
-        t.until(lambda: stat_of(self.root).comm == "sleep", 5, "the start of sleep")
+        t.until(lambda: comm_of(self.root) == "sleep", 5, "the start of sleep")
 
     def check(self):
         pass

@@ -24,7 +24,7 @@ sys.path.insert(0, HERE)
 from common import (CALLS, Before, Large, Nth, Steady, alive, compile_steady, files, kill_tree, main, read_bytes,  # noqa: E402
                     some_numbers)
 import harness  # noqa: E402
-from harness import PYTHON, Failure, Skip, Steps, case, portrait, read, stat_of, tree_of  # noqa: E402
+from harness import PYTHON, Failure, Skip, Steps, case, comm_of, portrait, read, stat_of, state_of, tree_of  # noqa: E402
 
 LAST = 60  # calls of a dump that ends the program
 LATE_MS = 100  # longer than any of it takes on a machine that is not very busy
@@ -245,7 +245,7 @@ def expect_nobody(t, members, when):
     try:
         t.until(lambda: not any(stat_of(p) for p in members) and not tree_of(os.getpid())[1:], 5, "")
     except Failure:
-        left = [(p, stat_of(p) and (stat_of(p).comm, stat_of(p).state)) for p in {*members, *tree_of(os.getpid())[1:]}]
+        left = [(p, comm_of(p), state_of(p)) for p in {*members, *tree_of(os.getpid())[1:]}]
         raise Failure(f"{when}: processes are left: {left}")
 
 

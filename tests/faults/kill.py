@@ -26,7 +26,7 @@ from attack import expect_no_others, interrupt_dump, kill_dump, kill_restore, ki
 from common import (KILLS, LIMIT, PATIENCE, Before, Large, Moments, Nth, PythonThreads, Steady, alive, delay, files,  # noqa: E402
                     compile_steady, kill_members, main, measure, summary, traced)
 from attacked import Jvm, Moment, RedisServer, tracked  # noqa: E402
-from harness import Failure, Skip, all_stats, case, read, stat_of, tree_of  # noqa: E402
+from harness import Failure, Skip, all_stats, case, comm_of, read, stat_of, tree_of  # noqa: E402
 
 
 # ---- (a) and (c): a dump that is killed or interrupted ----
@@ -323,7 +323,7 @@ def two_dumps(t):
 def impossible(t):
     vacant = next(p for p in range(4000, 32000) if not stat_of(p))
     foreign = t.start(["sleep", "1000"], user=False)
-    t.until(lambda: stat_of(foreign).comm == "sleep", 5, "the start of sleep")
+    t.until(lambda: comm_of(foreign) == "sleep", 5, "the start of sleep")
     refusals = [(1, 2, "init"), (vacant, 1, "no process"), (foreign, 3, "as that user"), (0, 2, "not a PID"),
                 ("4x", 2, "not a PID"), ("nobody", 1, "no program with the name")]
     # A PID namespace of the tests' own has no kernel threads.

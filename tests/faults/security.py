@@ -18,7 +18,7 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from common import main, read_bytes  # noqa: E402
-from harness import PYTHON, Failure, Steps, case, finish, read, stat_of  # noqa: E402
+from harness import PYTHON, Failure, Steps, case, finish, read, stat_of, state_of  # noqa: E402
 
 CHECKPOINT = 1 << 40
 SETS = "Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs".split()
@@ -429,7 +429,7 @@ def output_shared_folder(t):
 
 def dump_refused(t, root):
     result = t.torpor("dump", root, "-o", t.image(), expect=3)
-    if os.path.exists(t.image()) or not stat_of(root) or stat_of(root).state in "ZTt":
+    if os.path.exists(t.image()) or state_of(root) in ("", *"ZTt"):
         raise Failure(f"the refused dump did not leave {root} alone: {result}")
     return result
 

@@ -18,7 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "programs"))
 import harness  # noqa: E402
 import run  # noqa: E402
-from harness import PYTHON, Failure, Skip, Steps, as_user, case, finish, stat_of  # noqa: E402
+from harness import PYTHON, Failure, Skip, Steps, as_user, case, finish, stat_of, state_of  # noqa: E402
 
 SCHEMA = os.path.join(HERE, "..", "..", "doc", "check.schema.json")
 ALWAYS = """ptrace proc_mem process_vm_readv pidfd_getfd tid_address ptrace_child mm_map children kcmp sock_diag
@@ -342,7 +342,7 @@ def check_leaves_nothing(t):
     before = set(os.listdir("/proc/self/fd")), set(os.listdir(t.work)), harness.read("/proc/self/cgroup")
     pid, _ = t.torpor_start(["check"])
     t.wait_exit(pid, 60)
-    left = [p for p in harness.tree_of(os.getpid())[1:] if stat_of(p) and stat_of(p).state != "Z"]
+    left = [p for p in harness.tree_of(os.getpid())[1:] if state_of(p) not in ("", "Z")]
     if left or (set(os.listdir("/proc/self/fd")), set(os.listdir(t.work)), harness.read("/proc/self/cgroup")) != before:
         raise Failure(f"torpor check left {left}")
 

@@ -24,8 +24,8 @@ from files import Snapshot, compiled_once  # noqa: F401
 from lives import LIVE, Steps, compile_live, counting, finish, job  # noqa: F401
 from machine import CLONE_NEWNS, become_subreaper, own_machine, own_network, unshare  # noqa: F401
 from portrait import differences, parse_smaps, portrait  # noqa: F401
-from procfs import (View, all_stats, in_foreground, inside, kib, kill, outside, proc, read, stat_of, threads_of,  # noqa: F401
-                    trackers_of, tree_of)
+from procfs import (View, all_stats, comm_of, in_foreground, inside, kib, kill, outside, proc, read, stat_of,  # noqa: F401
+                    state_of, threads_of, trackers_of, tree_of)
 
 TARGETS = os.path.join(HERE, "targets")
 SNATCHED = 3  # tries of a restore in tier fork
@@ -267,7 +267,7 @@ class Context:
         if not os.path.exists(path):
             raise Failure(f"dump succeeded but left no file {path}")
         if keep:
-            if not stat_of(root) or stat_of(root).state == "Z":
+            if state_of(root) in ("", "Z"):
                 raise Failure(f"{root} ended although it was to keep running")
         else:
             self.expect_gone(root, members)
@@ -366,7 +366,7 @@ class Context:
         """Stop every task with SIGSTOP, parents first. Returns those that were running."""
         stopped = []
         while True:
-            rest = [p for p in tree_of(root) if p not in stopped and stat_of(p) and stat_of(p).state not in "TZ"]
+            rest = [p for p in tree_of(root) if p not in stopped and state_of(p) not in ("", *"TZ")]
             if not rest:
                 return stopped
             kill(rest[0], signal.SIGSTOP)
@@ -402,10 +402,11 @@ class Context:
             raise Failure(f"{len(found)} differences after the restore, the first: {found[0]}")
         self.continue_tasks(stopped)
 
-    def untraced(self, root):
-        for pid in tree_of(root):
-            if re.search(r"^TracerPid:\s*[1-9]", read(proc(f"{pid}/status"), ""), re.M):
-                raise Failure(f"task {pid} is still traced")
+    def untraced(self, root, patience=0):
+        """The kernel lets go of what a killed tracer has traced when that ends, a moment later: `patience`, in seconds."""
+        def traced():
+            return [p for p in tree_of(root) if re.search(r"^TracerPid:\s*[1-9]", read(proc(f"{p}/status"), ""), re.M)]
+        self.until(lambda: not traced(), patience, f"task {traced()} is still traced")
 
     def fresh_work(self):
         for name in os.listdir(self.work):

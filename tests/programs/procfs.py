@@ -68,6 +68,18 @@ def stat_of(pid):
     return Stat(text) if text else None
 
 
+def comm_of(pid):
+    """Its name, or "": it may end at any time."""
+    stat = stat_of(pid)
+    return stat.comm if stat else ""
+
+
+def state_of(pid):
+    """The letter of its state, or ""."""
+    stat = stat_of(pid)
+    return stat.state if stat else ""
+
+
 def in_foreground(root, name):
     """Does a task of this name below root run and have the terminal? Shells announce a job before they give it that."""
     return any(s.comm == name and s.tpgid == s.pgrp and s.state not in "TZ" for s in map(stat_of, tree_of(root)) if s)

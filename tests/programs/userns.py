@@ -11,7 +11,8 @@ import subprocess
 import time
 
 from dialogues import Terminal, at_pipes, dialogue, expect_status, restore_at_pipes
-from harness import LIVE, PYTHON, SLOWER, Failure, Skip, Steps, case, compile_live, in_foreground, inside, read, stat_of, tree_of
+from harness import (LIVE, PYTHON, SLOWER, Failure, Skip, Steps, case, comm_of, compile_live, in_foreground,
+                     inside, read, stat_of, tree_of)
 
 KILLS = 8
 
@@ -85,10 +86,10 @@ def outlives(t):
     begin(t)
     pid, _ = t.torpor_start(["run", "sh", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >child; exit 3"])
     expect_status(t, pid, 3)
-    (sleep,) = t.until(lambda: [p for p in tree_of(os.getpid()) if stat_of(p).comm == "sleep"], 10, "the orphan")
+    (sleep,) = t.until(lambda: [p for p in tree_of(os.getpid()) if comm_of(p) == "sleep"], 10, "the orphan")
     init = stat_of(sleep).ppid
-    if stat_of(init).comm != "torpor-init" or inside(sleep) != int(read(t.path("child"))):
-        raise Failure(f"the orphan's parent is {stat_of(init).comm}, it is {inside(sleep)} inside, not {read(t.path('child'))}")
+    if comm_of(init) != "torpor-init" or inside(sleep) != int(read(t.path("child"))):
+        raise Failure(f"the orphan's parent is {comm_of(init)}, it is {inside(sleep)} inside, not {read(t.path('child'))}")
     os.kill(sleep, signal.SIGKILL)
     t.until(lambda: init in t.statuses, 10, "the end of the init")
     if t.statuses[init] != 3:
@@ -156,11 +157,11 @@ def dump_killed(t):
         time.sleep(random.uniform(0, whole))
         if dump not in t.statuses:
             os.kill(dump, signal.SIGKILL)
-        t.until(lambda: not [p for p in tree_of(os.getpid()) if stat_of(p).comm in ("torpor", "plain") and p != pid], 10,
+        t.until(lambda: not [p for p in tree_of(os.getpid()) if comm_of(p) in ("torpor", "plain") and p != pid], 10,
                 "the end of the process inside")
         talk.send("word\n")
         talk.expect(f"{number}:word\n")
-        t.untraced(program)
+        t.untraced(program, 5)
     talk.send("exit 0\n")
     expect_status(t, pid, 0)
 
@@ -363,8 +364,8 @@ def dump_inside(t):
     result = t.torpor("run", "bash", "-c", line)
     root = int(result.out.splitlines()[-1])
     t.restore(root)
-    if stat_of(root).comm != "sleep":
-        raise Failure(f"{root} is {stat_of(root).comm}")
+    if comm_of(root) != "sleep":
+        raise Failure(f"{root} is {comm_of(root)}")
     t.end(root)
 
 
@@ -397,7 +398,7 @@ def run_signals(t):
     root = inside(t.below(pid))
     signals = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGWINCH]
     for tier in ("userns", "cap", None):
-        t.until(lambda: "torpor-witness" in [stat_of(p).comm for p in tree_of(pid)], 20, "torpor in the foreground")
+        t.until(lambda: "torpor-witness" in [comm_of(p) for p in tree_of(pid)], 20, "torpor in the foreground")
         for send in (os.killpg, os.kill, os.killpg, os.kill):
             for signo in signals:
                 send(pid, signo)
@@ -444,7 +445,7 @@ def refuse_namespace(t):
     for name, more in (("somebody", []), ("torpor-init", ["--net"])):
         script = f"exec sh -c 'printf {name} >/proc/$$/comm; sleep 1000 & wait'"
         pid = t.start(["unshare", "--user", "--map-current-user", "--pid", "--fork", "--mount-proc", *more, "bash", "-c", script])
-        t.until(lambda: [stat_of(p).comm for p in tree_of(pid)[1:]] == [name, "sleep"], 10, "the namespace")
+        t.until(lambda: [comm_of(p) for p in tree_of(pid)[1:]] == [name, "sleep"], 10, "the namespace")
         program = tree_of(pid)[2]
         result = t.torpor("dump", program, "-o", t.image(), expect=1)
         if "E-TASK-NAMESPACE" not in result.err or not stat_of(program):
@@ -475,7 +476,7 @@ def locks(t):
     begin(t)
     pid, _ = t.torpor_start(["run", "sh", "-c", "exec 9>file; flock 9; exec sleep 1000"])
     program = t.below(pid)
-    t.until(lambda: stat_of(program).comm == "sleep", 10, "the lock")
+    t.until(lambda: comm_of(program) == "sleep", 10, "the lock")
     root = inside(program)
     t.torpor("dump", program, "-o", t.image())
     for expected in (0, 1):
