@@ -163,13 +163,23 @@ def end_and_restore(t, program, base):
 
 # ---- (b): a restore that is killed ----
 
+def dump_between_steps(t, program, members):
+    """Not while it has the file of its steps open: again() moves that away, and a restore would miss it."""
+    while True:
+        t.torpor("dump", program.root, "-o", t.image(), *program.options)
+        t.expect_gone(program.root, members)
+        if "/steps" not in t.torpor("inspect", t.image(), "--fds").out:
+            return
+        t.restore(program.root)
+        os.unlink(t.image())
+
+
 def kill_restore(t, start, at_calls=False, signals=(signal.SIGKILL,)):
     program = start(t)
     root = program.root
     program.mark()
     members, threads = sorted(tree_of(root)), {p: len(threads_of(p)) for p in tree_of(root)}
-    t.torpor("dump", root, "-o", t.image(), *program.options)
-    t.expect_gone(root, members)
+    dump_between_steps(t, program, members)
     restore = ["restore", t.image(), "--detach"]
     duration = measure(t, restore, lambda: kill_tree(t, root))
     t.log(f"a restore takes {duration * 1000:.1f} ms")
