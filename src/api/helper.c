@@ -166,7 +166,7 @@ static void helper_settle(const struct helper_job *job, int link, pid_t parent)
 			fds[n++] = job->fds[i];
 	if (!job->keeps_all)
 		helper_close_fds(fds, n);
-	fd_fill_standard();
+	fd_fill_standard(O_CLOEXEC);
 }
 
 static void helper_enter(unsigned function_low, unsigned function_high, unsigned data_low, unsigned data_high)

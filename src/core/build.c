@@ -519,19 +519,16 @@ static int build_load(struct build *b, struct memory_load *m, const struct task_
  * May it load while others are still being born? One that makes nobody, with so little memory that it makes no
  * thread for it either, whose TID the tree might need.
  */
-static bool build_loads_early(const struct build *b, size_t index, const struct memory_load *m)
+static bool build_loads_early(const struct build *b, size_t index)
 {
 	const struct plan *p = b->plan;
-	uint64_t pages = 0;
 
 	if (p->n_tasks == 1 || b->pids->steer.way != PID_SET_TID || p->tasks[index].makes_group)
 		return false;
 	for (size_t i = 0; i < p->n_tasks; i++)
 		if (plan_maker(p, i) == index)
 			return false;
-	for (size_t i = 0; i < m->n_runs; i++)
-		pages += m->runs[i].pages;
-	return pages < EARLY_PAGES;
+	return image_pages_of(b->image, IMAGE_OWNER_SPACE(p->tasks[index].pb->space)) < EARLY_PAGES;
 }
 
 /* As the loader, that is: with the memory, we become the root. */
@@ -595,7 +592,7 @@ static _Noreturn void build_task(struct build *b, size_t index)
 		build_stretch_stack(b);
 		build_stock(b, index, &m);
 		tr.space = m.space;
-		early = build_loads_early(b, index, &m);
+		early = build_loads_early(b, index);
 	}
 	if (b->loads_first && build_load_first(b, &m, &tr, &e) < 0)
 		build_fail(b, pb, &e);

@@ -154,16 +154,10 @@ int core_open(const char *path, enum core_verify verify, struct arena *arena, st
 static bool restore_may_load_first(const struct restore *r)
 {
 	const Pb__Task *pb = r->meta->tasks[0];
-	const struct image_run *runs;
-	uint64_t pages = 0;
-	size_t n;
 
 	if (r->o->tier == TIER_FORK || r->meta->n_tasks != 1 || pb->state == PB__TASK_STATE__ZOMBIE || arch_has_shadow_stack())
 		return false;
-	runs = image_runs_of(r->image, IMAGE_OWNER_SPACE(pb->space), &n);
-	for (size_t i = 0; i < n; i++)
-		pages += runs[i].pages;
-	return pages * IMAGE_PAGE >= LOADS_FIRST_MIN;
+	return image_pages_of(r->image, IMAGE_OWNER_SPACE(pb->space)) * IMAGE_PAGE >= LOADS_FIRST_MIN;
 }
 
 /* The extents that the one task's memory is loaded from: of each, all of it is read then. NULL: no memory for that. */
@@ -464,42 +458,49 @@ static int restore_plan(struct restore *r, struct err *e)
 
 /* ---- objects ---- */
 
+/*
+ * Let the soft limit be `most`, or as much of that as the hard one allows, if it is below what is needed. Returns 0; 1
+ * when that is below it as well, with *ret_hard set; or negative.
+ */
+static int restore_raise_limit(int resource, rlim_t need, rlim_t most, rlim_t *ret_hard, struct err *e)
+{
+	struct rlimit rl;
+
+	if (getrlimit(resource, &rl) < 0)
+		return err_sys(e, errno, "getrlimit");
+	*ret_hard = rl.rlim_max;
+	if (rl.rlim_cur >= need)
+		return 0;
+	if (rl.rlim_max < need)
+		return 1;
+	rl.rlim_cur = most < rl.rlim_max ? most : rl.rlim_max;
+	return setrlimit(resource, &rl) < 0 ? err_sys(e, errno, "setrlimit") : 0;
+}
+
 /* The saved fds, and above them one for each object: more than the usual soft limit may be needed. */
 static int restore_raise_fd_limit(struct restore *r, struct err *e)
 {
-	rlim_t need = (rlim_t)r->plan.fd_base + r->meta->n_objects * 2 + r->meta->n_inodes + OBJECT_FDS_SPARE;
-	struct rlimit rl;
+	rlim_t need = (rlim_t)r->plan.fd_base + r->meta->n_objects * 2 + r->meta->n_inodes + OBJECT_FDS_SPARE, hard;
+	int result = restore_raise_limit(RLIMIT_NOFILE, need, RLIM_INFINITY, &hard, e);
 
-	if (getrlimit(RLIMIT_NOFILE, &rl) < 0)
-		return err_sys(e, errno, "getrlimit");
-	if (rl.rlim_cur >= need)
-		return 0;
-	if (rl.rlim_max < need) {
-		err_set(e, ERR_SYSTEM, 0, "the limit of open files (%lu) is too low, %lu are needed", rl.rlim_max, need);
-		err_id(e, "E-LIMIT-FILES");
-		return err_help(e, "raise it: ulimit -Hn %lu", need);
-	}
-	rl.rlim_cur = rl.rlim_max;
-	return setrlimit(RLIMIT_NOFILE, &rl) < 0 ? err_sys(e, errno, "setrlimit") : 0;
+	if (result <= 0)
+		return result;
+	err_set(e, ERR_SYSTEM, 0, "the limit of open files (%lu) is too low, %lu are needed", hard, need);
+	err_id(e, "E-LIMIT-FILES");
+	return err_help(e, "raise it: ulimit -Hn %lu", need);
 }
 
 /* The tasks have the limit of the coordinator until their scripts set their own. */
 static int restore_raise_stack_limit(const struct plan *p, struct err *e)
 {
-	rlim_t need = build_stack_bytes(p) + STACK_USED;
-	struct rlimit rl;
+	rlim_t need = build_stack_bytes(p) + STACK_USED, hard;
+	int result = restore_raise_limit(RLIMIT_STACK, need, need, &hard, e);
 
-	if (getrlimit(RLIMIT_STACK, &rl) < 0)
-		return err_sys(e, errno, "getrlimit");
-	if (rl.rlim_cur >= need)
-		return 0;
-	if (rl.rlim_max < need) {
-		err_set(e, ERR_SYSTEM, 0, "the limit of the stack (%lu KiB) is too low, %lu KiB are needed", rl.rlim_max / 1024, need / 1024);
-		err_id(e, "E-LIMIT-STACK");
-		return err_help(e, "raise it: ulimit -Hs %lu", need / 1024);
-	}
-	rl.rlim_cur = need;
-	return setrlimit(RLIMIT_STACK, &rl) < 0 ? err_sys(e, errno, "setrlimit") : 0;
+	if (result <= 0)
+		return result;
+	err_set(e, ERR_SYSTEM, 0, "the limit of the stack (%lu KiB) is too low, %lu KiB are needed", hard / 1024, need / 1024);
+	err_id(e, "E-LIMIT-STACK");
+	return err_help(e, "raise it: ulimit -Hs %lu", need / 1024);
 }
 
 static int restore_make_objects(struct restore *r, struct err *e)

@@ -314,11 +314,8 @@ static uint64_t trace_to_load(const struct build *b)
 
 	for (size_t i = 0; i < b->plan->n_tasks; i++) {
 		const Pb__Task *pb = b->plan->tasks[i].pb;
-		size_t n = 0;
-		const struct image_run *runs = pb->has_space ? image_runs_of(b->image, IMAGE_OWNER_SPACE(pb->space), &n) : NULL;
 
-		for (size_t k = 0; k < n; k++)
-			pages += runs[k].pages;
+		pages += pb->has_space ? image_pages_of(b->image, IMAGE_OWNER_SPACE(pb->space)) : 0;
 	}
 	return pages * IMAGE_PAGE;
 }

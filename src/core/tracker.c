@@ -450,7 +450,7 @@ static void tracker_close_others(const struct tracker *t)
 	keep[n++] = t->listener;
 	keep[n++] = t->program;
 	fd_close_others(0, keep, n);
-	fd_fill_standard();
+	fd_fill_standard(O_CLOEXEC);
 }
 
 static _Noreturn void tracker_main(struct tracker *t)

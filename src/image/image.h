@@ -259,6 +259,9 @@ int image_read_sums(const struct image *img, size_t extent, uint32_t page, uint3
  */
 const struct image_run *image_runs_of(const struct image *img, uint32_t owner, size_t *ret_n);
 
+/* How many pages of one owner are stored. */
+uint64_t image_pages_of(const struct image *img, uint32_t owner);
+
 /* Those of them that end behind `addr`; NULL and 0 where there is none. */
 const struct image_run *image_runs_from(const struct image *img, uint32_t owner, uint64_t addr, size_t *ret_n);
 

@@ -528,6 +528,17 @@ const struct image_run *image_runs_of(const struct image *img, uint32_t owner, s
 	return *ret_n ? &img->runs[first] : NULL;
 }
 
+uint64_t image_pages_of(const struct image *img, uint32_t owner)
+{
+	uint64_t pages = 0;
+	size_t n;
+	const struct image_run *runs = image_runs_of(img, owner, &n);
+
+	for (size_t i = 0; i < n; i++)
+		pages += runs[i].pages;
+	return pages;
+}
+
 const struct image_run *image_runs_from(const struct image *img, uint32_t owner, uint64_t addr, size_t *ret_n)
 {
 	size_t n, low = 0, high;

@@ -146,12 +146,12 @@ void fd_close_others(int from, int *keep, size_t n)
 	close_range((unsigned)from, ~0u, 0);
 }
 
-void fd_fill_standard(void)
+void fd_fill_standard(int flags)
 {
 	int fd;
 
 	do
-		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+		fd = open("/dev/null", O_RDWR | flags);
 	while (fd >= 0 && fd <= STDERR_FILENO);
 	if (fd > STDERR_FILENO)
 		close(fd);

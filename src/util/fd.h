@@ -79,8 +79,8 @@ struct dirent *fd_next_entry(DIR *dir, int *ret_number);
 /* Close all fds from `from` on but these, which are sorted. */
 void fd_close_others(int from, int *keep, size_t n);
 
-/* Let fds 0 to 2 exist, on /dev/null: or what is opened next would be taken for a standard stream. */
-void fd_fill_standard(void);
+/* Let fds 0 to 2 exist, on /dev/null: or what is opened next would be taken for a standard stream. `flags`: O_CLOEXEC or 0. */
+void fd_fill_standard(int flags);
 
 /* Open /proc/PID/NAME; an fd or -errno. */
 int fd_open_proc(pid_t pid, const char *name, int flags);
