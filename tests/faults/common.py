@@ -252,18 +252,29 @@ class Moments:
         return status, pid
 
 
-class Nth:
+class Supervised:
+    """torpor under one of our supervisors of system calls, which writes its report into a file."""
+
+    def __init__(self, t, supervisor):
+        if t.setup.account is None:
+            raise Skip("only root can set a filter and keep the file capability")
+        self.t, self.supervisor, self.report = t, supervisor, os.path.join(t.base, "report")
+
+    def launch(self, *arguments):
+        account = self.t.setup.account
+        self.t.launcher = [self.t.target(self.supervisor), *map(str, arguments), self.report, str(account.pw_uid),
+                           str(account.pw_gid)]
+
+
+class Nth(Supervised):
     """torpor under nth.c: something happens at one of its system calls."""
 
     def __init__(self, t, what):
-        if t.setup.account is None:
-            raise Skip("only root can set a filter and keep the file capability")
-        self.t, self.what, self.report = t, what, os.path.join(t.base, "report")
+        super().__init__(t, "nth")
+        self.what = what
 
     def launch(self, number):
-        account = self.t.setup.account
-        self.t.launcher = [self.t.target("nth"), str(number), str(self.what), self.report, str(account.pw_uid),
-                           str(account.pw_gid)]
+        super().launch(number, self.what)
 
     def launched(self):
         """It has ended. Which call it was, or None when there were not so many."""
@@ -420,18 +431,15 @@ def compile_steady(setup, *supervisors):
                         *(os.path.join(tests, file) for file in files_)], check=True)
 
 
-class Watch:
+class Watch(Supervised):
     """torpor under watch.c."""
 
     def __init__(self, t):
-        if t.setup.account is None:
-            raise Skip("only root can set a filter and keep the file capability")
-        self.t, self.report = t, os.path.join(t.base, "report")
+        super().__init__(t, "watch")
 
     def run(self, *arguments, **expectations):
         """Run torpor, watched. (result, what it touched: lists of paths and of PIDs, and how many processes it made)."""
-        account = self.t.setup.account
-        self.t.launcher = [self.t.target("watch"), self.report, str(account.pw_uid), str(account.pw_gid)]
+        self.launch()
         try:
             result = self.t.torpor(*arguments, **expectations)
         finally:
