@@ -2,6 +2,7 @@
 """The programs that are put to sleep: how each is started, and when it is ready."""
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ def compile_c(name, folder):
     """bench/NAME.c as a program in that folder."""
     binary = os.path.join(folder, name)
     if not os.path.exists(binary):
-        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-D_GNU_SOURCE", "-std=gnu17", "-pthread", "-o", binary,
+        subprocess.run([*shlex.split(os.environ.get("CC", "cc")), "-O2", "-D_GNU_SOURCE", "-std=gnu17", "-pthread", "-o", binary,
                         os.path.join(HERE, name + ".c")], check=True)
     return binary
 

@@ -14,7 +14,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "programs"))
 import harness  # noqa: E402
 from run import main  # noqa: E402,F401
-from harness import PYTHON, Failure, Skip, Steps, read, stat_of, state_of, threads_of, tree_of  # noqa: E402
+from harness import COMPILER, PYTHON, Failure, Skip, Steps, read, stat_of, state_of, threads_of, tree_of  # noqa: E402
 
 KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "30"))
 CALLS = os.environ.get("TORPOR_TEST_CALLS", "20")
@@ -426,7 +426,7 @@ def compile_steady(setup, *supervisors):
     sources = {"steady": ["faults/steady.c"], "moment": ["kinds/common.c", "state/moment.c"],
                **{name: ["faults/supervised.c", f"faults/{name}.c"] for name in supervisors}}
     for name, files_ in sources.items():
-        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-I",
+        subprocess.run([*COMPILER, "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-I",
                         os.path.join(tests, "kinds"), "-o", os.path.join(harness.TARGETS, name),
                         *(os.path.join(tests, file) for file in files_)], check=True)
 

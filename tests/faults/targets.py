@@ -18,7 +18,7 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from common import Before, Steady, alive, compile_steady, files, kill_tree, main, read_bytes  # noqa: E402
-from harness import PYTHON, Failure, Skip, case, compiled_once, read, stat_of, threads_of, tree_of  # noqa: E402
+from harness import COMPILER, PYTHON, Failure, Skip, case, compiled_once, read, stat_of, threads_of, tree_of  # noqa: E402
 
 
 def refused(t, arguments, status, words, seconds=10):
@@ -48,7 +48,7 @@ int main(void)
 }
 """)
     program = t.path("vfork")
-    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-w", "-o", program, source], check=True)
+    subprocess.run([*COMPILER, "-O1", "-w", "-o", program, source], check=True)
     root = t.start([program])
     t.until(lambda: os.path.exists(t.path("born")), 5, "the start of the program")
     for seconds in ("0.3", "1"):

@@ -125,7 +125,7 @@ def browser(t):
 def large(t):
     """1,000 processes and 50,000 mappings."""
     program = t.path("crowd")
-    subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror", "-static", "-o",
+    subprocess.run([*harness.COMPILER, "-std=gnu17", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror", "-static", "-o",
                     program, os.path.join(HERE, "crowd.c")], check=True)
     root = t.start([program])
     t.until(lambda: "ready" in harness.read(f"{t.logs}/stdout", ""), 20, "the crowd stands")

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 
-from harness import PYTHON, Failure, case, read
+from harness import COMPILER, PYTHON, Failure, case, read
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WORDS = ["x/s shared_memory + 5 * 4096", "x/s private_memory + 7 * 4096", "p answer", "p never",
@@ -16,7 +16,7 @@ WORDS = ["x/s shared_memory + 5 * 4096", "x/s private_memory + 7 * 4096", "p ans
 
 def build(t, *flags):
     program = t.path("threads")
-    subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror",
+    subprocess.run([*COMPILER, "-std=gnu17", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror",
                     "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", *flags, "-o", program,
                     os.path.join(HERE, "threads.c"), "-pthread"], check=True)
     return program

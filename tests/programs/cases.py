@@ -2,10 +2,12 @@
 """How cases are declared and how they end, and what the environment says about all of them."""
 
 import os
+import shlex
 import shutil
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PYTHON = "/usr/bin/python3"
+COMPILER = shlex.split(os.environ.get("CC", "cc"))  # it may have options, or be run by ccache
 ROUNDS = int(os.environ.get("TORPOR_TEST_ROUNDS", "10"))
 SLOWER = float(os.environ.get("TORPOR_TEST_SLOWER", "1"))  # factor on all time limits
 JOBS = int(os.environ.get("TORPOR_TEST_JOBS", "1"))

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 
-from cases import Failure
+from cases import COMPILER, Failure
 
 
 def made_once(path, make):
@@ -22,7 +22,7 @@ def made_once(path, make):
 
 def compiled_once(path, source, *options):
     def make(fresh):
-        done = subprocess.run([os.environ.get("CC", "cc"), *options, "-o", fresh, source], capture_output=True, text=True)
+        done = subprocess.run([*COMPILER, *options, "-o", fresh, source], capture_output=True, text=True)
         if done.returncode:
             raise Failure(f"compiling {source}: {done.stderr}")
     return made_once(path, make)

@@ -19,7 +19,7 @@ import time
 import traceback
 
 # Some of these names are here for those who import them from here.
-from cases import CASES, ENVIRONMENT_PATH, HERE, JOBS, PYTHON, ROUNDS, SLOWER, Failure, Skip, case  # noqa: F401
+from cases import CASES, COMPILER, ENVIRONMENT_PATH, HERE, JOBS, PYTHON, ROUNDS, SLOWER, Failure, Skip, case  # noqa: F401
 from files import Snapshot, compiled_once  # noqa: F401
 from lives import LIVE, Steps, compile_live, counting, finish, job  # noqa: F401
 from machine import CLONE_NEWNS, become_subreaper, own_machine, own_network, unshare  # noqa: F401

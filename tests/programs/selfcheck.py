@@ -15,7 +15,7 @@ import signal
 import subprocess
 
 import harness
-from harness import Failure, Skip, case
+from harness import COMPILER, Failure, Skip, case
 
 COMMON = os.path.join(harness.HERE, "..", "kinds", "common.c")  # has the main function of all the programs
 KILLS = int(os.environ.get("TORPOR_TEST_KILLS", "30"))
@@ -148,7 +148,6 @@ def load_runner():
 def build(sources, folder):
     """Compile every program of a folder where the user can run it. Sources with a header are shared by all."""
     os.mkdir(folder)
-    compiler = os.environ.get("CC", "cc")
     flags = "-std=gnu17 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -g -I".split() + [os.path.dirname(COMMON)]
     shared, programs = [COMMON], []
     for source in sorted(glob.glob(os.path.join(sources, "*.c"))):
@@ -159,10 +158,10 @@ def build(sources, folder):
     library = os.path.join(folder, "libshared.a")
     for source in shared:
         made = os.path.join(folder, os.path.basename(source)[:-1] + "o")
-        subprocess.run([compiler, *flags, "-c", source, "-o", made], check=True)
+        subprocess.run([*COMPILER, *flags, "-c", source, "-o", made], check=True)
         subprocess.run(["ar", "rc", library, made], check=True)
     for source in programs:
-        subprocess.run([compiler, *flags, source, library, "-o", os.path.join(folder, os.path.basename(source)[:-2]),
+        subprocess.run([*COMPILER, *flags, source, library, "-o", os.path.join(folder, os.path.basename(source)[:-2]),
                         "-lrt", "-pthread"], check=True)
     return folder
 
