@@ -31,7 +31,7 @@ _torpor()
 	if [[ $cur == -* ]]; then
 		case $command in
 		dump) COMPREPLY=($(compgen -W '--compress --external --help --keep-running --log --no-sync --output --parent --pause --progress --quiet --tcp --timeout --track --verbose' -- "$cur")) ;;
-		restore) COMPREPLY=($(compgen -W '--allow-changed-files --allow-foreign-image --detach --explain --fd --fork-limit --help --log --pidfile --progress --quiet --tier --verbose' -- "$cur")) ;;
+		restore) COMPREPLY=($(compgen -W '--allow-changed-files --allow-foreign-image --detach --explain --fd --fork-limit --help --log --pidfile --progress --quiet --tier --timeout --verbose' -- "$cur")) ;;
 		run) COMPREPLY=($(compgen -W '--help --log --name --progress --quiet --verbose' -- "$cur")) ;;
 		check) COMPREPLY=($(compgen -W '--help --json --log --progress --quiet --verbose' -- "$cur")) ;;
 		inspect) COMPREPLY=($(compgen -W '--fds --help --html --json --log --maps --progress --quiet --task --threads --verbose' -- "$cur")) ;;

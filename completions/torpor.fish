@@ -27,6 +27,7 @@ complete -c torpor -n '__fish_seen_subcommand_from restore' -l pidfile -r -F -d 
 complete -c torpor -n '__fish_seen_subcommand_from restore' -l fd -x -d 'join stream N'
 complete -c torpor -n '__fish_seen_subcommand_from restore' -l tier -x -a 'auto cap root userns fork' -d 'cap, root, userns, fork'
 complete -c torpor -n '__fish_seen_subcommand_from restore' -l fork-limit -x -d 'tier fork'
+complete -c torpor -n '__fish_seen_subcommand_from restore' -l timeout -x -d 'for a process that comes no further while it is made'
 complete -c torpor -n '__fish_seen_subcommand_from restore' -l allow-changed-files -d 'accept files that changed since the dump'
 complete -c torpor -n '__fish_seen_subcommand_from restore' -l allow-foreign-image -d 'accept an image that another user could have written'
 complete -c torpor -n __fish_use_subcommand -a run -d 'run a program in a PID namespace of its own'

@@ -73,12 +73,14 @@ struct torpor_options;
 struct torpor_options *torpor_options_new(void); /* NULL: out of memory */
 void torpor_options_free(struct torpor_options *o);
 
+/* For dumps: how long to wait for a task that does not stop. For restores: for one that comes no further. 30000. */
+void torpor_options_set_timeout_ms(struct torpor_options *o, unsigned ms);
+
 /* For dumps. */
 void torpor_options_set_keep_running(struct torpor_options *o, int on); /* let the tree run on; default: it is ended */
 void torpor_options_set_sync(struct torpor_options *o, int on);         /* wait for the disk; default: yes */
 void torpor_options_set_external(struct torpor_options *o, int on);     /* let go of pipes and sockets that lead outside */
 void torpor_options_set_tcp_close(struct torpor_options *o, int on);    /* ... and of TCP connections */
-void torpor_options_set_timeout_ms(struct torpor_options *o, unsigned ms); /* for a task that does not stop; 30000 */
 
 /* With keep_running, how the pause is kept short: "auto" (the default), "track", "clone" or "copy". As torpor_options_set_compress(). */
 int torpor_options_set_pause(struct torpor_options *o, const char *way);

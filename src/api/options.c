@@ -10,7 +10,8 @@ void api_options_default(struct torpor_options *o)
 {
 	*o = (struct torpor_options){
 		.dump = { .timeout_ms = TIMEOUT_MS, .packing = { .automatic = true } },
-		.restore = { .streams = { 0, 1, 2 }, .fork_limit = FORK_LIMIT_DEFAULT, .pid_wait_ms = PID_WAIT_MS },
+		.restore = { .streams = { 0, 1, 2 }, .fork_limit = FORK_LIMIT_DEFAULT, .timeout_ms = TIMEOUT_MS,
+			     .pid_wait_ms = PID_WAIT_MS },
 	};
 }
 
@@ -30,6 +31,14 @@ void torpor_options_free(struct torpor_options *o)
 	free(o->name);
 	free(o->parent);
 	free(o);
+}
+
+/* ---- both ---- */
+
+void torpor_options_set_timeout_ms(struct torpor_options *o, unsigned ms)
+{
+	o->dump.timeout_ms = ms;
+	o->restore.timeout_ms = ms;
 }
 
 /* ---- dumps ---- */
@@ -52,11 +61,6 @@ void torpor_options_set_external(struct torpor_options *o, int on)
 void torpor_options_set_tcp_close(struct torpor_options *o, int on)
 {
 	o->dump.choice.tcp_close = on;
-}
-
-void torpor_options_set_timeout_ms(struct torpor_options *o, unsigned ms)
-{
-	o->dump.timeout_ms = ms;
 }
 
 int torpor_options_set_pause(struct torpor_options *o, const char *way)

@@ -70,6 +70,9 @@ int cmd_usage(const struct cmd *cmd, const char *fmt, ...) __attribute__((format
 /* A PID in decimal; 0 when it is none. */
 int cmd_parse_pid(const char *text);
 
+/* What follows --timeout: seconds. Returns 0, or the exit status. */
+int cmd_parse_timeout(const struct cmd *cmd, const char *text, struct torpor_options *o);
+
 /*
  * A program: a PID in decimal, or a name that torpor run was told (*ret_name, else
  * NULL). Returns 0, or the exit status.

@@ -74,10 +74,8 @@ static int dump_parse(struct dumping *d, int argc, char **argv)
 			return cmd_usage(&cmd_dump, "--tcp is to be followed by 'close', not '%s'", optarg);
 		else if (c == 'T')
 			torpor_options_set_tcp_close(d->o, 1);
-		else if (c == 't' && atof(optarg) <= 0)
-			return cmd_usage(&cmd_dump, "--timeout needs a number of seconds, not '%s'", optarg);
-		else if (c == 't')
-			torpor_options_set_timeout_ms(d->o, (unsigned)(atof(optarg) * 1000));
+		else if (c == 't' && (status = cmd_parse_timeout(&cmd_dump, optarg, d->o)))
+			return status;
 		else if (c == 1 && d->pid)
 			return cmd_usage(&cmd_dump, "one PID, not also '%s'", optarg);
 		else if (c == 1 && (status = cmd_parse_program(&cmd_dump, optarg, &d->pid, &d->name)))

@@ -17,7 +17,7 @@ const struct cmd *const cmds[] = {
 	NULL,
 };
 
-enum { OBSTACLE_TEXT_MAX = 1024, MESSAGE_MAX = 2048 };
+enum { OBSTACLE_TEXT_MAX = 1024, MESSAGE_MAX = 2048, SECONDS_MAX = 1000000 };
 
 const struct cmd *cmd_find(const char *name)
 {
@@ -113,6 +113,17 @@ int cmd_parse_pid(const char *text)
 	errno = 0;
 	n = strtol(text, &end, 10);
 	return errno || *end || end == text || n < 1 || n > 4194304 ? 0 : (int)n;
+}
+
+int cmd_parse_timeout(const struct cmd *cmd, const char *text, struct torpor_options *o)
+{
+	char *end;
+	double seconds = strtod(text, &end);
+
+	if (*end || !(seconds >= 0.001 && seconds <= SECONDS_MAX))
+		return cmd_usage(cmd, "--timeout needs a number of seconds, not '%s'", text);
+	torpor_options_set_timeout_ms(o, (unsigned)(seconds * 1000));
+	return 0;
 }
 
 int cmd_parse_program(const struct cmd *cmd, const char *text, int *ret_pid, const char **ret_name)

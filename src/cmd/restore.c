@@ -91,6 +91,7 @@ static int restore_parse(struct restoring *r, int argc, char **argv)
 		{ "allow-changed-files", no_argument, NULL, 'a' },
 		{ "allow-foreign-image", no_argument, NULL, 'o' },
 		{ "tier", required_argument, NULL, 't' },
+		{ "timeout", required_argument, NULL, 'T' },
 		{ "fork-limit", required_argument, NULL, 'l' },
 		{ "explain", no_argument, NULL, 'e' },
 		{ 0 },
@@ -110,6 +111,8 @@ static int restore_parse(struct restoring *r, int argc, char **argv)
 		else if (c == 'o')
 			torpor_options_set_allow_foreign(r->o, 1);
 		else if (c == 't' && (status = restore_parse_tier(r, optarg)))
+			return status;
+		else if (c == 'T' && (status = cmd_parse_timeout(&cmd_restore, optarg, r->o)))
 			return status;
 		else if (c == 'l' && (status = restore_parse_limit(r, optarg)))
 			return status;
@@ -243,6 +246,7 @@ const struct cmd cmd_restore = {
 		"      --fd N=WHAT     join stream N (0 to 2) to torpor's own (inherit), /dev/null (null) or a file\n"
 		"      --tier TIER     cap, root, userns, fork; auto: the best that works (torpor check shows which do)\n"
 		"      --fork-limit N  tier fork: make at most N processes until the PIDs come up (1000000)\n"
+		"      --timeout SECONDS  for a process that comes no further while it is made (default 30)\n"
 		"      --allow-changed-files  accept files that changed since the dump\n"
 		"      --allow-foreign-image  accept an image that another user could have written\n",
 	.run = restore_run,

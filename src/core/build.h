@@ -37,6 +37,7 @@ struct build {
 	bool sets_exe;         /* may /proc/PID/exe be set? */
 	bool keeps_groups;     /* in a user namespace: supplementary groups stay as they are, under whatever numbers */
 	pid_t coordinator;
+	unsigned timeout_ms; /* without anybody coming further, before the restore is given up */
 	sigset_t interrupts; /* the signals by which loading first can be called off */
 	int park; /* the signal by which threads stop when they are complete; 0: SIGSTOP */
 	struct proc_status own; /* of the coordinator, and so of what it makes */

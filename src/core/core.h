@@ -104,6 +104,7 @@ struct restore_options {
 	uint64_t fork_limit; /* TIER_FORK: how many processes may be made until the PIDs come up */
 	bool allow_changed;  /* accept files that changed since the dump */
 	bool allow_foreign;  /* accept an image that another user could have written */
+	unsigned timeout_ms; /* without anybody coming further, before it is given up */
 	unsigned pid_wait_ms; /* how long to wait for PIDs that only zombies hold */
 	/*
 	 * Called when the tree is complete and about to run, with the root's PID as seen

@@ -2,6 +2,7 @@
 #include "core/plan.h"
 
 #include <stdlib.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/user.h>
@@ -59,6 +60,10 @@ static int plan_check_mapping(const Pb__Image *meta, const Pb__Mapping *m, uint6
 		return plan_bad(e, "the mapping %lx-%lx refers to no file of the image", m->start, m->end);
 	if (!file && m->kind != PB__MAPPING_KIND__ANON && !m->name)
 		return plan_bad(e, "the mapping %lx-%lx has no name", m->start, m->end);
+	/* By its name torpor finds its own, which is moved there. */
+	if ((m->kind == PB__MAPPING_KIND__VDSO && strcmp(m->name, "[vdso]") != 0) ||
+	    (m->kind == PB__MAPPING_KIND__VVAR && strncmp(m->name, "[vvar", strlen("[vvar")) != 0))
+		return plan_bad(e, "the mapping %lx-%lx is the kernel's, but has the name %s", m->start, m->end, m->name);
 	return 0;
 }
 
@@ -112,6 +117,8 @@ static int plan_check_pending(const Pb__Task *t, Pb__Siginfo *const *infos, size
 		memcpy(&signo, infos[i]->info.data, sizeof(signo));
 		if (signo < 1 || signo > SIGNALS)
 			return plan_bad(e, "task %d: the pending signal %d does not exist", t->pid, signo);
+		if (signo == SIGKILL || signo == SIGSTOP) /* nobody can block these */
+			return plan_bad(e, "task %d: the signal %d cannot be pending", t->pid, signo);
 	}
 	return 0;
 }

@@ -614,7 +614,7 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 		.plan = &r->plan, .image = r->image, .inodes = &r->inodes, .object_fds = r->object_fds,
 		.meeting = r->shared, .coordinator = getpid(), .pids = r->pids, .park = restore_choose_park(&r->plan),
 		.loads_first = r->unverified, .sets_exe = privilege_can(PRIVILEGE_CHECKPOINT), .keeps_groups = r->inside,
-		.family = &r->family, .progress = r->o->progress,
+		.family = &r->family, .progress = r->o->progress, .timeout_ms = r->o->timeout_ms,
 		.regions = (struct build_region *)((struct meeting *)r->shared + 1),
 	};
 	return creds_read_own(&r->arena, &r->build.own, e);

@@ -29,7 +29,7 @@
 enum {
 	ABANDON_ROUNDS = 10, /* without a sign of life, before nobody is left */
 	TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD, /* what is made with CLONE_PTRACE has them as well */
-	TELL_EVERY_NS = 100000000, /* of the progress */
+	TELL_EVERY_MS = 100,     /* of the progress */
 	EXPECT_FROM = 64, EXPECT_PER_TASK = 4, /* so many threads are many */
 	GUESSES = 16,
 	SOON_NS = 1000000,
@@ -125,9 +125,10 @@ static int trace_check_scripts(pid_t pid, uint64_t addr, struct err *e)
 
 /* ---- until all have parked ---- */
 
-/* What was told of the progress last, and of how many bytes in all. */
+/* What was told of the progress last, of how many bytes in all, and how long there has been no news. */
 struct trace_told {
 	uint64_t made, loaded, to_load;
+	unsigned idle_ms;
 };
 
 static const struct plan_task *trace_task(const struct build *b, pid_t pid)
@@ -217,6 +218,8 @@ static void trace_tell(const struct build *b, struct trace_told *told)
 {
 	uint64_t made = __atomic_load_n(&b->pids->steer.made, __ATOMIC_RELAXED), loaded = atomic_load(&b->meeting->loaded);
 
+	if (made != told->made || loaded != told->loaded)
+		told->idle_ms = 0;
 	if (made != told->made)
 		progress_count(b->progress, "forking until its PID comes up", made, b->pids->steer.limit);
 	/* What is loaded for those that share it counts, too, even where whoever loads it does not keep it. */
@@ -224,6 +227,74 @@ static void trace_tell(const struct build *b, struct trace_told *told)
 		progress_step(b->progress, "loading memory", loaded < told->to_load ? loaded : told->to_load, told->to_load);
 	told->made = made;
 	told->loaded = loaded;
+}
+
+/* What does a thread that has not stopped for us wait for? False: it stands, or was not born yet. */
+static bool trace_waits(pid_t tid, struct arena *scratch, const char **ret)
+{
+	struct proc_stat stat;
+	char *text;
+
+	*ret = "unknown";
+	if (fd_read_proc(tid, "stat", scratch, &text, NULL) < 0 || proc_parse_stat(text, &stat) < 0 || stat.state == 't')
+		return false;
+	if (fd_read_proc(tid, "wchan", scratch, &text, NULL) == 0)
+		*ret = text;
+	return true;
+}
+
+static int trace_stuck(const struct build *b, struct err *e)
+{
+	struct arena scratch = ARENA_INIT;
+
+	err_set(e, ERR_SYSTEM, ETIMEDOUT, "nothing has come further for %u ms", b->timeout_ms);
+	for (size_t i = 0; i < b->plan->n_tasks; i++) {
+		const Pb__Task *pb = b->plan->tasks[i].pb;
+		const char *wchan;
+
+		for (size_t k = 0; k < pb->n_threads; k++)
+			if (trace_waits(pb->threads[k]->tid, &scratch, &wchan))
+				err_set(e, ERR_SYSTEM, ETIMEDOUT, "thread %d of task %d (%s) has come no further for %u ms; it is in %s",
+					pb->threads[k]->tid, pb->pid, pb->comm, b->timeout_ms, wchan);
+	}
+	arena_done(&scratch);
+	err_id(e, "E-RESTORE-TIMEOUT");
+	return err_help(e, "it waits for a device or a file server; try again when that answers, or raise --timeout");
+}
+
+/* SIGCHLD, which is blocked: for at most so long. False: it did not come. */
+static bool trace_take_signal(uint64_t ns)
+{
+	sigset_t child;
+
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	return sigtimedwait(&child, NULL, &(struct timespec){ .tv_nsec = (long)ns }) > 0;
+}
+
+/*
+ * For news, for a moment. The moments without any are counted, not the time: torpor may have been stopped, or the
+ * machine asleep.
+ */
+static int trace_pause(const struct build *b, struct trace_told *told, struct err *e)
+{
+	if (!trace_take_signal(TELL_EVERY_MS * 1000000ull))
+		told->idle_ms += TELL_EVERY_MS;
+	trace_tell(b, told);
+	return told->idle_ms <= b->timeout_ms ? 0 : trace_stuck(b, e);
+}
+
+/* As waitpid(2), for as long as anybody comes further. Returns 0 where there is nobody to wait for. */
+static pid_t trace_waitpid(const struct build *b, struct trace_told *told, pid_t pid, int *ret_status, struct err *e)
+{
+	pid_t got;
+
+	trace_take_signal(0); /* of what has been heard already: only what comes from now on is news */
+	while ((got = waitpid(pid, ret_status, __WALL | WNOHANG)) == 0)
+		if (trace_pause(b, told, e) < 0)
+			return -1;
+	told->idle_ms = 0;
+	return got > 0 ? got : 0;
 }
 
 /*
@@ -285,27 +356,17 @@ static pid_t trace_guess(struct trace_expected *x, int *ret_status)
 	return 0;
 }
 
-/* As waitpid(2); meanwhile, the progress of all tasks is told. SIGCHLD is blocked. */
-static pid_t trace_wait_any(const struct build *b, struct trace_expected *x, struct trace_told *told, int *ret_status)
+/* As trace_waitpid(), of anybody. */
+static pid_t trace_wait_any(const struct build *b, struct trace_expected *x, struct trace_told *told, int *ret_status, struct err *e)
 {
-	const struct timespec tick = { .tv_nsec = TELL_EVERY_NS }, soon = { .tv_nsec = SOON_NS };
-	sigset_t child;
 	pid_t tid = trace_guess(x, ret_status);
 
 	if (tid)
 		return tid;
 	/* Soon somebody may have one; and the kernel's look at each of many takes as long. */
-	sigemptyset(&child);
-	sigaddset(&child, SIGCHLD);
-	if (x->v && sigtimedwait(&child, NULL, &soon) > 0 && (tid = trace_guess(x, ret_status)) != 0)
+	if (x->v && trace_take_signal(SOON_NS) && (tid = trace_guess(x, ret_status)) != 0)
 		return tid;
-	if (!b->progress || !b->progress->step)
-		return waitpid(-1, ret_status, __WALL);
-	while ((tid = waitpid(-1, ret_status, __WALL | WNOHANG)) == 0) {
-		trace_tell(b, told);
-		sigtimedwait(&child, NULL, &tick);
-	}
-	return tid;
+	return trace_waitpid(b, told, -1, ret_status, e);
 }
 
 static uint64_t trace_to_load(const struct build *b)
@@ -332,10 +393,10 @@ static struct trace_told trace_begin_telling(const struct build *b)
 static int trace_next(struct build *b, struct trace_expected *x, struct trace_told *told, struct err *e)
 {
 	int status, r;
-	pid_t tid = trace_wait_any(b, x, told, &status);
+	pid_t tid = trace_wait_any(b, x, told, &status, e);
 
-	if (tid < 0)
-		return errno == EINTR ? 0 : err_sys(e, errno, "waiting for the tree that is being made");
+	if (tid <= 0)
+		return tid < 0 ? -1 : err_set(e, ERR_SYSTEM, 0, "the tree that is being made is gone");
 	r = trace_event(b, tid, status, e);
 	if (r >= 0)
 		trace_note_seen(x, tid, r ? TRACE_PARKED : TRACE_BORN);
@@ -364,19 +425,12 @@ int trace_until_parked(struct build *b, struct err *e)
 /* Until it has ended: then *ret_status is that of waitpid(2). Meanwhile, the progress is told. */
 static int trace_wait_loader(const struct build *b, pid_t loader, int *ret_status, struct err *e)
 {
-	const struct timespec tick = { .tv_nsec = TELL_EVERY_NS };
 	struct trace_told told = trace_begin_telling(b);
-	sigset_t child;
 	pid_t got;
 
-	sigemptyset(&child);
-	sigaddset(&child, SIGCHLD);
-	while ((got = waitpid(loader, ret_status, WNOHANG)) == 0) {
-		if (interrupt_check_for(&b->interrupts, e) < 0)
+	while ((got = waitpid(loader, ret_status, WNOHANG)) == 0)
+		if (interrupt_check_for(&b->interrupts, e) < 0 || trace_pause(b, &told, e) < 0)
 			return -1;
-		trace_tell(b, &told);
-		sigtimedwait(&child, NULL, &tick);
-	}
 	trace_tell(b, &told);
 	return got < 0 ? err_sys(e, errno, "waiting for the memory to be loaded") : 0;
 }
@@ -420,18 +474,31 @@ static int trace_lost_thread(pid_t tid, struct err *e)
 	return err_set(e, ERR_SYSTEM, 0, "thread %d was lost", tid);
 }
 
+/* Every signal is blocked, so the kernel itself has sent this one: the thread would crash again and again. */
+static int trace_check_stop(int status, struct err *e)
+{
+	int signo = WSTOPSIG(status);
+
+	if (status >> 16 || (signo != SIGSEGV && signo != SIGBUS && signo != SIGILL && signo != SIGFPE && signo != SIGTRAP))
+		return 0;
+	return err_set(e, ERR_SYSTEM, 0, "it crashed by signal %d (%s) as soon as it was complete", signo, strsignal(signo));
+}
+
 /*
  * The next stop of this leader. Of one with threads, others may end first, or its end would never be reported; so
  * nobody else's stop must be on its way then.
  */
-static int trace_wait(const Pb__Task *pb, int *ret_status, struct err *e)
+static int trace_wait(const struct build *b, const Pb__Task *pb, int *ret_status, struct err *e)
 {
+	struct trace_told told = { 0 };
 	pid_t got;
 
 	do
-		got = waitpid(pb->n_threads > 1 ? -1 : pb->pid, ret_status, __WALL);
-	while ((got < 0 && errno == EINTR) || (got > 0 && got != pb->pid));
-	return got < 0 || !WIFSTOPPED(*ret_status) ? trace_lost_thread(pb->pid, e) : 0;
+		got = trace_waitpid(b, &told, pb->n_threads > 1 ? -1 : pb->pid, ret_status, e);
+	while (got > 0 && got != pb->pid);
+	if (got < 0)
+		return -1;
+	return got && WIFSTOPPED(*ret_status) ? trace_check_stop(*ret_status, e) : trace_lost_thread(pb->pid, e);
 }
 
 static int trace_resume(const Pb__Task *pb, int request, struct err *e)
@@ -463,12 +530,12 @@ static int trace_call_begin(const Pb__Task *pb, const Pb__AddressSpace *space, u
 	return r < 0 ? err_sys(e, r, "changing the registers of thread %d", pb->pid) : trace_resume(pb, SYS_PTRACE_SYSCALL, e);
 }
 
-static int trace_call_continue(const Pb__Task *pb, struct err *e)
+static int trace_call_continue(const struct build *b, const Pb__Task *pb, struct err *e)
 {
 	int status;
 
 	do {
-		if (trace_wait(pb, &status, e) < 0)
+		if (trace_wait(b, pb, &status, e) < 0)
 			return -1;
 		if (WSTOPSIG(status) != (SIGTRAP | 0x80) && trace_resume(pb, SYS_PTRACE_SYSCALL, e) < 0)
 			return -1;
@@ -477,13 +544,13 @@ static int trace_call_continue(const Pb__Task *pb, struct err *e)
 	return trace_resume(pb, SYS_PTRACE_CONT, e);
 }
 
-static int trace_call_end(const Pb__Task *pb, const char *what, struct err *e)
+static int trace_call_end(const struct build *b, const Pb__Task *pb, const char *what, struct err *e)
 {
 	struct user_regs_struct regs;
 	int status, r;
 
 	do {
-		if (trace_wait(pb, &status, e) < 0)
+		if (trace_wait(b, pb, &status, e) < 0)
 			return -1;
 		if (status >> 16 != PTRACE_EVENT_STOP && trace_resume(pb, SYS_PTRACE_CONT, e) < 0)
 			return -1;
@@ -512,16 +579,16 @@ static int trace_set_dumpable(struct build *b, size_t index, uint64_t gadget, st
 	if (pb->dumpable > 1 || (pb->dumpable == 1 && !b->regions[index].changes_ids))
 		return 0;
 	if (trace_call_begin(pb, b->plan->image->spaces[pb->space], gadget, SYS_prctl, dumpable, e) < 0 ||
-	    trace_call_continue(pb, e) < 0)
+	    trace_call_continue(b, pb, e) < 0)
 		return -1;
-	return trace_call_end(pb, "PR_SET_DUMPABLE", e);
+	return trace_call_end(b, pb, "PR_SET_DUMPABLE", e);
 }
 
 static int trace_finish_task(struct build *b, size_t index, uint64_t gadget, struct obstacle_list *notes, struct err *e)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 
-	if (trace_call_end(pb, "unmapping the runner", e) < 0 || trace_set_dumpable(b, index, gadget, e) < 0)
+	if (trace_call_end(b, pb, "unmapping the runner", e) < 0 || trace_set_dumpable(b, index, gadget, e) < 0)
 		return -1;
 	for (size_t i = 0; i < pb->n_threads; i++)
 		if (thread_restore_outside(pb->threads[i], notes, e) < 0)
@@ -537,7 +604,7 @@ static int trace_finish_threads(struct build *b, size_t index, uint64_t gadget, 
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 
 	if (trace_check_scripts(pb->pid, b->regions[index].script, e) < 0 || trace_clean_begin(b, index, gadget, e) < 0 ||
-	    trace_call_continue(pb, e) < 0)
+	    trace_call_continue(b, pb, e) < 0)
 		return -1;
 	return trace_finish_task(b, index, gadget, notes, e);
 }
@@ -551,7 +618,7 @@ static int trace_finish_stage(struct build *b, size_t index, enum trace_stage st
 	case TRACE_BEGIN:
 		return trace_clean_begin(b, index, gadget, e);
 	case TRACE_CONTINUE:
-		return trace_call_continue(b->plan->tasks[index].pb, e);
+		return trace_call_continue(b, b->plan->tasks[index].pb, e);
 	case TRACE_FINISH:
 		return trace_finish_task(b, index, gadget, notes, e);
 	case TRACE_WITH_THREADS:
@@ -567,14 +634,15 @@ static int trace_finish_stage(struct build *b, size_t index, enum trace_stage st
  */
 static int trace_await_zombie(struct build *b, pid_t pid, struct err *e)
 {
+	struct trace_told told = { 0 };
 	int status;
 	pid_t got;
 
 	do {
-		got = waitpid(pid, &status, __WALL);
-		if (got > 0 && trace_event(b, pid, status, e) < 0)
+		got = trace_waitpid(b, &told, pid, &status, e);
+		if (got < 0 || (got && trace_event(b, pid, status, e) < 0))
 			return -1;
-	} while (got > 0 ? WIFSTOPPED(status) : errno == EINTR);
+	} while (got && WIFSTOPPED(status));
 	return 0; /* if nobody was there, its end has been reported before */
 }
 

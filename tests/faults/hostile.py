@@ -46,7 +46,7 @@ def hostile(t, start):
     root = program.root
     t.dump(root)
     first = random.randrange(1 << 30)
-    outcomes = {}
+    outcomes, slowest = {}, (0, 0)
     for seed in range(first, first + IMAGES):
         path = t.image("hostile")
         done = subprocess.run([driver, str(seed), str(1 + seed % 3), t.image(), path], capture_output=True, text=True)
@@ -54,10 +54,12 @@ def hostile(t, start):
             raise Failure(f"seed {seed}: {done.stderr}")
         t.setup.own(path)
         content = read_bytes(path)
+        t.log(f"seed {seed}, the image of which is kept if anything goes wrong: {path}")
         for command in (["verify"], ["inspect"], ["inspect", "--json"], ["restore", "--explain"]):
             expect_proper(t, seed, t.torpor(*command, path, expect=None, seconds=SECONDS))
         result = t.torpor("restore", path, "--detach", expect=None, seconds=SECONDS)
         expect_proper(t, seed, result)
+        slowest = max(slowest, (result.seconds, seed))
         if result.status:
             t.until(lambda: not stat_of(root) and not tree_of(os.getpid())[1:], 5,
                     f"seed {seed}: {result}; processes are left: {tree_of(os.getpid())[1:]}")
@@ -67,7 +69,7 @@ def hostile(t, start):
         os.unlink(path)
         outcomes[result.status] = outcomes.get(result.status, 0) + 1
     text = ", ".join(f"{n} {'restored' if s == 0 else f'status {s}'}" for s, n in sorted(outcomes.items()))
-    print(f"    {t.name}: {text}", flush=True)
+    print(f"    {t.name}: {text}; the slowest restore took {slowest[0]:.1f} s (seed {slowest[1]})", flush=True)
 
 
 for _name, _start in (("steady", lambda t: Steady(t, 2)), ("python", PythonThreads), ("rich", Rich)):

@@ -281,7 +281,23 @@ def late_zombie(t):
     expect_portrait(wanted, program.root, calls)
 
 
+def stuck(t):
+    """A task that comes no further ends the restore, with its name."""
+    injector = Injector(t, 20 * LATE_MS)
+    program = PROGRAMS["steady"](t)
+    program.mark()
+    root = program.root
+    t.dump(root)
+    result, calls = injector.run(f"tgkill:{signal.SIGSTKFLT:d}", "restore", t.image(), "--detach", "--timeout", "0.3")
+    if not calls or result.status != 5 or "E-RESTORE-TIMEOUT" not in result.err or f"of task {root} " not in result.err:
+        raise Failure(f"{calls or 'no tgkill(2)'}: {result}")
+    expect_nobody(t, [root], calls)
+    t.restore(root)
+    program.again()
+
+
 case("late-zombie")(late_zombie)
+case("stuck")(stuck)
 case("dump-ends", limit=600, start=lambda t: Steady(t, 2))(ends)
 
 

@@ -234,14 +234,22 @@ class Context:
         try:
             status = self.wait_exit(pid, seconds)
         except Failure:
-            for thread in threads_of(pid):
-                self.log(f"torpor thread {thread}: {read(f'/proc/{pid}/task/{thread}/stack', '')!r}")
+            self.log_waiting()
             self.end(pid)
             raise Failure(f"torpor {' '.join(map(str, arguments))} hung: {self.errors(call)}")
         result = Result(arguments, status, read(f"{self.logs}/{call}.out", ""), self.errors(call),
                         time.monotonic() - began)
         self.log(f"call {call}: {result.seconds * 1000:.1f} ms, {result}")
         return result
+
+    def log_waiting(self):
+        """What every task below this one waits for."""
+        for pid in tree_of(os.getpid())[1:]:
+            for thread in threads_of(pid):
+                task = f"/proc/{pid}/task/{thread}"
+                call, stack, status = (read(f"{task}/{name}", "") for name in ("syscall", "stack", "status"))
+                about = re.findall(r"^(?:Name|State|PPid|TracerPid|SigPnd|ShdPnd|SigBlk):\t(.*)$", status, re.M)
+                self.log(f"thread {thread} of {pid} {about}: call {call.strip()}; {stack.split()[1::2]}")
 
     def errors(self, call):
         return read(f"{self.logs}/{call}.err", "")

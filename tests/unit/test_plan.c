@@ -2,6 +2,7 @@
 
 /* The planner: what it decides, and that hostile metadata is refused and never harms. */
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -105,10 +106,20 @@ static void test_decides(void)
 	UNIT_CHECK(plan_first_of_session(&plan, 2));
 }
 
+static void pend(Pb__Task *t, int signo)
+{
+	Pb__Siginfo *pb = pb_new(&arena, Pb__Siginfo, pb__siginfo__init);
+	const struct { int signo, rest[31]; } info = { .signo = signo };
+
+	pb->info.len = sizeof(info);
+	pb->info.data = arena_memdup(&arena, &info, sizeof(info));
+	(void)!pb_add(&arena, t, pending, pb);
+}
+
 /* Each change makes the metadata disagree with itself. */
 static void test_refuses(void)
 {
-	for (int i = 0; i < 18; i++) {
+	for (int i = 0; i < 22; i++) {
 		Pb__Image *img = an_image();
 		Pb__Task *t = img->tasks[1];
 		struct plan plan;
@@ -134,6 +145,10 @@ static void test_refuses(void)
 		case 15: img->n_tasks = 0; break;
 		case 16: (void)!pb_add(&arena, t, threads, img->tasks[2]->threads[0]); break; /* one TID twice */
 		case 17: pb_set(t, state, PB__TASK_STATE__ZOMBIE); break; /* one that still has threads and memory */
+		case 18: pb_set(img->spaces[0]->mappings[1], kind, PB__MAPPING_KIND__VDSO); break; /* of another name */
+		case 19: pb_set(img->spaces[0]->mappings[1], kind, PB__MAPPING_KIND__VVAR); break;
+		case 20: pend(t, SIGKILL); break;
+		case 21: pend(t, SIGSTOP); break;
 		}
 		UNIT_CHECK(planned(img, &plan, &e) < 0);
 		UNIT_CHECK_EQ(e.reason, ERR_IMAGE);

@@ -360,7 +360,8 @@ class Program:
 
 
 def restore(path: Path, *, streams: Optional[Mapping[int, int]] = None, tier: str = "auto", fork_limit: Optional[int] = None,
-            allow_changed: bool = False, allow_foreign: bool = False, ready: Optional[Callable[[int], object]] = None,
+            allow_changed: bool = False, allow_foreign: bool = False, timeout: float = 30,
+            ready: Optional[Callable[[int], object]] = None,
             progress: Optional[Callable[[Progress], object]] = None, log: Optional[Callable[[str], object]] = None) -> Program:
     """Make a saved tree again. `streams` joins saved standard streams to file descriptors of ours, -1: to nothing.
     `ready` is called with the PID before it runs; what it raises calls the restore off."""
@@ -374,6 +375,7 @@ def restore(path: Path, *, streams: Optional[Mapping[int, int]] = None, tier: st
             o.set("fork_limit", fork_limit)
         o.set("allow_changed", allow_changed)
         o.set("allow_foreign", allow_foreign)
+        o.set("timeout_ms", int(timeout * 1000))
         if ready:
             o.set("ready", o.keep(READY(o.guard(ready_teller(ready), 0))), None)
         handle = c_void_p()
