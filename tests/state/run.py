@@ -374,6 +374,7 @@ def moment_chained(t):
 
 DIRECT = """
 import os, signal
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])  # the number of its CPU is in its memory: rseq(2)
 memory = bytearray(os.urandom(1 << 20)) * 80
 open("file", "w").close(); fd = os.open("file", os.O_RDONLY | os.O_DIRECT); open("ready", "w").close()
 while True: signal.pause()
