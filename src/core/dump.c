@@ -357,6 +357,18 @@ static void dump_note_live(struct dump *d)
 
 /* ---- commit ---- */
 
+/* To store the memory takes time, in which others can have sent signals: the last look while it stands. */
+static int dump_take_signals(const struct dump *d, struct err *e)
+{
+	for (size_t i = 0; i < d->tree.n; i++) {
+		struct target *t = d->tree.tasks[i];
+
+		if (!t->zombie && signals_collect_late(d->arena, t, d->image->tasks[i], e) < 0)
+			return err_wrap(e, "task %d (%s)", t->pid, t->stat.comm);
+	}
+	return 0;
+}
+
 static int dump_commit(struct dump *d, struct err *e)
 {
 	size_t size;
@@ -365,6 +377,31 @@ static int dump_commit(struct dump *d, struct err *e)
 	if (!meta)
 		return err_nomem(e);
 	return image_writer_commit(d->writer, meta, size, e);
+}
+
+static size_t dump_count_signals(const Pb__Task *pb)
+{
+	size_t n = pb->n_pending + pb->has_stop_signal;
+
+	for (size_t i = 0; i < pb->n_threads; i++)
+		n += pb->threads[i]->n_pending;
+	return n;
+}
+
+/* It ends now, and what has come since the image was closed ends with it. */
+static void dump_note_lost_signals(const struct dump *d)
+{
+	struct err unheard = ERR_INIT;
+
+	for (size_t i = 0; i < d->tree.n; i++) {
+		struct target *t = d->tree.tasks[i];
+		Pb__Task *pb = d->image->tasks[i];
+		size_t before = dump_count_signals(pb);
+
+		if (!t->zombie && signals_collect_late(d->arena, t, pb, &unheard) == 0 && dump_count_signals(pb) != before)
+			log_say(d->o->log, LOG_NOTE, "a signal came to process %d (%s) when its image was complete: send it again after a restore",
+				t->pid, t->stat.comm);
+	}
 }
 
 /* ---- release ---- */
@@ -443,8 +480,9 @@ static int dump_save(struct dump *d, struct err *e)
 	if (dump_new_writer(d, e) < 0 || dump_take_same(d, e) < 0 || dump_store_pages(d, e) < 0)
 		return -1;
 	dump_note_pause(d);
-	if (interrupt_check(e) < 0 || dump_commit(d, e) < 0)
+	if (interrupt_check(e) < 0 || dump_take_signals(d, e) < 0 || dump_commit(d, e) < 0)
 		return -1;
+	dump_note_lost_signals(d);
 	dump_end_tree(d);
 	return 0;
 }
@@ -503,7 +541,7 @@ static int dump_attempt(struct dump *d, struct err *e)
 		return -1;
 	if (dump_wants_clones(d) && clones_make(&d->clones, d->arena, &d->tree, d->image, d->sources, e) < 0)
 		return -1;
-	if (dump_store_pages(d, e) < 0)
+	if (dump_store_pages(d, e) < 0 || dump_take_signals(d, e) < 0)
 		return -1;
 	dump_release(d);
 	dump_note_pause(d);

@@ -158,6 +158,8 @@ static int remote_wait(struct remote *r, int resume, int *ret_status, struct err
 		/* A signal-delivery-stop: only SIGSTOP gets past the mask. Deliver it. */
 		if (sys_ptrace(resume, tid, 0, (uintptr_t)WSTOPSIG(status)) < 0)
 			return err_set(e, ERR_SYSTEM, 0, "thread %d was killed", tid);
+		if (WSTOPSIG(status) == SIGSTOP)
+			r->task->stop_signal = SIGSTOP;
 	}
 }
 

@@ -331,6 +331,13 @@ static int task_collect_inside(struct task_collect *c, struct target *t, const s
 	return remote_close_after(&leader, r, e);
 }
 
+void task_set_state(const struct target *t, Pb__Task *pb)
+{
+	pb_set(pb, state, t->stop_signal ? PB__TASK_STATE__STOPPED : PB__TASK_STATE__RUNNING);
+	pb->has_stop_signal = t->stop_signal != 0;
+	pb->stop_signal = (uint32_t)t->stop_signal;
+}
+
 int task_collect(struct task_collect *c, struct target *t, Pb__Task *pb, Pb__AddressSpace *space, struct err *e)
 {
 	struct proc_status status = { 0 };
@@ -341,9 +348,6 @@ int task_collect(struct task_collect *c, struct target *t, Pb__Task *pb, Pb__Add
 		return err_nomem(e);
 	if (task_collect_cmdline(c, t, pb, e) < 0)
 		return -1;
-	pb_set(pb, state, t->stop_signal ? PB__TASK_STATE__STOPPED : PB__TASK_STATE__RUNNING);
-	if (t->stop_signal)
-		pb_set(pb, stop_signal, (uint32_t)t->stop_signal);
 	r = task_read_status(c->arena, t->pid, t->pid, &status, e);
 	if (r < 0)
 		return r;
@@ -365,5 +369,6 @@ int task_collect(struct task_collect *c, struct target *t, Pb__Task *pb, Pb__Add
 		r = limits_collect(c, t, pb, e);
 	if (r == 0 && arch_is_64bit(&t->threads[0].regs))
 		r = task_collect_inside(c, t, &status, pb, space, e);
+	task_set_state(t, pb); /* a signal that was on its way can have stopped it meanwhile */
 	return r;
 }

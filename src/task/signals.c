@@ -77,33 +77,114 @@ static int signals_add_bare(struct arena *arena, uint64_t bare, Pb__Siginfo ***f
 	return r;
 }
 
+/* A queue of pending signals, of one thread or of the group, and the repeated field that it is appended to. */
+struct signal_queue {
+	struct arena *arena;
+	struct target *task;
+	pid_t tid;
+	uint32_t flags; /* PTRACE_PEEKSIGINFO_SHARED, or 0 */
+	Pb__Siginfo ***field;
+	size_t *n;
+};
+
 /*
- * The queue of one thread, or of the group (flags PTRACE_PEEKSIGINFO_SHARED),
- * appended to a repeated field. `pending`: the numbers that /proc shows.
+ * A stop, or its end, that came when the task was frozen: of the two, the kernel keeps only the last in the queues.
+ * A stop cannot be blocked, so the task is stopped, and nothing is pending. True: that was it.
  */
-static int signals_peek(struct task_collect *c, pid_t tid, uint32_t flags, uint64_t pending, Pb__Siginfo ***field,
-			size_t *n, struct err *e)
+static bool signals_stop(struct target *t, int signo)
+{
+	if (signo == SIGSTOP)
+		t->stop_signal = SIGSTOP;
+	else if (signo == SIGCONT)
+		t->stop_signal = 0;
+	return signo == SIGSTOP;
+}
+
+/* Pass all of a queue, in order, to `take`. Returns the numbers that were in it in *seen. */
+static int signals_peek(const struct signal_queue *q, int (*take)(const struct signal_queue *q, int signo, const void *info, void *data),
+			void *data, uint64_t *seen, struct err *e)
 {
 	unsigned char infos[PEEK_BATCH][SIGINFO_SIZE];
-	struct ptrace_peeksiginfo_args args = { .flags = flags, .nr = PEEK_BATCH };
+	struct ptrace_peeksiginfo_args args = { .flags = q->flags, .nr = PEEK_BATCH };
 	int got;
 
+	*seen = 0;
 	do {
-		got = sys_ptrace(PTRACE_PEEKSIGINFO, tid, (uintptr_t)&args, (uintptr_t)infos);
+		got = sys_ptrace(PTRACE_PEEKSIGINFO, q->tid, (uintptr_t)&args, (uintptr_t)infos);
 		if (got < 0)
-			return err_sys(e, got, "reading the pending signals of thread %d", tid);
+			return err_sys(e, got, "reading the pending signals of thread %d", q->tid);
 		for (int i = 0; i < got; i++) {
 			int signo;
 
 			memcpy(&signo, infos[i], sizeof(signo));
-			if (signo >= 1 && signo <= SIGNALS)
-				pending &= ~signal_bit(signo);
-			if (signals_add(c->arena, field, n, infos[i]) < 0)
+			*seen |= signo >= 1 && signo <= SIGNALS ? signal_bit(signo) : 0;
+			if (!signals_stop(q->task, signo) && take(q, signo, infos[i], data) < 0)
 				return err_nomem(e);
 		}
 		args.off += (uint64_t)got;
 	} while (got == PEEK_BATCH);
-	return signals_add_bare(c->arena, pending, field, n) < 0 ? err_nomem(e) : 0;
+	return 0;
+}
+
+static int signals_take(const struct signal_queue *q, int signo, const void *info, void *data)
+{
+	(void)signo, (void)data;
+	return signals_add(q->arena, q->field, q->n, info);
+}
+
+/* `pending`: the numbers that /proc shows. */
+static int signals_collect_queue(const struct signal_queue *q, uint64_t pending, struct err *e)
+{
+	uint64_t seen;
+
+	if (signals_peek(q, signals_take, NULL, &seen, e) < 0)
+		return -1;
+	pending &= ~seen;
+	if (pending & signal_bit(SIGSTOP))
+		signals_stop(q->task, SIGSTOP);
+	return signals_add_bare(q->arena, pending & ~signal_bit(SIGSTOP), q->field, q->n) < 0 ? err_nomem(e) : 0;
+}
+
+/*
+ * Only what somebody has sent: a timer's expiry, or news of a file descriptor, is in the state of that already. The
+ * queue has grown at its end, if at all: *data counts what of the field was found in it.
+ */
+static int signals_take_late(const struct signal_queue *q, int signo, const void *info, void *data)
+{
+	const siginfo_t *si = info;
+	size_t *found = data;
+
+	(void)signo;
+	if (si->si_code != SI_USER && si->si_code != SI_QUEUE && si->si_code != SI_TKILL)
+		return 0;
+	for (size_t i = *found; i < *q->n; i++) {
+		if (memcmp((*q->field)[i]->info.data, info, SIGINFO_SIZE) == 0) {
+			*found = i + 1;
+			return 0;
+		}
+	}
+	*found = *q->n + 1;
+	return signals_add(q->arena, q->field, q->n, info);
+}
+
+int signals_collect_late(struct arena *arena, struct target *t, Pb__Task *pb, struct err *e)
+{
+	struct signal_queue q = { arena, t, t->pid, PTRACE_PEEKSIGINFO_SHARED, &pb->pending, &pb->n_pending };
+	size_t found = 0;
+	uint64_t seen;
+
+	if (signals_peek(&q, signals_take_late, &found, &seen, e) < 0)
+		return -1;
+	for (size_t i = 0; i < pb->n_threads; i++) {
+		Pb__Thread *th = pb->threads[i];
+
+		found = 0;
+		q = (struct signal_queue){ arena, t, th->tid, 0, &th->pending, &th->n_pending };
+		if (signals_peek(&q, signals_take_late, &found, &seen, e) < 0)
+			return -1;
+	}
+	task_set_state(t, pb);
+	return 0;
 }
 
 uint64_t signals_with_actions(const struct proc_status *status)
@@ -130,15 +211,15 @@ int signals_collect(struct task_collect *c, struct target *t, struct questions *
 		if (signals_with_actions(status) & signal_bit(signo))
 			ret = signals_collect_action(c, questions_next(q), pb, e);
 	if (ret == 0)
-		ret = signals_peek(c, t->pid, PTRACE_PEEKSIGINFO_SHARED, status->shd_pending, &pb->pending,
-				   &pb->n_pending, e);
+		ret = signals_collect_queue(&(struct signal_queue){ c->arena, t, t->pid, PTRACE_PEEKSIGINFO_SHARED, &pb->pending,
+								    &pb->n_pending }, status->shd_pending, e);
 	return ret;
 }
 
-int signals_collect_thread(struct task_collect *c, pid_t tid, const struct proc_status *status, Pb__Thread *th,
+int signals_collect_thread(struct task_collect *c, struct target *t, pid_t tid, const struct proc_status *status, Pb__Thread *th,
 			   struct err *e)
 {
-	return signals_peek(c, tid, 0, status->sig_pending, &th->pending, &th->n_pending, e);
+	return signals_collect_queue(&(struct signal_queue){ c->arena, t, tid, 0, &th->pending, &th->n_pending }, status->sig_pending, e);
 }
 
 static int signals_full(struct err *e)

@@ -45,6 +45,15 @@ struct task_collect {
  */
 int task_collect(struct task_collect *c, struct target *t, Pb__Task *pb, Pb__AddressSpace *space, struct err *e);
 
+/*
+ * What has been sent to a task, or stopped it or let it go on, since task_collect(); while it stands. Only what other
+ * processes have sent: all else is in the image as it was then.
+ */
+int signals_collect_late(struct arena *arena, struct target *t, Pb__Task *pb, struct err *e);
+
+/* Running or stopped, as far as is known by now. */
+void task_set_state(const struct target *t, Pb__Task *pb);
+
 /* A zombie: only its identity and its exit status. */
 int task_collect_zombie(struct task_collect *c, struct target *t, Pb__Task *pb, struct err *e);
 
@@ -77,7 +86,7 @@ uint64_t signals_with_actions(const struct proc_status *status);
 int signals_ask(struct questions *q, const struct proc_status *status);
 int signals_collect(struct task_collect *c, struct target *t, struct questions *q, const struct proc_status *status, Pb__Task *pb,
 		    struct err *e);
-int signals_collect_thread(struct task_collect *c, pid_t tid, const struct proc_status *status, Pb__Thread *th,
+int signals_collect_thread(struct task_collect *c, struct target *t, pid_t tid, const struct proc_status *status, Pb__Thread *th,
 			   struct err *e);
 struct timers {
 	struct proc_timer *v;

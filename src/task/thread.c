@@ -54,7 +54,7 @@ void thread_leave_sequence(const struct target *t, struct target_thread *th)
 }
 
 /* What ptrace tells. */
-static int thread_collect_state(struct task_collect *c, const struct target_thread *t,
+static int thread_collect_state(struct task_collect *c, struct target *task, const struct target_thread *t,
 				const struct proc_status *status, Pb__Thread *th, struct err *e)
 {
 	unsigned char xstate[ARCH_XSTATE_MAX];
@@ -78,7 +78,7 @@ static int thread_collect_state(struct task_collect *c, const struct target_thre
 		pb_set(th, rseq_size, rseq.rseq_abi_size);
 		pb_set(th, rseq_signature, rseq.signature);
 	}
-	return signals_collect_thread(c, t->tid, status, th, e);
+	return signals_collect_thread(c, task, t->tid, status, th, e);
 }
 
 /* What other processes may ask the kernel. */
@@ -162,7 +162,7 @@ int thread_collect(struct task_collect *c, struct target *t, size_t thread, cons
 		return err_nomem(e);
 	th->tid = own->tid;
 	*ret = th;
-	if (thread_collect_comm(c, t, own->tid, th, e) < 0 || thread_collect_state(c, own, status, th, e) < 0 ||
+	if (thread_collect_comm(c, t, own->tid, th, e) < 0 || thread_collect_state(c, t, own, status, th, e) < 0 ||
 	    thread_collect_outside(c, own->tid, th, e) < 0)
 		return -1;
 	return thread_take_answers(q, th, e);

@@ -4,8 +4,8 @@
 
     hostile.py [--torpor FILE] [--list] [NAME...]
 
-tests/fuzz/hostile.c changes one to three fields of an image's metadata, TORPOR_TEST_HOSTILE=N times per program (20);
-each result goes through verify, inspect, restore --explain and restore. With a torpor that was built with sanitizers,
+tests/fuzz/hostile.c changes one to three fields of an image's metadata, TORPOR_TEST_HOSTILE=N times per program (20),
+or with TORPOR_TEST_HOSTILE=each every field in turn, the I-th of N such runs (each:I:N) every N-th of them; each result goes through verify, inspect, restore --explain and restore. With a torpor that was built with sanitizers,
 these are heard as well.
 """
 
@@ -20,7 +20,8 @@ from attacked import Rich  # noqa: E402
 from common import PythonThreads, Steady, compile_steady, main, read_bytes  # noqa: E402
 from harness import Failure, Skip, case, stat_of, tree_of  # noqa: E402
 
-IMAGES = int(os.environ.get("TORPOR_TEST_HOSTILE", "20"))
+IMAGES = os.environ.get("TORPOR_TEST_HOSTILE", "20")
+MANY = 100000  # more than any image has
 SECONDS = 20
 
 
@@ -38,42 +39,57 @@ def expect_proper(t, seed, result):
         raise Failure(f"seed {seed}: torpor {result.argv[0]} does not say why: {result}")
 
 
+def changes():
+    """What hostile.c is told, for one image after the other: a seed, and how many fields it changes, or which."""
+    first = random.randrange(1 << 30)
+    if not IMAGES.startswith("each"):
+        yield from ((seed, str(1 + seed % 3)) for seed in range(first, first + int(IMAGES)))
+        return
+    part, parts = map(int, IMAGES.split(":")[1:] or (0, 1))
+    yield from ((first + field, f"@{field}") for field in range(part, MANY, parts))
+
+
+def try_commands(t, path, seed, root):
+    """verify, inspect and restore; the result of the last."""
+    for command in (["verify"], ["inspect"], ["inspect", "--json"], ["restore", "--explain"]):
+        expect_proper(t, seed, t.torpor(*command, path, expect=None, seconds=SECONDS))
+    result = t.torpor("restore", path, "--detach", expect=None, seconds=SECONDS)
+    expect_proper(t, seed, result)
+    if result.status:
+        t.until(lambda: not stat_of(root) and not tree_of(os.getpid())[1:], 5,
+                f"seed {seed}: {result}; processes are left: {tree_of(os.getpid())[1:]}")
+    end_all_below(t)
+    return result
+
+
 def hostile(t, start):
     driver = os.path.join(t.setup.build, "tests/fuzz/hostile")
     if not os.access(driver, os.X_OK):
         raise Skip(f"{driver} has not been built")
     program = start(t)
-    root = program.root
-    t.dump(root)
-    first = random.randrange(1 << 30)
-    outcomes, slowest = {}, (0, 0)
-    for seed in range(first, first + IMAGES):
-        path = t.image("hostile")
-        done = subprocess.run([driver, str(seed), str(1 + seed % 3), t.image(), path], capture_output=True, text=True)
+    t.dump(program.root)
+    outcomes, slowest, path = {}, (0, 0), t.image("hostile")
+    for seed, what in changes():
+        done = subprocess.run([driver, str(seed), what, t.image(), path], capture_output=True, text=True)
+        if done.returncode == 2 and what.startswith("@"):
+            break
         if done.returncode:
-            raise Failure(f"seed {seed}: {done.stderr}")
+            raise Failure(f"seed {seed}, {what}: {done.stderr}")
         t.setup.own(path)
         content = read_bytes(path)
-        t.log(f"seed {seed}, the image of which is kept if anything goes wrong: {path}")
-        for command in (["verify"], ["inspect"], ["inspect", "--json"], ["restore", "--explain"]):
-            expect_proper(t, seed, t.torpor(*command, path, expect=None, seconds=SECONDS))
-        result = t.torpor("restore", path, "--detach", expect=None, seconds=SECONDS)
-        expect_proper(t, seed, result)
-        slowest = max(slowest, (result.seconds, seed))
-        if result.status:
-            t.until(lambda: not stat_of(root) and not tree_of(os.getpid())[1:], 5,
-                    f"seed {seed}: {result}; processes are left: {tree_of(os.getpid())[1:]}")
-        end_all_below(t)
+        t.log(f"seed {seed}, {what}: the image is kept if anything goes wrong: {path}")
+        result = try_commands(t, path, seed, program.root)
         if read_bytes(path) != content:
-            raise Failure(f"seed {seed}: the image has changed")
+            raise Failure(f"seed {seed}, {what}: the image has changed")
         os.unlink(path)
+        slowest = max(slowest, (result.seconds, seed))
         outcomes[result.status] = outcomes.get(result.status, 0) + 1
     text = ", ".join(f"{n} {'restored' if s == 0 else f'status {s}'}" for s, n in sorted(outcomes.items()))
     print(f"    {t.name}: {text}; the slowest restore took {slowest[0]:.1f} s (seed {slowest[1]})", flush=True)
 
 
 for _name, _start in (("steady", lambda t: Steady(t, 2)), ("python", PythonThreads), ("rich", Rich)):
-    case(f"hostile-{_name}", limit=60 + IMAGES * 10, start=_start)(hostile)
+    case(f"hostile-{_name}", limit=60 + int(IMAGES) * 10 if IMAGES.isdigit() else 7200, start=_start)(hostile)
 
 
 if __name__ == "__main__":

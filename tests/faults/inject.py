@@ -17,6 +17,8 @@ import os
 import re
 import signal
 import sys
+import threading
+import time
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -208,6 +210,62 @@ def ends(t, start):
     injector.summary(tried)
 
 
+class Sender(threading.Thread):
+    """Stops a program as soon as the disturbed call has begun, as `kill -STOP` would."""
+
+    def __init__(self, t, report, root):
+        super().__init__(daemon=True)
+        self.t, self.report, self.root = t, report, root
+        self.committed = self.over = False
+        if os.path.exists(report):
+            os.unlink(report)
+
+    def run(self):
+        while not self.over and not read(self.report, ""):
+            time.sleep(0.001)
+        self.committed = self.over or os.path.exists(self.t.image())
+        try:
+            os.kill(self.root, signal.SIGSTOP)
+        except ProcessLookupError:
+            self.committed = True
+
+
+def stops(t):
+    """Somebody stops the program while it is saved: so it comes back, or the dump says that the signal came too late."""
+    injector = Injector(t, LATE_MS)
+    program = PROGRAMS["steady"](t)
+    root, arguments = program.root, ["dump", program.root, "-o", t.image()]
+    outcomes = {}
+
+    def wake():
+        if os.path.exists(t.image()):
+            t.expect_gone(root, [root])
+            t.restore(root)
+            os.unlink(t.image())
+    injector.tidy = wake
+    for number in some_numbers(injector.calls(*arguments), CALLS):
+        sender = Sender(t, injector.report, root)
+        sender.start()
+        result, call = injector.run(number, *arguments)
+        sender.over = True
+        sender.join()
+        if result.status:
+            raise Failure(f"call {number}, {call}: {result}")
+        wake()
+        told = "send it again" in result.err
+        try:
+            t.until(lambda: state_of(root) == "T", 0.2 if told or sender.committed else 5, "")
+            outcome = "stopped"
+        except Failure:
+            outcome = "told" if told else "too late"
+            if not told and not sender.committed:
+                raise Failure(f"call {number}, {call}: it was stopped during this call, and is not: {result}")
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        os.kill(root, signal.SIGCONT)
+        program.check()
+    print(f"    {t.name}: " + ", ".join(f"{n} {o}" for o, n in sorted(outcomes.items())), flush=True)
+
+
 # ---- restore ----
 
 def restores(t, start, late=0):
@@ -298,6 +356,7 @@ def stuck(t):
 
 case("late-zombie")(late_zombie)
 case("stuck")(stuck)
+case("dump-stops", limit=7200)(stops)
 case("dump-ends", limit=600, start=lambda t: Steady(t, 2))(ends)
 
 

@@ -2,7 +2,8 @@
 
 /*
  * hostile SEED TIMES IMAGE OUT: write IMAGE again with TIMES fields of its metadata
- * changed and every checksum right, as one would who means ill.
+ * changed and every checksum right, as one would who means ill. With @N for TIMES, its
+ * N-th field; exit status 2: there are not so many.
  * hostile metadata IMAGE OUT: the metadata alone.
  */
 
@@ -46,7 +47,10 @@ static void write_changed(const struct image *img, char **argv, struct err *e)
 
 	if (!meta || image_writer_new(&w, argv[4], false, e) < 0)
 		die(e);
-	mutate_image(meta, &arena, (unsigned)atoi(argv[2]), strtoull(argv[1], NULL, 10));
+	if (argv[2][0] != '@')
+		mutate_image(meta, &arena, (unsigned)atoi(argv[2]), strtoull(argv[1], NULL, 10));
+	else if (!mutate_field(meta, &arena, strtoull(argv[2] + 1, NULL, 10), strtoull(argv[1], NULL, 10)))
+		exit(2);
 	packed = pb_pack(&arena, &meta->base, &size);
 	copy_pages(img, w, e);
 	if (!packed || image_writer_commit(w, packed, size, e) < 0)

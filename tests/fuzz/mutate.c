@@ -12,6 +12,7 @@ struct mutation {
 	struct arena *arena;
 	uint64_t state;
 	uint64_t seen; /* fields passed so far, of which one is chosen */
+	uint64_t wanted; /* which, counted from 1; 0: any */
 	ProtobufCMessage *message;
 	const ProtobufCFieldDescriptor *field;
 	uint64_t numbers[64]; /* values that stand elsewhere in the image */
@@ -81,7 +82,8 @@ static void choose_in(struct mutation *m, ProtobufCMessage *message)
 	for (unsigned i = 0; i < d->n_fields; i++) {
 		const ProtobufCFieldDescriptor *f = &d->fields[i];
 
-		if (chance(m, ++m->seen) == 0) {
+		m->seen++;
+		if (m->wanted ? m->seen == m->wanted : chance(m, m->seen) == 0) {
 			m->message = message;
 			m->field = f;
 		}
@@ -205,9 +207,9 @@ static void change_object(struct mutation *m, Pb__Object *o)
 
 	if (!body)
 		return;
-	m->seen = 0;
+	m->field = NULL;
 	choose_in(m, body);
-	if (!m->seen)
+	if (!m->field)
 		return;
 	change_field(m);
 	o->body.data = pb_pack(m->arena, body, &o->body.len);
@@ -218,12 +220,24 @@ void mutate_image(Pb__Image *image, struct arena *arena, unsigned times, uint64_
 	struct mutation m = { .arena = arena, .state = seed };
 
 	for (unsigned i = 0; i < times; i++) {
+		m.seen = 0;
 		if (image->n_objects && chance(&m, 3) == 0) {
 			change_object(&m, image->objects[chance(&m, image->n_objects)]);
 			continue;
 		}
-		m.seen = 0;
 		choose_in(&m, &image->base);
 		change_field(&m);
 	}
+}
+
+bool mutate_field(Pb__Image *image, struct arena *arena, uint64_t field, uint64_t seed)
+{
+	struct mutation m = { .arena = arena, .state = seed, .wanted = field + 1 };
+
+	choose_in(&m, &image->base);
+	if (m.field)
+		change_field(&m);
+	for (size_t i = 0; !m.field && i < image->n_objects; i++)
+		change_object(&m, image->objects[i]);
+	return m.field;
 }

@@ -3,6 +3,7 @@
 
 /* Metadata that parses and means something else: one field of one message at a time. */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "image/pb.h"
@@ -13,3 +14,6 @@
  * the same changes.
  */
 void mutate_image(Pb__Image *image, struct arena *arena, unsigned times, uint64_t seed);
+
+/* Likewise the field with this number, from 0. False: there are not so many. */
+bool mutate_field(Pb__Image *image, struct arena *arena, uint64_t field, uint64_t seed);
