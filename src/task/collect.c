@@ -303,9 +303,13 @@ static int task_collect_answers(struct task_collect *c, struct remote *leader, s
 	if (remote_ask(leader, q->v, q->n, e) < 0)
 		return -1;
 	task_take_answers(q, pb, space);
-	if (signals_collect(c, leader->task, q, status, pb, e) < 0 || timers_collect(c, q, timers, pb, e) < 0)
+	if (signals_collect(c, leader->task, q, status, pb, e) < 0 || timers_collect(c, q, timers, status, pb, e) < 0)
 		return -1;
-	return task_collect_threads(c, leader, q, status, pb, e);
+	if (task_collect_threads(c, leader, q, status, pb, e) < 0)
+		return -1;
+	for (size_t i = 0; i < pb->n_threads; i++)
+		timers_drop_early(pb, pb->threads[i]);
+	return 0;
 }
 
 /* The part that runs inside the task. */

@@ -94,7 +94,11 @@ struct timers {
 };
 int timers_find(struct task_collect *c, struct target *t, struct timers *ret, struct err *e);
 int timers_ask(struct questions *q, const struct timers *timers);
-int timers_collect(struct task_collect *c, struct questions *q, const struct timers *timers, Pb__Task *pb, struct err *e);
+/* After signals_collect(). `before`: what was pending before the questions were asked. */
+int timers_collect(struct task_collect *c, struct questions *q, const struct timers *timers, const struct proc_status *before,
+		   Pb__Task *pb, struct err *e);
+/* Of the signals that were pending for a thread, those of timers which, as they are saved, have not expired. */
+void timers_drop_early(const Pb__Task *pb, Pb__Thread *th);
 int limits_collect(struct task_collect *c, struct target *t, Pb__Task *pb, struct err *e);
 /* `status`: that of the thread; `q`: the answers to remote_thread_questions(). */
 int thread_collect(struct task_collect *c, struct target *t, size_t thread, const struct remote_question *q,

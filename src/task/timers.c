@@ -53,8 +53,37 @@ static struct timeval ns_timeval(uint64_t ns)
 
 /* ---- dump ---- */
 
-static int timers_collect_interval(struct task_collect *c, const struct remote_question *q, Pb__Task *pb, struct err *e)
+static bool timers_is_signal(const Pb__Siginfo *pb, const siginfo_t *of)
 {
+	const siginfo_t *si = (const siginfo_t *)pb->info.data;
+
+	return si->si_signo == of->si_signo && si->si_code == of->si_code && (of->si_code != SI_TIMER || si->si_timerid == of->si_timerid);
+}
+
+/*
+ * Clocks go on while a task stands. This timer was still to expire when it was asked for its time, and has done so
+ * before the pending signals were read: after a restore it is to expire again, so this signal is not there yet.
+ */
+static void timers_drop_signal(Pb__Siginfo **v, size_t *n, const siginfo_t *of)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < *n; i++)
+		if (!timers_is_signal(v[i], of))
+			v[kept++] = v[i];
+	*n = kept;
+}
+
+static bool timers_was_pending(const struct proc_status *before, int signo)
+{
+	return before->shd_pending >> (signo - 1) & 1;
+}
+
+static int timers_collect_interval(struct task_collect *c, const struct remote_question *q, const struct proc_status *before, Pb__Task *pb,
+				   struct err *e)
+{
+	static const int signals[ITIMERS] = { [ITIMER_REAL] = SIGALRM, [ITIMER_VIRTUAL] = SIGVTALRM, [ITIMER_PROF] = SIGPROF };
+	const siginfo_t expired = { .si_signo = signals[q->args[0]], .si_code = SI_KERNEL };
 	struct itimerval it;
 	Pb__IntervalTimer *timer;
 
@@ -73,6 +102,8 @@ static int timers_collect_interval(struct task_collect *c, const struct remote_q
 	 */
 	if (!timer->value_ns)
 		timer->value_ns = timer->interval_ns;
+	else if (!timers_was_pending(before, expired.si_signo))
+		timers_drop_signal(pb->pending, &pb->n_pending, &expired);
 	return 0;
 }
 
@@ -93,8 +124,9 @@ static int timer_clock(const struct proc_timer *t)
 }
 
 static int timers_collect_posix(struct task_collect *c, const struct remote_question *time, const struct remote_question *overrun,
-				const struct proc_timer *t, Pb__Task *pb, struct err *e)
+				const struct proc_timer *t, const struct proc_status *before, Pb__Task *pb, struct err *e)
 {
+	const siginfo_t expired = { .si_signo = t->signo, .si_code = SI_TIMER, .si_timerid = t->id };
 	struct itimerspec it;
 	Pb__PosixTimer *timer = pb_new(c->arena, Pb__PosixTimer, pb__posix_timer__init);
 
@@ -114,6 +146,9 @@ static int timers_collect_posix(struct task_collect *c, const struct remote_ques
 	pb_set(timer, interval_ns, timespec_ns(&it.it_interval));
 	if (overrun->result > 0)
 		pb_set(timer, overrun, (uint32_t)overrun->result);
+	/* One that expires once has no signal pending while it is armed, or only an old one of no meaning. */
+	if (timer->value_ns && t->signo > 0 && (!timer->interval_ns || !timers_was_pending(before, t->signo)))
+		timers_drop_signal(pb->pending, &pb->n_pending, &expired);
 	return 0;
 }
 
@@ -153,16 +188,28 @@ int timers_ask(struct questions *q, const struct timers *timers)
 	return r;
 }
 
-int timers_collect(struct task_collect *c, struct questions *q, const struct timers *timers, Pb__Task *pb, struct err *e)
+void timers_drop_early(const Pb__Task *pb, Pb__Thread *th)
+{
+	for (size_t i = 0; i < pb->n_timers; i++) {
+		const Pb__PosixTimer *t = pb->timers[i];
+		const siginfo_t expired = { .si_signo = (int)t->signo, .si_code = SI_TIMER, .si_timerid = (int)t->id };
+
+		if (t->value_ns && !t->interval_ns)
+			timers_drop_signal(th->pending, &th->n_pending, &expired);
+	}
+}
+
+int timers_collect(struct task_collect *c, struct questions *q, const struct timers *timers, const struct proc_status *before,
+		   Pb__Task *pb, struct err *e)
 {
 	int r = 0;
 
 	for (unsigned which = 0; r == 0 && which < ITIMERS; which++)
-		r = timers_collect_interval(c, questions_next(q), pb, e);
+		r = timers_collect_interval(c, questions_next(q), before, pb, e);
 	for (size_t i = 0; r == 0 && i < timers->n; i++) {
 		const struct remote_question *time = questions_next(q), *overrun = questions_next(q);
 
-		r = timers_collect_posix(c, time, overrun, &timers->v[i], pb, e);
+		r = timers_collect_posix(c, time, overrun, &timers->v[i], before, pb, e);
 	}
 	return r;
 }

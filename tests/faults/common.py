@@ -419,11 +419,11 @@ def killed(status, signo):
 
 
 def compile_steady(setup, *supervisors):
-    """Make steady.c and moment.c targets, where the user can execute them; likewise nth.c and watch.c."""
+    """Make steady.c, ticking.c and moment.c targets, where the user can execute them; likewise nth.c and watch.c."""
     if harness.TARGETS == os.path.join(harness.HERE, "targets"):
         harness.TARGETS = shutil.copytree(harness.TARGETS, os.path.join(setup.folder, "targets"))
     tests = os.path.join(HERE, "..")
-    sources = {"steady": ["faults/steady.c"], "moment": ["kinds/common.c", "state/moment.c"],
+    sources = {"steady": ["faults/steady.c"], "moment": ["kinds/common.c", "state/moment.c"], "ticking": ["faults/ticking.c"],
                **{name: ["faults/supervised.c", f"faults/{name}.c"] for name in supervisors}}
     for name, files_ in sources.items():
         subprocess.run([*COMPILER, "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-I",

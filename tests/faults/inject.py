@@ -266,6 +266,47 @@ def stops(t):
     print(f"    {t.name}: " + ", ".join(f"{n} {o}" for o, n in sorted(outcomes.items())), flush=True)
 
 
+class Ticking:
+    """tests/faults/ticking.c: timers that expire once in some milliseconds, and are waited for."""
+
+    def __init__(self, t):
+        self.t, self.path = t, t.path("ticking")
+        self.root = t.start([t.target("ticking")])
+        self.check()
+
+    def check(self):
+        """It goes on, and no timer has been lost or has expired twice."""
+        now = os.path.getsize(self.path) if os.path.exists(self.path) else 0
+
+        def further():
+            bad = re.search(r"^bad .*$", read(self.path, ""), re.M)
+            if bad:
+                raise Failure(f"the program reports: {bad.group()!r}")
+            return os.path.getsize(self.path) > now + 2 if os.path.exists(self.path) else False
+        self.t.until(further, 20, "no timer expires")
+
+
+def ticks(t):
+    """Timers expire while the dump is busy elsewhere: each is saved as one that has expired, or as one that is still to."""
+    injector = Injector(t, LATE_MS)
+    program = Ticking(t)
+    root, arguments = program.root, ["dump", program.root, "-o", t.image()]
+
+    def wake():
+        if os.path.exists(t.image()):
+            t.expect_gone(root, [root])
+            t.restore(root)
+            os.unlink(t.image())
+    injector.tidy = wake
+    numbers = some_numbers(injector.calls(*arguments), CALLS)
+    for number in numbers:
+        result, call = injector.run(number, *arguments)
+        injector.expect_proper(number, result, call)
+        wake()
+        program.check()
+    injector.summary(len(numbers))
+
+
 # ---- restore ----
 
 def restores(t, start, late=0):
@@ -357,6 +398,7 @@ def stuck(t):
 case("late-zombie")(late_zombie)
 case("stuck")(stuck)
 case("dump-stops", limit=7200)(stops)
+case("dump-ticks", limit=7200)(ticks)
 case("dump-ends", limit=600, start=lambda t: Steady(t, 2))(ends)
 
 
