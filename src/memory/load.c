@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -127,10 +128,28 @@ static uint64_t load_find_gap(const struct spans *taken, uint64_t size)
 	return at < ADDRESS_MAX && ADDRESS_MAX - at >= size + 2 * HUGE_PAGE ? at + HUGE_PAGE : 0;
 }
 
+static bool load_is_limited(int resource)
+{
+	struct rlimit limit;
+
+	return getrlimit((__rlimit_resource_t)resource, &limit) == 0 && limit.rlim_max != RLIM_INFINITY;
+}
+
+/* There was no room, which `number` (-errno) says: for a limit of ours? Returns `number`. */
+static int load_blame_limit(int number, struct err *e)
+{
+	if (number != -ENOMEM || (!load_is_limited(RLIMIT_AS) && !load_is_limited(RLIMIT_DATA)))
+		return number;
+	err_id(e, "E-LIMIT-MEMORY");
+	err_help(e, "raise the limit of virtual memory, or of data: ulimit -Hv unlimited, ulimit -Hd unlimited");
+	return number;
+}
+
 int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e)
 {
 	struct spans taken = { 0 };
 	uint64_t parking, start;
+	int r;
 
 	m->place = m->place ?: arena_alloc(m->arena, (m->space->n_mappings + 1) * sizeof(*m->place));
 	if (!m->place)
@@ -141,7 +160,8 @@ int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e)
 	start = load_find_gap(&taken, script_size + parking + HUGE_PAGE);
 	if (!start)
 		return err_set(e, ERR_SYSTEM, 0, "no gap of %lu bytes in both address spaces", script_size + parking);
-	return region_map(&m->region, start, script_size, parking, e);
+	r = region_map(&m->region, start, script_size, parking, e);
+	return r < 0 ? load_blame_limit(r, e) : 0;
 }
 
 int memory_find_room(struct memory_load *m, const Pb__AddressSpace *const *spaces, size_t n, const Pb__Mapping *map,
@@ -278,6 +298,12 @@ int memory_map(struct memory_load *m, const Pb__Mapping *map, uint64_t at, struc
 	return load_place_at(m, map, at, MAP_FIXED_NOREPLACE, e);
 }
 
+int memory_map_failed(const Pb__Mapping *map, int number, struct err *e)
+{
+	err_sys(e, number, "mapping %lx-%lx (%s)", map->start, map->end, map->name && map->name[0] ? map->name : "anonymous");
+	return load_blame_limit(number, e);
+}
+
 static int load_place_one(struct memory_load *m, size_t i, struct err *e)
 {
 	const Pb__Mapping *map = m->space->mappings[i];
@@ -296,7 +322,7 @@ static int load_place_one(struct memory_load *m, size_t i, struct err *e)
 		r = load_place_at(m, map, m->place[i], MAP_FIXED, e);
 	}
 	if (r < 0 && !e->reason)
-		return err_sys(e, r, "mapping %lx-%lx (%s)", map->start, map->end, map->name && map->name[0] ? map->name : "anonymous");
+		return memory_map_failed(map, r, e);
 	return r;
 }
 

@@ -147,6 +147,9 @@ int memory_place(struct memory_load *m, struct err *e);
 /* Map one of them there. 0, -EEXIST where something is in the way, or negative; `e` may be set. */
 int memory_map(struct memory_load *m, const Pb__Mapping *map, uint64_t at, struct err *e);
 
+/* It could not be mapped, which `number` (-errno) says: `e` says which, and whose limit that may be. Returns negative. */
+int memory_map_failed(const Pb__Mapping *map, int number, struct err *e);
+
 /* A place for it where nothing is mapped now, nor in any of these address spaces. Aligned like its own. */
 int memory_find_room(struct memory_load *m, const Pb__AddressSpace *const *spaces, size_t n, const Pb__Mapping *map,
 		     uint64_t *ret, struct err *e);

@@ -278,7 +278,7 @@ static int stock_place(struct stock *s, const struct family *f, struct memory_lo
 		if (r == -EEXIST)
 			r = stock_park(s, i, f, m, e);
 		if (r < 0 && !e->reason)
-			err_sys(e, r, "mapping %lx-%lx for all that share it", map->start, map->end);
+			memory_map_failed(map, r, e);
 	}
 	return r;
 }

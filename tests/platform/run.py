@@ -297,7 +297,7 @@ def low_limits(t):
     root, steps = hold(t)
     limits = harness.read(f"/proc/{root}/limits")
     t.dump(root)
-    for limit, identity in (("nofile=24", "E-LIMIT-FILES"), ("stack=131072", "E-LIMIT-STACK")):
+    for limit, identity in (("nofile=24", "E-LIMIT-FILES"), ("stack=131072", "E-LIMIT-STACK"), ("as=12000000", "E-LIMIT-MEMORY")):
         t.launcher = [*as_user(t), "prlimit", f"--{limit}"]
         result = t.torpor("restore", t.image(), "--detach", expect=5)
         if identity not in result.err or stat_of(root):
