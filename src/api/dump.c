@@ -16,6 +16,7 @@
 
 #include "api/api.h"
 #include "api/helper.h"
+#include "api/supervise.h"
 #include "core/visit.h"
 #include "util/fd.h"
 
@@ -253,13 +254,16 @@ static void dump_hear(int link, void *data, const struct helper_message *m, cons
 
 static int dump_by_helper(struct dump_job *j, struct err *e)
 {
-	struct helper_job job = { .work = dump_work, .hear = dump_hear, .data = j, .options = j->o };
+	struct helper_job job = { .work = dump_work, .hear = dump_hear, .data = j, .options = j->o, .timeout_ms = j->o->dump.timeout_ms };
 	int r = helper_run(&job, NULL, NULL, e);
 
 	return r == 0 && j->no_memory ? err_nomem(e) : r;
 }
 
-/* Whoever lives in a namespace of torpor's is dumped by another process in any case. */
+/*
+ * Whoever lives in a namespace of torpor's is dumped by another process in any case; and so is who may have files on a
+ * server, because this process could then wait for that server for ever, and the program would stand.
+ */
 static int dump_in_process(struct dump_job *j, struct err *e)
 {
 	const struct api_callbacks c = api_callbacks(j->o);
@@ -270,7 +274,7 @@ static int dump_in_process(struct dump_job *j, struct err *e)
 	arena_done(&arena);
 	if (found < 0)
 		return found;
-	return found ? dump_by_helper(j, e) : dump_here(j, j->pid, NULL, &c, j->result, e);
+	return found || supervise_is_needed(j->pid) ? dump_by_helper(j, e) : dump_here(j, j->pid, NULL, &c, j->result, e);
 }
 
 static int dump(struct dump_job *j, const struct torpor_options *o, struct torpor_result **ret, struct torpor_error **error)

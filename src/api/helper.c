@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "api/supervise.h"
 #include "util/fd.h"
 #include "util/interrupt.h"
 #include "util/privilege.h"
@@ -257,9 +258,20 @@ static void helper_dispatch(const struct helper_job *job, int link, const struct
 		job->hear(link, job->data, m, text, size);
 }
 
-/* Until the work is done, or the helper has ended without a word. */
+/* Is it stuck for good? Then it is ended. One that was called off by a signal need not be waited for that long. */
+static bool helper_is_stuck(struct supervision *s, const sigset_t *passed, struct err *e)
+{
+	if (!s->timeout_ms || !supervise_look(s, LOOK_EVERY_MS, !sigisemptyset(passed)))
+		return false;
+	supervise_blame(s, e);
+	kill(s->pid, SIGKILL);
+	return true;
+}
+
+/* Until the work is done, or the helper has ended without a word, or is stuck. */
 static int helper_hear(const struct helper_job *job, int link, pid_t pid, char *buf, struct err *e)
 {
+	struct supervision supervision = { .pid = pid, .timeout_ms = job->timeout_ms };
 	struct helper_message m;
 	sigset_t passed;
 	ssize_t n;
@@ -267,8 +279,11 @@ static int helper_hear(const struct helper_job *job, int link, pid_t pid, char *
 	sigemptyset(&passed);
 	for (;;) {
 		helper_pass_signals(pid, &passed);
-		if (poll(&(struct pollfd){ .fd = link, .events = POLLIN }, 1, LOOK_EVERY_MS) <= 0)
+		if (poll(&(struct pollfd){ .fd = link, .events = POLLIN }, 1, LOOK_EVERY_MS) <= 0) {
+			if (helper_is_stuck(&supervision, &passed, e))
+				return -1;
 			continue;
+		}
 		n = helper_receive(link, &m, buf);
 		if (n < 0)
 			return err_set(e, ERR_SYSTEM, 0, "the process that torpor had made for it was killed");

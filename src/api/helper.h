@@ -45,6 +45,7 @@ struct helper_job {
 	const int *fds;   /* that the helper keeps, ... */
 	size_t n_fds;
 	bool keeps_all;   /* ... or all of them */
+	unsigned timeout_ms; /* how long it may look for one file; 0: for ever */
 	const struct torpor_options *options;
 	/* What the caller's thread had, for programs that the helper executes; set by helper_run(). */
 	sigset_t mask;

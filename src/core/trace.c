@@ -229,6 +229,12 @@ static void trace_tell(const struct build *b, struct trace_told *told)
 	told->loaded = loaded;
 }
 
+/* There is no more to tell, but how long nobody comes further. */
+static struct trace_told trace_told_all(const struct build *b)
+{
+	return (struct trace_told){ .made = __atomic_load_n(&b->pids->steer.made, __ATOMIC_RELAXED), .loaded = atomic_load(&b->meeting->loaded) };
+}
+
 /* What does a thread that has not stopped for us wait for? False: it stands, or was not born yet. */
 static bool trace_waits(pid_t tid, struct arena *scratch, const char **ret)
 {
@@ -490,7 +496,7 @@ static int trace_check_stop(int status, struct err *e)
  */
 static int trace_wait(const struct build *b, const Pb__Task *pb, int *ret_status, struct err *e)
 {
-	struct trace_told told = { 0 };
+	struct trace_told told = trace_told_all(b);
 	pid_t got;
 
 	do
@@ -634,7 +640,7 @@ static int trace_finish_stage(struct build *b, size_t index, enum trace_stage st
  */
 static int trace_await_zombie(struct build *b, pid_t pid, struct err *e)
 {
-	struct trace_told told = { 0 };
+	struct trace_told told = trace_told_all(b);
 	int status;
 	pid_t got;
 

@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -118,6 +119,53 @@ def dumps(t, writeback):
 
 case("disk-dump", limit=300, writeback=False)(dumps)
 case("disk-dump-writeback", limit=300, writeback=True)(dumps)
+
+
+SILENT = {
+    "cwd": "os.chdir(disk)",
+    "file": "file = open(disk + '/data')",
+    "mapping": "import mmap; file = open(disk + '/data', 'r+b'); memory = mmap.mmap(file.fileno(), 0); memory[0]; file.close()",
+}
+
+
+def silent(t, hold, call_off):
+    """The server of the program's files does not answer: the dump gives up, says which file, and the program runs on."""
+    disk = Disk(t)
+    with open(disk.path("data"), "w") as f:
+        f.write("x" * 100000)
+    source = (f"import os, time\ndisk, n = {disk.folder!r}, 0\n{SILENT[hold]}\nwhile True:\n    time.sleep(0.01)\n    n += 1\n"
+              f"    open({t.path('count')!r}, 'w').write(f'{{n:09}}')\n")
+    root = t.start([PYTHON, "-B", "-c", source])
+
+    def runs():
+        before = read(t.path("count"), "")
+        t.until(lambda: read(t.path("count"), "") > before, 10, "the program does not run")
+    runs()
+    os.kill(disk.pid, signal.SIGSTOP)
+    try:
+        arguments = ["dump", root, "-o", t.image(), "--timeout", "600" if call_off else "0.5"]
+        began = time.monotonic()
+        pid, number = t.torpor_start(arguments)
+        if call_off:
+            time.sleep(0.3)
+            os.kill(pid, signal.SIGINT)
+        result = t.torpor_result(pid, number, arguments, began, 30)
+    finally:
+        os.kill(disk.pid, signal.SIGCONT)
+    if result.status not in (5, -signal.SIGINT) or "E-DUMP-SERVER" not in result.err or disk.folder not in result.err:
+        raise Failure(f"{result}")
+    if os.path.exists(t.image()):
+        raise Failure("there is an image")
+    runs()
+    t.dump(root)
+    t.restore(root)
+    runs()
+    kill_tree(t, root)
+
+
+for _hold in SILENT:
+    case(f"disk-silent-{_hold}", hold=_hold, call_off=False)(silent)
+case("disk-silent-called-off", hold="file", call_off=True)(silent)
 
 
 @case("disk-restore", limit=300)

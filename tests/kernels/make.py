@@ -41,7 +41,7 @@ def compile_all(folder):
     os.makedirs(folder)
     for suite in ("kinds", "state"):
         selfcheck.build(os.path.join(TESTS, suite), os.path.join(folder, suite))
-    for source in ("faults/steady.c", "programs/targets/without.c"):
+    for source in ("faults/steady.c", "faults/ticking.c", "programs/targets/without.c"):
         made = os.path.join(folder, source[:-2])
         os.makedirs(os.path.dirname(made), exist_ok=True)
         subprocess.run(["cc", "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-o", made,
