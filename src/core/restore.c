@@ -42,7 +42,7 @@
 
 enum { VERIFY_THREAD_SHARE = 4 * 1024 * 1024, OBJECT_FDS_SPARE = 256, PID_POLL_US = 20000, HOLDERS_NAMED = 8,
        STACK_USED = 256 * 1024, /* by what called us, arguments and environment */
-       LOADS_FIRST_MIN = 16 * 1024 * 1024 /* of memory: less is read twice as quickly as another process is made */ };
+       META_HUGE = 256 * 1024, LOADS_FIRST_MIN = 16 * 1024 * 1024 /* of memory: less is read twice as quickly as another process is made */ };
 
 struct restore {
 	const struct restore_options *o;
@@ -129,6 +129,7 @@ int core_open(const char *path, enum core_verify verify, struct arena *arena, st
 	none = privilege_none();
 	if (verify == VERIFY_PAGES)
 		r = image_verify_pages(img, core_verify_threads(img), e);
+	arena->huge = img->meta_size >= META_HUGE;
 	/* Unpacked, metadata is a few times its packed size; a hostile one must not grow without bounds. */
 	arena->limit = arena->used + 64 * (img->meta_size + 4096);
 	*ret_meta = r < 0 ? NULL : (Pb__Image *)pb_unpack(arena, &pb__image__descriptor, img->meta, img->meta_size);

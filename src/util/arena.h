@@ -6,6 +6,7 @@
  * Memory is zeroed, aligned to 16 bytes, and freed all at once.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct arena_block;
@@ -13,6 +14,7 @@ struct arena {
 	struct arena_block *blocks;
 	size_t limit; /* most bytes this arena may hold; 0 = no limit */
 	size_t used;
+	bool huge; /* much is to come, and processes are made that inherit it: in huge pages, where they can be had */
 };
 
 #define ARENA_INIT ((struct arena){ 0 })
