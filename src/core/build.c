@@ -42,6 +42,7 @@
 #include "ipc/ipc.h"
 #include "kinds/lock.h"
 #include "memory/memory.h"
+#include "proc/maps.h"
 #include "sys/memory.h"
 #include "sys/process.h"
 #include "task/task.h"
@@ -52,6 +53,7 @@ enum {
 	STACK_ROOM = 512 * 1024,   /* of our own stack that must stay usable among the saved mappings */
 	STACK_FRAME = 8 * 1024,    /* more than a task needs until its children are born */
 	EARLY_PAGES = 1024,        /* of a task that loads before the others are born */
+	AREAS_CHILDREN = 2,        /* so many: reading its mappings once for all of them is worth it */
 	DEPTH_MAX = 256,           /* so many are foreseen, each the child of another */
 	THREAD_STACK = 1024,       /* for the runner; signals are blocked */
 	OP_SIZE = 96,
@@ -489,9 +491,9 @@ static __attribute__((noinline)) void build_touch_stack(size_t size)
  * Our stack must have its room before the saved mappings surround it. Who inherits
  * some of them stands deeper in the same stack, and cannot get more.
  */
-static void build_stretch_stack(const struct build *b)
+static void build_stretch_stack(const struct build *b, size_t index)
 {
-	if (!b->stock.space.n_mappings)
+	if (index == 0)
 		build_touch_stack(build_stack_bytes(b->plan));
 }
 
@@ -519,15 +521,12 @@ static int build_load(struct build *b, struct memory_load *m, const struct task_
  * May it load while others are still being born? One that makes nobody, with so little memory that it makes no
  * thread for it either, whose TID the tree might need.
  */
-static bool build_loads_early(const struct build *b, size_t index)
+static bool build_loads_early(const struct build *b, size_t index, size_t n_children)
 {
 	const struct plan *p = b->plan;
 
-	if (p->n_tasks == 1 || b->pids->steer.way != PID_SET_TID || p->tasks[index].makes_group)
+	if (n_children || p->n_tasks == 1 || b->pids->steer.way != PID_SET_TID || p->tasks[index].makes_group)
 		return false;
-	for (size_t i = 0; i < p->n_tasks; i++)
-		if (plan_maker(p, i) == index)
-			return false;
 	return image_pages_of(b->image, IMAGE_OWNER_SPACE(p->tasks[index].pb->space)) < EARLY_PAGES;
 }
 
@@ -570,14 +569,36 @@ static void build_stock(struct build *b, size_t index, struct memory_load *m)
 		build_fail(b, pb, &e);
 }
 
+static size_t build_count_children(const struct build *b, size_t index)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < b->plan->n_tasks; i++)
+		n += plan_maker(b->plan, i) == index;
+	return n;
+}
+
+/* Once for many: what each child would read of itself. */
+static void build_note_areas(struct build *b, const Pb__Task *pb, size_t n_children, struct arena *arena)
+{
+	struct vm_area_list *areas = n_children < AREAS_CHILDREN ? NULL : arena_new(arena, struct vm_area_list);
+	struct err e = ERR_INIT;
+
+	if (areas && memory_own_areas(arena, areas, &e) < 0)
+		build_fail(b, pb, &e);
+	b->areas = areas;
+}
+
 static _Noreturn void build_task(struct build *b, size_t index)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
+	const size_t n_children = build_count_children(b, index);
 	struct arena arena = ARENA_INIT;
 	struct err e = ERR_INIT;
 	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .loaded = &b->meeting->loaded,
 				 .keeps_exe = !b->sets_exe, .one_thread = b->pids->steer.way == PID_FORK,
-				 .verifies = b->loads_first };
+				 .verifies = b->loads_first,
+				 .born_with = n_children || b->stock.space.n_mappings ? NULL : b->areas };
 	struct restore_task rt = {
 		.arena = &arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
 	};
@@ -589,13 +610,14 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	if (pb->state != PB__TASK_STATE__ZOMBIE) {
 		m.space = b->plan->image->spaces[pb->space];
 		m.runs = image_runs_of(b->image, IMAGE_OWNER_SPACE(pb->space), &m.n_runs);
-		build_stretch_stack(b);
+		build_stretch_stack(b, index);
 		build_stock(b, index, &m);
 		tr.space = m.space;
-		early = build_loads_early(b, index);
+		early = build_loads_early(b, index, n_children);
 	}
 	if (b->loads_first && build_load_first(b, &m, &tr, &e) < 0)
 		build_fail(b, pb, &e);
+	build_note_areas(b, pb, n_children, &arena);
 	build_children(b, index, &rt);
 	if (early && build_load(b, &m, &tr, &e) < 0)
 		build_fail(b, pb, &e);

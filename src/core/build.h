@@ -43,6 +43,7 @@ struct build {
 	struct proc_status own; /* of the coordinator, and so of what it makes */
 	const struct family *family;
 	struct stock stock;    /* what this very process was born with, or has for those that it makes */
+	const struct vm_area_list *areas; /* all that it was born with; NULL: not known */
 	const struct progress *progress; /* the coordinator's: the tasks only count */
 	struct build_region {
 		uint64_t start, size;

@@ -59,13 +59,14 @@ static bool is_special(const Pb__Mapping *m)
 
 /* ---- the region ---- */
 
-static int load_own_areas(struct memory_load *m, struct vm_area_list *ret, struct err *e)
+int memory_own_areas(struct arena *arena, struct vm_area_list *ret, struct err *e)
 {
 	char *text;
-	int r = fd_read_proc(getpid(), "maps", m->arena, &text, NULL);
+	int r = fd_read_proc(getpid(), "maps", arena, &text, NULL);
 
+	*ret = (struct vm_area_list){ 0 };
 	if (r == 0)
-		r = proc_parse_maps(text, m->arena, ret);
+		r = proc_parse_maps(text, arena, ret);
 	return r < 0 ? err_sys(e, r, "reading /proc/self/maps") : 0;
 }
 
@@ -145,16 +146,13 @@ static int load_blame_limit(int number, struct err *e)
 	return number;
 }
 
-int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e)
+static int load_reserve(struct memory_load *m, uint64_t script_size, struct err *e)
 {
 	struct spans taken = { 0 };
 	uint64_t parking, start;
 	int r;
 
-	m->place = m->place ?: arena_alloc(m->arena, (m->space->n_mappings + 1) * sizeof(*m->place));
-	if (!m->place)
-		return err_nomem(e);
-	if (load_own_areas(m, &m->own, e) < 0 || load_taken(m, &m->own, &m->space, 1, &taken, e) < 0)
+	if (load_taken(m, &m->own, &m->space, 1, &taken, e) < 0)
 		return -1;
 	parking = load_parking_size(m, &m->own);
 	start = load_find_gap(&taken, script_size + parking + HUGE_PAGE);
@@ -164,6 +162,24 @@ int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e)
 	return r < 0 ? load_blame_limit(r, e) : 0;
 }
 
+/* Who was born with areas that are known reads its own only if something has come between. */
+int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e)
+{
+	int r;
+
+	m->place = m->place ?: arena_alloc(m->arena, (m->space->n_mappings + 1) * sizeof(*m->place));
+	if (!m->place)
+		return err_nomem(e);
+	if (m->born_with) {
+		m->own = *m->born_with;
+		r = load_reserve(m, script_size, e);
+		if (r != -EEXIST)
+			return r;
+		*e = ERR_INIT;
+	}
+	return memory_own_areas(m->arena, &m->own, e) < 0 ? -1 : load_reserve(m, script_size, e);
+}
+
 int memory_find_room(struct memory_load *m, const Pb__AddressSpace *const *spaces, size_t n, const Pb__Mapping *map,
 		     uint64_t *ret, struct err *e)
 {
@@ -171,7 +187,7 @@ int memory_find_room(struct memory_load *m, const Pb__AddressSpace *const *space
 	struct vm_area_list own;
 	struct spans taken = { 0 };
 
-	if (load_own_areas(m, &own, e) < 0 || load_taken(m, &own, spaces, n, &taken, e) < 0)
+	if (memory_own_areas(m->arena, &own, e) < 0 || load_taken(m, &own, spaces, n, &taken, e) < 0)
 		return -1;
 	gap = load_find_gap(&taken, size + align);
 	if (!gap)
@@ -454,10 +470,35 @@ static void move_step(struct script_builder *b, const char *note, uint64_t from,
 	script_call(b, SCRIPT_MUST, note, SYS_mremap, from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to);
 }
 
-/* Take down all that lies between the things to keep. */
-static int load_unmap_gaps(struct memory_load *m, struct script_builder *b, struct err *e)
+/* Can the vdso stay where it is until all else is in place, and then go to its own? */
+static bool load_vdso_may_stay(const struct memory_load *m, const struct vdso_part *parts, size_t n)
 {
-	struct span *keep = arena_alloc(m->arena, (m->space->n_mappings + 1) * sizeof(*keep));
+	for (size_t i = 0; i < n; i++)
+		for (size_t k = 0; k < m->space->n_mappings; k++)
+			if (parts[i].own < m->space->mappings[k]->end && m->space->mappings[k]->start < parts[i].own + parts[i].size)
+				return false;
+	return true;
+}
+
+static int load_park_vdso(struct memory_load *m, struct vdso_part *parts, size_t n, struct script_builder *b, struct err *e)
+{
+	bool stays = load_vdso_may_stay(m, parts, n);
+
+	for (size_t i = 0; i < n; i++) {
+		parts[i].parked = stays ? parts[i].own : region_park(&m->region, parts[i].size, 0, MEMORY_PAGE);
+		if (!parts[i].parked)
+			return err_set(e, ERR_SYSTEM, 0, "no room to park the vdso");
+		if (!stays)
+			move_step(b, "parking the vdso", parts[i].own, parts[i].size, parts[i].parked);
+	}
+	return 0;
+}
+
+/* Take down all that lies between the things to keep. */
+static int load_unmap_gaps(struct memory_load *m, const struct vdso_part *parts, size_t n_parts, struct script_builder *b,
+			   struct err *e)
+{
+	struct span *keep = arena_alloc(m->arena, (m->space->n_mappings + 1 + n_parts) * sizeof(*keep));
 	uint64_t at = 0;
 	size_t n = 0;
 
@@ -470,6 +511,8 @@ static int load_unmap_gaps(struct memory_load *m, struct script_builder *b, stru
 		if (!is_special(map))
 			keep[n++] = (struct span){ m->place[i], m->place[i] + (map->end - map->start) };
 	}
+	for (size_t i = 0; i < n_parts; i++)
+		keep[n++] = (struct span){ parts[i].parked, parts[i].parked + parts[i].size };
 	qsort(keep, n, sizeof(*keep), span_compare);
 	for (size_t i = 0; i < n; i++) {
 		if (keep[i].start > at)
@@ -539,15 +582,8 @@ int memory_switch(struct memory_load *m, struct script_builder *b, struct err *e
 	struct vdso_part parts[VDSO_PARTS_MAX];
 	size_t n_parts = 0;
 
-	if (load_vdso_parts(m, parts, &n_parts, e) < 0)
-		return -1;
-	for (size_t i = 0; i < n_parts; i++) {
-		parts[i].parked = region_park(&m->region, parts[i].size, 0, MEMORY_PAGE);
-		if (!parts[i].parked)
-			return err_set(e, ERR_SYSTEM, 0, "no room to park the vdso");
-		move_step(b, "parking the vdso", parts[i].own, parts[i].size, parts[i].parked);
-	}
-	if (load_unmap_gaps(m, b, e) < 0)
+	if (load_vdso_parts(m, parts, &n_parts, e) < 0 || load_park_vdso(m, parts, n_parts, b, e) < 0 ||
+	    load_unmap_gaps(m, parts, n_parts, b, e) < 0)
 		return -1;
 	for (size_t i = 0; i < m->space->n_mappings; i++) {
 		const Pb__Mapping *map = m->space->mappings[i];

@@ -131,6 +131,7 @@ struct memory_load {
 	struct region region;
 	uint64_t *place; /* for each mapping: where it stands until the switch; 0: nowhere yet. May be NULL before memory_reserve() */
 	bool *settled;   /* for each mapping: it was placed with its final protection; NULL before memory_place() */
+	const struct vm_area_list *born_with; /* what this process was born with, as read by who made it; NULL: not known */
 	struct vm_area_list own; /* what this process had mapped, by memory_reserve() */
 };
 
@@ -149,6 +150,9 @@ int memory_map(struct memory_load *m, const Pb__Mapping *map, uint64_t at, struc
 
 /* It could not be mapped, which `number` (-errno) says: `e` says which, and whose limit that may be. Returns negative. */
 int memory_map_failed(const Pb__Mapping *map, int number, struct err *e);
+
+/* What this process has mapped. */
+int memory_own_areas(struct arena *arena, struct vm_area_list *ret, struct err *e);
 
 /* A place for it where nothing is mapped now, nor in any of these address spaces. Aligned like its own. */
 int memory_find_room(struct memory_load *m, const Pb__AddressSpace *const *spaces, size_t n, const Pb__Mapping *map,

@@ -381,6 +381,7 @@ struct space {
 	const struct memory_load *m;
 	const struct script_op *op;
 	uint64_t unmapped, end; /* bytes so far; the last address + 1 */
+	uint64_t stayed; /* of the vdso, until it was moved; bytes */
 	size_t moved;
 };
 
@@ -419,15 +420,29 @@ static bool in_parking(const struct region *r, uint64_t at, uint64_t size)
 	return at >= r->parking && size <= r->parking_size && at - r->parking <= r->parking_size - size;
 }
 
+/* The vdso stays where the kernel put it, or is parked. */
+static bool is_own_vdso(const struct memory_load *m, uint64_t at, uint64_t size)
+{
+	for (size_t i = 0; i < m->own.n; i++) {
+		const struct vm_area *a = &m->own.areas[i];
+
+		if (a->start == at && a->end - at == size && (strncmp(a->name, "[vvar", 5) == 0 || strcmp(a->name, "[vdso]") == 0))
+			return true;
+	}
+	return false;
+}
+
 static bool moving(struct space *s, const uint64_t *a)
 {
 	const struct region *r = &s->m->region;
 
 	if (a[1] != a[2])
 		return space_fails(s, "moves to another size", a[2]);
-	if (in_parking(r, a[4], a[1])) /* the vdso, which stands wherever the kernel put it */
-		return true;
-	if (!in_parking(r, a[0], a[1]))
+	if (in_parking(r, a[4], a[1]))
+		return is_own_vdso(s->m, a[0], a[1]) || space_fails(s, "parks what is not the vdso", a[0]);
+	if (is_own_vdso(s->m, a[0], a[1]))
+		s->stayed += a[1];
+	else if (!in_parking(r, a[0], a[1]))
 		return space_fails(s, "moves what was not parked", a[0]);
 	for (size_t i = 0; i < s->m->space->n_mappings; i++) {
 		const Pb__Mapping *map = s->m->space->mappings[i];
@@ -484,6 +499,7 @@ static bool space_whole(const struct space *s)
 		else
 			parked++;
 	}
+	kept += s->stayed;
 	if (s->unmapped + kept != ADDRESS_END)
 		return wrong(s->w, "the switch", "something stays mapped: bytes", ADDRESS_END - kept - s->unmapped);
 	return s->moved == parked || wrong(s->w, "the switch", "something stays parked", parked - s->moved);
