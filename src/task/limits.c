@@ -95,7 +95,8 @@ static int limits_widen_one(const Pb__Limit *saved, struct err *e)
 	case RLIMIT_NPROC:
 	case RLIMIT_SIGPENDING:
 		wanted.rlim_cur = wanted.rlim_max;
-		setrlimit((__rlimit_resource_t)saved->resource, &wanted);
+		if (wanted.rlim_cur != now.rlim_cur) /* the maker has done so already, as a rule */
+			setrlimit((__rlimit_resource_t)saved->resource, &wanted);
 	}
 	return 0;
 }
