@@ -3,11 +3,12 @@
 /*
  * A program that holds what the benchmark wants to see saved, and nothing else:
  *
- *     hold [mib=N] [zero=PERCENT] [huge] [mappings=N] [threads=N] [tasks=N] [fds=N] [forks=N]
+ *     hold [mib=N] [zero=PERCENT] [huge|plain] [mappings=N] [threads=N] [tasks=N] [fds=N] [forks=N]
  *
  * mib       of touched anonymous memory, of which no page is like another
  * zero      so many pages in a hundred are touched, but zero; they lie scattered
  * huge      the memory has MADV_HUGEPAGE; otherwise MADV_NOHUGEPAGE
+ * plain     nothing was said of huge pages, but it stands in small ones: what most programs have
  * mappings  the memory is cut into so many, every second one read-only
  * threads   besides the first, asleep
  * tasks     children, each a program of its own (this one with mib=0), asleep
@@ -30,6 +31,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -61,7 +63,18 @@ static void fill(char *memory, size_t size, unsigned zero)
 	}
 }
 
-static char *hold_memory(size_t size, bool huge, unsigned zero, unsigned mappings)
+/* How the memory stands to huge pages. */
+enum pages { PAGES_SMALL, PAGES_HUGE, PAGES_PLAIN };
+
+static void choose_pages(char *memory, size_t size, enum pages pages)
+{
+	if (pages == PAGES_PLAIN)
+		prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+	else
+		madvise(memory, size, pages == PAGES_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+}
+
+static char *hold_memory(size_t size, enum pages pages, unsigned zero, unsigned mappings)
 {
 	size_t each = mappings ? size / mappings / PAGE * PAGE : 0;
 	char *room = mmap(NULL, size + 2 * HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -70,8 +83,9 @@ static char *hold_memory(size_t size, bool huge, unsigned zero, unsigned mapping
 	if (room == MAP_FAILED || mmap(memory, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
 				      MAP_FAILED)
 		err(1, "mmap");
-	madvise(memory, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	choose_pages(memory, size, pages);
 	fill(memory, size, zero);
+	prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
 	for (unsigned i = 1; i < mappings; i += 2)
 		if (mprotect(memory + i * each, each, PROT_READ) < 0)
 			err(1, "mprotect");
@@ -150,7 +164,7 @@ static bool option(const char *argument, const char *name, unsigned *ret)
 int main(int argc, char **argv)
 {
 	unsigned mib = 0, zero = 0, mappings = 0, threads = 0, tasks = 0, fds = 0, forks = 0;
-	bool huge = false;
+	enum pages pages = PAGES_SMALL;
 	char *memory = NULL;
 
 	signal(SIGCHLD, SIG_DFL);
@@ -158,7 +172,9 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[i], "asleep"))
 			sleep_forever(NULL);
 		else if (!strcmp(argv[i], "huge"))
-			huge = true;
+			pages = PAGES_HUGE;
+		else if (!strcmp(argv[i], "plain"))
+			pages = PAGES_PLAIN;
 		else if (!option(argv[i], "mib", &mib) && !option(argv[i], "zero", &zero) &&
 			 !option(argv[i], "mappings", &mappings) && !option(argv[i], "threads", &threads) &&
 			 !option(argv[i], "tasks", &tasks) && !option(argv[i], "fds", &fds) && !option(argv[i], "forks", &forks))
@@ -166,7 +182,7 @@ int main(int argc, char **argv)
 	}
 	hold_tasks(argv[0], tasks);
 	if (mib)
-		memory = hold_memory((size_t)mib << 20, huge, zero, mappings);
+		memory = hold_memory((size_t)mib << 20, pages, zero, mappings);
 	hold_threads(threads);
 	hold_fds(fds);
 	hold_forks(forks);

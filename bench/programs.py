@@ -114,11 +114,13 @@ def all_programs(folder):
         Program("1mib", "1 MiB", 1, [hold, "mib=1"]),
         Program("tree", "tree of 200 processes", 20, [hold, "tasks=199"]),
         Program("1gib", "1 GiB", 1024, [hold, "mib=1024"]),
+        Program("1gib-plain", "1 GiB, no word of huge pages", 1024, [hold, "mib=1024", "plain"]),
         Program("1gib-zero", "1 GiB, 30 % zero pages", 1024, [hold, "mib=1024", "zero=30"]),
         Program("1gib-huge", "1 GiB, huge pages", 1024, [hold, "mib=1024", "huge"]),
         Program("mappings", "1 GiB, 20,000 mappings, 64 threads", 1024, [hold, "mib=1024", "mappings=20000", "threads=64"]),
         Program("jvm", "JVM, 512 MiB live", 600, java, ["java", "javac"], settle=0.5),
         Redis("redis", "Redis, 1 GiB", 1100),
         Program("4gib", "4 GiB", 4096, [hold, "mib=4096"]),
+        Program("4gib-plain", "4 GiB, no word of huge pages", 4096, [hold, "mib=4096", "plain"]),
         Program("4gib-huge", "4 GiB, huge pages", 4096, [hold, "mib=4096", "huge"]),
     ]
