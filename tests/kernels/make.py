@@ -41,11 +41,11 @@ def compile_all(folder):
     os.makedirs(folder)
     for suite in ("kinds", "state"):
         selfcheck.build(os.path.join(TESTS, suite), os.path.join(folder, suite))
-    for source in ("faults/steady.c", "faults/ticking.c", "programs/targets/without.c"):
+    for *parts, source in (["faults/steady.c"], ["faults/ticking.c"], ["faults/supervised.c", "faults/nth.c"], ["programs/targets/without.c"]):
         made = os.path.join(folder, source[:-2])
         os.makedirs(os.path.dirname(made), exist_ok=True)
         subprocess.run(["cc", "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-pthread", "-o", made,
-                        os.path.join(TESTS, source)], check=True)
+                        *(os.path.join(TESTS, part) for part in (*parts, source))], check=True)
 
 
 def add_system(archive):
