@@ -84,14 +84,14 @@ static const struct call *supervise_find(const char *syscall_text)
 }
 
 /* For /proc, whose files of a process take the capabilities that it is permitted. */
-static void supervise_read(pid_t pid, const char *name, char text[SUPERVISE_TEXT])
+static void supervise_read_call(pid_t pid, char text[SUPERVISE_TEXT])
 {
 	cleanup_privilege struct privilege p = privilege_raise(~0ull);
 	struct arena arena = ARENA_INIT;
 	char *all;
 
 	text[0] = '\0';
-	if (fd_read_proc(pid, name, &arena, &all, NULL) == 0)
+	if (fd_read_proc(pid, "syscall", &arena, &all, NULL) == 0)
 		snprintf(text, SUPERVISE_TEXT, "%s", all);
 	arena_done(&arena);
 }
@@ -101,7 +101,7 @@ bool supervise_look(struct supervision *s, unsigned passed_ms, bool called_off)
 	const struct call *call;
 	char now[SUPERVISE_TEXT];
 
-	supervise_read(s->pid, "syscall", now);
+	supervise_read_call(s->pid, now);
 	call = supervise_find(now);
 	s->idle_ms = call && strcmp(now, s->last) == 0 ? s->idle_ms + passed_ms : 0;
 	memcpy(s->last, now, sizeof(now));
@@ -118,6 +118,15 @@ static void supervise_follow(const char *link, char *ret, size_t size)
 		ret[n] = '\0';
 }
 
+/* A string in the process. It may stand near the end of what is mapped: so the page that it begins on is a part of its own. */
+static void supervise_peek(pid_t pid, uint64_t at, char *ret, size_t size)
+{
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE), first = page - at % page < size ? page - at % page : size;
+	const struct iovec here = { ret, size - 1 }, there[2] = { { (void *)at, first }, { (void *)(at + first), size - first } };
+
+	process_vm_readv(pid, &here, 1, there, 2, 0);
+}
+
 /* The path of the call, as far as it can be told; what stands for a file in /proc is followed. */
 static void supervise_name(const struct supervision *s, const struct call *call, char ret[PATH_MAX])
 {
@@ -125,12 +134,8 @@ static void supervise_name(const struct supervision *s, const struct call *call,
 	char given[PATH_MAX / 2] = "", folder[PATH_MAX / 2] = "", link[64];
 
 	sscanf(s->last, "%*d %lx %lx", &args[0], &args[1]);
-	if (call->path >= 0) {
-		struct iovec here = { given, sizeof(given) - 1 }, there = { (void *)args[call->path], sizeof(given) - 1 };
-
-		if (process_vm_readv(s->pid, &here, 1, &there, 1, 0) < 0) /* it stands near the end of what is mapped */
-			there.iov_len = here.iov_len = 64, process_vm_readv(s->pid, &here, 1, &there, 1, 0);
-	}
+	if (call->path >= 0)
+		supervise_peek(s->pid, args[call->path], given, sizeof(given));
 	if (call->folder >= 0 && given[0] != '/' && (int)args[call->folder] >= 0) {
 		snprintf(link, sizeof(link), "/proc/%d/fd/%d", s->pid, (int)args[call->folder]);
 		supervise_follow(link, folder, sizeof(folder));
@@ -144,13 +149,14 @@ int supervise_blame(const struct supervision *s, struct err *e)
 {
 	cleanup_privilege struct privilege p = privilege_raise(~0ull); /* as above */
 	const struct call *call = supervise_find(s->last);
-	char path[PATH_MAX] = "", wchan[SUPERVISE_TEXT];
+	char path[PATH_MAX] = "";
+	struct arena arena = ARENA_INIT;
 
 	if (call)
 		supervise_name(s, call, path);
-	supervise_read(s->pid, "wchan", wchan);
 	err_set(e, ERR_SYSTEM, ETIMEDOUT, "the file system of %s does not answer within %u ms: torpor waits in %s",
-		path[0] ? path : "a file", s->idle_ms, wchan);
+		path[0] ? path : "a file", s->idle_ms, fd_read_wchan(s->pid, &arena));
+	arena_done(&arena);
 	err_id(e, "E-DUMP-SERVER");
 	return err_help(e, "try again when the file server answers (the program runs on), or raise --timeout");
 }

@@ -379,15 +379,6 @@ static int dump_commit(struct dump *d, struct err *e)
 	return image_writer_commit(d->writer, meta, size, e);
 }
 
-static size_t dump_count_signals(const Pb__Task *pb)
-{
-	size_t n = pb->n_pending + pb->has_stop_signal;
-
-	for (size_t i = 0; i < pb->n_threads; i++)
-		n += pb->threads[i]->n_pending;
-	return n;
-}
-
 /* It ends now, and what has come since the image was closed ends with it. */
 static void dump_note_lost_signals(const struct dump *d)
 {
@@ -395,10 +386,8 @@ static void dump_note_lost_signals(const struct dump *d)
 
 	for (size_t i = 0; i < d->tree.n; i++) {
 		struct target *t = d->tree.tasks[i];
-		Pb__Task *pb = d->image->tasks[i];
-		size_t before = dump_count_signals(pb);
 
-		if (!t->zombie && signals_collect_late(d->arena, t, pb, &unheard) == 0 && dump_count_signals(pb) != before)
+		if (!t->zombie && signals_collect_late(d->arena, t, d->image->tasks[i], &unheard) > 0)
 			log_say(d->o->log, LOG_NOTE, "a signal came to process %d (%s) when its image was complete: send it again after a restore",
 				t->pid, t->stat.comm);
 	}

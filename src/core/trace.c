@@ -235,18 +235,13 @@ static struct trace_told trace_told_all(const struct build *b)
 	return (struct trace_told){ .made = __atomic_load_n(&b->pids->steer.made, __ATOMIC_RELAXED), .loaded = atomic_load(&b->meeting->loaded) };
 }
 
-/* What does a thread that has not stopped for us wait for? False: it stands, or was not born yet. */
-static bool trace_waits(pid_t tid, struct arena *scratch, const char **ret)
+/* Was this thread born, and has not stopped for us? */
+static bool trace_runs(pid_t tid, struct arena *scratch)
 {
 	struct proc_stat stat;
 	char *text;
 
-	*ret = "unknown";
-	if (fd_read_proc(tid, "stat", scratch, &text, NULL) < 0 || proc_parse_stat(text, &stat) < 0 || stat.state == 't')
-		return false;
-	if (fd_read_proc(tid, "wchan", scratch, &text, NULL) == 0)
-		*ret = text;
-	return true;
+	return fd_read_proc(tid, "stat", scratch, &text, NULL) == 0 && proc_parse_stat(text, &stat) == 0 && stat.state != 't';
 }
 
 static int trace_stuck(const struct build *b, struct err *e)
@@ -256,12 +251,12 @@ static int trace_stuck(const struct build *b, struct err *e)
 	err_set(e, ERR_SYSTEM, ETIMEDOUT, "nothing has come further for %u ms", b->timeout_ms);
 	for (size_t i = 0; i < b->plan->n_tasks; i++) {
 		const Pb__Task *pb = b->plan->tasks[i].pb;
-		const char *wchan;
 
 		for (size_t k = 0; k < pb->n_threads; k++)
-			if (trace_waits(pb->threads[k]->tid, &scratch, &wchan))
+			if (trace_runs(pb->threads[k]->tid, &scratch))
 				err_set(e, ERR_SYSTEM, ETIMEDOUT, "thread %d of task %d (%s) has come no further for %u ms; it is in %s",
-					pb->threads[k]->tid, pb->pid, pb->comm, b->timeout_ms, wchan);
+					pb->threads[k]->tid, pb->pid, pb->comm, b->timeout_ms,
+					fd_read_wchan(pb->threads[k]->tid, &scratch));
 	}
 	arena_done(&scratch);
 	err_id(e, "E-RESTORE-TIMEOUT");

@@ -395,14 +395,9 @@ static void freeze_bury_threads(struct target *t)
 static int freeze_timed_out(struct target_tree *tree, size_t index, pid_t tid, unsigned timeout_ms, struct err *e)
 {
 	struct target *t = tree->tasks[index];
-	char name[64], *text;
-	const char *wchan = "unknown";
 
-	snprintf(name, sizeof(name), "task/%d/wchan", tid);
-	if (fd_read_proc(t->pid, name, tree->arena, &text, NULL) == 0)
-		wchan = text;
 	err_set(e, ERR_SYSTEM, ETIMEDOUT, "thread %d of task %d (%s) does not stop within %u ms; it sleeps uninterruptibly in %s",
-		tid, t->pid, t->stat.comm, timeout_ms, wchan);
+		tid, t->pid, t->stat.comm, timeout_ms, fd_read_wchan(tid, tree->arena));
 	err_id(e, "E-DUMP-TIMEOUT");
 	return err_help(e, "it waits for a device or a file server; try again when that answers, or raise --timeout");
 }

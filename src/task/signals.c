@@ -101,8 +101,8 @@ static bool signals_stop(struct target *t, int signo)
 }
 
 /* Pass all of a queue, in order, to `take`. Returns the numbers that were in it in *seen. */
-static int signals_peek(const struct signal_queue *q, int (*take)(const struct signal_queue *q, int signo, const void *info, void *data),
-			void *data, uint64_t *seen, struct err *e)
+static int signals_peek(const struct signal_queue *q, int (*take)(const struct signal_queue *q, const void *info, void *data), void *data,
+			uint64_t *seen, struct err *e)
 {
 	unsigned char infos[PEEK_BATCH][SIGINFO_SIZE];
 	struct ptrace_peeksiginfo_args args = { .flags = q->flags, .nr = PEEK_BATCH };
@@ -118,7 +118,7 @@ static int signals_peek(const struct signal_queue *q, int (*take)(const struct s
 
 			memcpy(&signo, infos[i], sizeof(signo));
 			*seen |= signo >= 1 && signo <= SIGNALS ? signal_bit(signo) : 0;
-			if (!signals_stop(q->task, signo) && take(q, signo, infos[i], data) < 0)
+			if (!signals_stop(q->task, signo) && take(q, infos[i], data) < 0)
 				return err_nomem(e);
 		}
 		args.off += (uint64_t)got;
@@ -126,9 +126,9 @@ static int signals_peek(const struct signal_queue *q, int (*take)(const struct s
 	return 0;
 }
 
-static int signals_take(const struct signal_queue *q, int signo, const void *info, void *data)
+static int signals_take(const struct signal_queue *q, const void *info, void *data)
 {
-	(void)signo, (void)data;
+	(void)data;
 	return signals_add(q->arena, q->field, q->n, info);
 }
 
@@ -145,46 +145,50 @@ static int signals_collect_queue(const struct signal_queue *q, uint64_t pending,
 	return signals_add_bare(q->arena, pending & ~signal_bit(SIGSTOP), q->field, q->n) < 0 ? err_nomem(e) : 0;
 }
 
-/*
- * Only what somebody has sent: a timer's expiry, or news of a file descriptor, is in the state of that already. The
- * queue has grown at its end, if at all: *data counts what of the field was found in it.
- */
-static int signals_take_late(const struct signal_queue *q, int signo, const void *info, void *data)
+/* A second look at a queue. It has grown at its end, if at all. */
+struct signals_late {
+	size_t found; /* so much of the field was in it */
+	int came;     /* since the first look, in all queues */
+};
+
+/* Only what somebody has sent: a timer's expiry, or news of a file descriptor, is in the state of that already. */
+static int signals_take_late(const struct signal_queue *q, const void *info, void *data)
 {
 	const siginfo_t *si = info;
-	size_t *found = data;
+	struct signals_late *late = data;
 
-	(void)signo;
 	if (si->si_code != SI_USER && si->si_code != SI_QUEUE && si->si_code != SI_TKILL)
 		return 0;
-	for (size_t i = *found; i < *q->n; i++) {
+	for (size_t i = late->found; i < *q->n; i++) {
 		if (memcmp((*q->field)[i]->info.data, info, SIGINFO_SIZE) == 0) {
-			*found = i + 1;
+			late->found = i + 1;
 			return 0;
 		}
 	}
-	*found = *q->n + 1;
+	late->found = *q->n + 1;
+	late->came++;
 	return signals_add(q->arena, q->field, q->n, info);
 }
 
 int signals_collect_late(struct arena *arena, struct target *t, Pb__Task *pb, struct err *e)
 {
 	struct signal_queue q = { arena, t, t->pid, PTRACE_PEEKSIGINFO_SHARED, &pb->pending, &pb->n_pending };
-	size_t found = 0;
+	struct signals_late late = { 0 };
+	int stopped = t->stop_signal;
 	uint64_t seen;
 
-	if (signals_peek(&q, signals_take_late, &found, &seen, e) < 0)
+	if (signals_peek(&q, signals_take_late, &late, &seen, e) < 0)
 		return -1;
 	for (size_t i = 0; i < pb->n_threads; i++) {
 		Pb__Thread *th = pb->threads[i];
 
-		found = 0;
+		late.found = 0;
 		q = (struct signal_queue){ arena, t, th->tid, 0, &th->pending, &th->n_pending };
-		if (signals_peek(&q, signals_take_late, &found, &seen, e) < 0)
+		if (signals_peek(&q, signals_take_late, &late, &seen, e) < 0)
 			return -1;
 	}
 	task_set_state(t, pb);
-	return 0;
+	return late.came + (t->stop_signal != stopped);
 }
 
 uint64_t signals_with_actions(const struct proc_status *status)

@@ -47,7 +47,7 @@ int task_collect(struct task_collect *c, struct target *t, Pb__Task *pb, Pb__Add
 
 /*
  * What has been sent to a task, or stopped it or let it go on, since task_collect(); while it stands. Only what other
- * processes have sent: all else is in the image as it was then.
+ * processes have sent: all else is in the image as it was then. Returns how many came since the last look, or negative.
  */
 int signals_collect_late(struct arena *arena, struct target *t, Pb__Task *pb, struct err *e);
 

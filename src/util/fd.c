@@ -174,6 +174,13 @@ int fd_read_proc(pid_t pid, const char *name, struct arena *arena, char **ret, s
 	return fd < 0 ? fd : fd_read_all(fd, arena, ret, ret_size);
 }
 
+const char *fd_read_wchan(pid_t tid, struct arena *arena)
+{
+	char *text;
+
+	return fd_read_proc(tid, "wchan", arena, &text, NULL) == 0 ? text : "unknown";
+}
+
 int fd_read_proc_if_any(pid_t pid, const char *name, struct arena *arena, char **ret)
 {
 	int r = fd_read_proc(pid, name, arena, ret, NULL);

@@ -55,6 +55,9 @@ int fd_read_all(int fd, struct arena *arena, char **ret, size_t *ret_size);
  */
 int fd_read_proc(pid_t pid, const char *name, struct arena *arena, char **ret, size_t *ret_size);
 
+/* The function of the kernel that a thread sleeps in, for a message: in the arena, or "unknown". */
+const char *fd_read_wchan(pid_t tid, struct arena *arena);
+
 /* As fd_read_proc(), of a file that not every kernel has: then *ret is NULL, and that is no error. */
 int fd_read_proc_if_any(pid_t pid, const char *name, struct arena *arena, char **ret);
 

@@ -72,11 +72,14 @@ class Injector(Nth):
         if self.late and result.status:
             raise Failure(f"call {number}, {call}: {result}")
         what = "done all the same" if result.status == 0 else f"status {result.status}"
-        self.outcomes[what] = self.outcomes.get(what, 0) + 1
+        self.count_outcome(what)
         if not 0 <= result.status <= 5 or result.status and "torpor: " not in result.err:
             raise Failure(f"call {number}, {call}: {result}")
         if result.status in (2, 4):
             raise Failure(f"call {number}, {call}: blamed on the usage or the image: {result}")
+
+    def count_outcome(self, what):
+        self.outcomes[what] = self.outcomes.get(what, 0) + 1
 
     def summary(self, calls):
         text = f"{calls} calls tried; " + ", ".join(f"{n} {o}" for o, n in sorted(self.outcomes.items()))
@@ -184,11 +187,8 @@ def dumps(t, start, late=0):
     injector.summary(len(tried))
 
 
-def ends(t, start):
-    """The last calls of a dump that ends the program: it is there and well, or it is in the image and gone."""
-    injector = Injector(t)
-    program = start(t)
-    root, arguments = program.root, ["dump", program.root, "-o", t.image()]
+def waker(t, root):
+    """What wakes a program whose dump has ended it, and forgets the image."""
     members = tree_of(root)
 
     def wake():
@@ -196,7 +196,15 @@ def ends(t, start):
             t.expect_gone(root, members)
             t.restore(root)
             os.unlink(t.image())
-    injector.tidy = wake
+    return wake
+
+
+def ends(t, start):
+    """The last calls of a dump that ends the program: it is there and well, or it is in the image and gone."""
+    injector = Injector(t)
+    program = start(t)
+    root, arguments = program.root, ["dump", program.root, "-o", t.image()]
+    injector.tidy = wake = waker(t, root)
     number = injector.calls(*arguments) - LAST
     call, tried = "", 0
     while call is not None:
@@ -235,15 +243,9 @@ def stops(t):
     injector = Injector(t, LATE_MS)
     program = PROGRAMS["steady"](t)
     root, arguments = program.root, ["dump", program.root, "-o", t.image()]
-    outcomes = {}
-
-    def wake():
-        if os.path.exists(t.image()):
-            t.expect_gone(root, [root])
-            t.restore(root)
-            os.unlink(t.image())
-    injector.tidy = wake
-    for number in some_numbers(injector.calls(*arguments), CALLS):
+    injector.tidy = wake = waker(t, root)
+    numbers = some_numbers(injector.calls(*arguments), CALLS)
+    for number in numbers:
         sender = Sender(t, injector.report, root)
         sender.start()
         result, call = injector.run(number, *arguments)
@@ -260,10 +262,10 @@ def stops(t):
             outcome = "told" if told else "too late"
             if not told and not sender.committed:
                 raise Failure(f"call {number}, {call}: it was stopped during this call, and is not: {result}")
-        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        injector.count_outcome(outcome)
         os.kill(root, signal.SIGCONT)
         program.check()
-    print(f"    {t.name}: " + ", ".join(f"{n} {o}" for o, n in sorted(outcomes.items())), flush=True)
+    injector.summary(len(numbers))
 
 
 class Ticking:
@@ -291,13 +293,7 @@ def ticks(t):
     injector = Injector(t, LATE_MS)
     program = Ticking(t)
     root, arguments = program.root, ["dump", program.root, "-o", t.image()]
-
-    def wake():
-        if os.path.exists(t.image()):
-            t.expect_gone(root, [root])
-            t.restore(root)
-            os.unlink(t.image())
-    injector.tidy = wake
+    injector.tidy = wake = waker(t, root)
     numbers = some_numbers(injector.calls(*arguments), CALLS)
     for number in numbers:
         result, call = injector.run(number, *arguments)
