@@ -32,10 +32,10 @@ enum {
 	THREADS_MAX = 8,
 };
 
-/* Pages of one extent that belong into one mapping, side by side. */
+/* Pages of one extent that belong into one stretch of mappings, side by side. */
 struct fill_piece {
 	uint64_t to; /* where it stands now */
-	uint32_t mapping;
+	uint32_t mapping; /* in which it begins */
 	uint32_t extent, page, pages;
 };
 
@@ -49,7 +49,7 @@ struct fill_unit {
 struct fill {
 	struct memory_load *m;
 	struct fresh fresh;
-	bool *is_fresh; /* for each mapping: it takes fresh pages */
+	bool *is_fresh; /* for the first mapping of each stretch: all of it takes fresh pages */
 	struct fill_piece *pieces;
 	size_t n_pieces;
 	struct fill_unit *units; /* huge pages first */
@@ -70,7 +70,13 @@ struct fill_worker {
 
 /* ---- what belongs where ---- */
 
-/* A run, cut along the mappings; `mapping` is the first that it may meet. */
+/* The saved address where its stretch ends. */
+static uint64_t fill_stretch_end(const struct memory_load *m, uint32_t mapping)
+{
+	return m->space->mappings[memory_stretch_of(m, mapping).end - 1]->end;
+}
+
+/* A run, cut along the stretches; `mapping` is the first that it may meet. */
 static int fill_cut_run(struct fill *f, const struct image_run *run, size_t *mapping, struct err *e)
 {
 	const struct memory_load *m = f->m;
@@ -89,7 +95,8 @@ static int fill_cut_run(struct fill *f, const struct image_run *run, size_t *map
 		map = *mapping < m->space->n_mappings ? m->space->mappings[*mapping] : NULL;
 		if (!map || map->start > at || map->kind > PB__MAPPING_KIND__FILE_PRIVATE)
 			return err_set(e, ERR_IMAGE, 0, "the image holds pages at %lx, where no private mapping is", at);
-		stop = map->end < end ? map->end : end;
+		stop = fill_stretch_end(m, (uint32_t)*mapping);
+		stop = stop < end ? stop : end;
 		v[f->n_pieces++] = (struct fill_piece){
 			.to = m->place[*mapping] + (at - map->start), .mapping = (uint32_t)*mapping, .extent = run->extent,
 			.page = run->page + (uint32_t)((at - run->addr) / MEMORY_PAGE),
@@ -118,15 +125,21 @@ static bool fill_may_be_fresh(const Pb__Mapping *map)
 	return map->kind == PB__MAPPING_KIND__ANON && !(map->flags & without);
 }
 
-/* The kernel moves pages only where access is equal on both sides. */
-static bool fill_may_be_huge(const struct fill *f, uint32_t mapping)
+static bool fill_is_fresh(const struct fill *f, const struct fill_piece *p)
 {
-	const Pb__Mapping *map = f->m->space->mappings[mapping];
-
-	return f->is_fresh[mapping] && f->fresh.moves && !(map->flags & VM_FLAG_NOHUGEPAGE) && !(map->prot & PROT_EXEC);
+	return f->is_fresh[memory_stretch_of(f->m, p->mapping).first];
 }
 
-/* Register the mappings that are given enough pages. */
+/* The kernel moves pages only where access is equal on both sides. */
+static bool fill_may_be_huge(const struct fill *f, const struct fill_piece *p)
+{
+	const Pb__Mapping *map = f->m->space->mappings[p->mapping];
+
+	return fill_is_fresh(f, p) && f->fresh.moves && !(map->flags & VM_FLAG_NOHUGEPAGE) && !(map->prot & PROT_EXEC) &&
+	       p->to + HUGE_PAGE_SIZE <= f->m->place[p->mapping] + (map->end - map->start);
+}
+
+/* Register the stretches that are given enough pages. */
 static int fill_add_fresh(struct fill *f, struct err *e)
 {
 	const struct memory_load *m = f->m;
@@ -136,18 +149,18 @@ static int fill_add_fresh(struct fill *f, struct err *e)
 	if (!f->is_fresh)
 		return err_nomem(e);
 	for (size_t i = 0; i < f->n_pieces;) {
-		uint32_t mapping = f->pieces[i].mapping;
-		const Pb__Mapping *map = m->space->mappings[mapping];
+		uint32_t first = memory_stretch_of(m, f->pieces[i].mapping).first;
+		const Pb__Mapping *map = m->space->mappings[first];
 		uint64_t size = 0;
 
-		for (; i < f->n_pieces && f->pieces[i].mapping == mapping; i++)
+		for (; i < f->n_pieces && memory_stretch_of(m, f->pieces[i].mapping).first == first; i++)
 			size += (uint64_t)f->pieces[i].pages * MEMORY_PAGE;
 		if (size < FRESH_MIN || !fill_may_be_fresh(map))
 			continue;
 		if (!opened)
 			fresh_open(&f->fresh);
 		opened = true;
-		f->is_fresh[mapping] = fresh_add(&f->fresh, m->place[mapping], map->end - map->start);
+		f->is_fresh[first] = fresh_add(&f->fresh, m->place[first], fill_stretch_end(m, first) - map->start);
 	}
 	return 0;
 }
@@ -159,7 +172,7 @@ static bool fill_is_huge(const struct fill *f, size_t piece)
 {
 	const struct fill_piece *p = &f->pieces[piece];
 
-	if (p->to % HUGE_PAGE_SIZE || f->n_pieces - piece < HUGE_EXTENTS || !fill_may_be_huge(f, p->mapping))
+	if (p->to % HUGE_PAGE_SIZE || f->n_pieces - piece < HUGE_EXTENTS || !fill_may_be_huge(f, p))
 		return false;
 	for (size_t i = 0; i < HUGE_EXTENTS; i++)
 		if (p[i].mapping != p->mapping || p[i].to != p->to + i * IMAGE_EXTENT_MAX || p[i].pages != EXTENT_PAGES)
@@ -221,7 +234,7 @@ static int fill_put(const struct fill *f, const struct fill_piece *p, const char
 {
 	const char *from = data + (size_t)p->page * MEMORY_PAGE;
 	uint64_t size = (uint64_t)p->pages * MEMORY_PAGE;
-	int r = f->is_fresh[p->mapping] ? fresh_copy(&f->fresh, p->to, from, size) : fill_write(p->to, from, size);
+	int r = fill_is_fresh(f, p) ? fresh_copy(&f->fresh, p->to, from, size) : fill_write(p->to, from, size);
 
 	if (r == 0)
 		return 0;
@@ -268,7 +281,7 @@ static int fill_load_directly(const struct fill *f, const struct fill_unit *u, s
 	for (size_t i = 0; i < u->n; i++) {
 		const struct fill_piece *p = &u->pieces[i];
 
-		if (u->n > DIRECT_MAX || f->is_fresh[p->mapping] ||
+		if (u->n > DIRECT_MAX || fill_is_fresh(f, p) ||
 		    p->page != (i ? u->pieces[i - 1].page + u->pieces[i - 1].pages : 0))
 			return 1;
 		to[i] = (struct iovec){ (void *)p->to, (size_t)p->pages * MEMORY_PAGE };

@@ -287,7 +287,8 @@ static int load_first_prot(const struct memory_load *m, const Pb__Mapping *map)
 	return (int)map->prot | (writable ? PROT_READ | PROT_WRITE : 0);
 }
 
-static int load_place_at(struct memory_load *m, const Pb__Mapping *map, uint64_t at, int fixed, struct err *e)
+/* `size` bytes from the beginning of a mapping on, those of its stretch. 0, -EEXIST where something is in the way, or negative. */
+static int load_place_at(struct memory_load *m, const Pb__Mapping *map, uint64_t size, uint64_t at, int fixed, struct err *e)
 {
 	bool shared_memory = load_is_shared_memory(m, map);
 	int prot = load_first_prot(m, map), flags = load_map_flags(map), fd = load_mapping_fd(m, map);
@@ -299,11 +300,11 @@ static int load_place_at(struct memory_load *m, const Pb__Mapping *map, uint64_t
 		prot = PROT_NONE;
 		fd = -1;
 	}
-	p = mmap((void *)at, map->end - map->start, prot, flags | fixed, readonly >= 0 ? readonly : fd, (off_t)map->offset);
+	p = mmap((void *)at, size, prot, flags | fixed, readonly >= 0 ? readonly : fd, (off_t)map->offset);
 	if (p == MAP_FAILED)
 		return -errno;
 	if ((uint64_t)p != at) { /* a kernel that does not know MAP_FIXED_NOREPLACE */
-		munmap(p, map->end - map->start);
+		munmap(p, size);
 		return -EEXIST;
 	}
 	return shared_memory ? load_place_shared_memory(m, map, at, e) : 0;
@@ -311,7 +312,7 @@ static int load_place_at(struct memory_load *m, const Pb__Mapping *map, uint64_t
 
 int memory_map(struct memory_load *m, const Pb__Mapping *map, uint64_t at, struct err *e)
 {
-	return load_place_at(m, map, at, MAP_FIXED_NOREPLACE, e);
+	return load_place_at(m, map, map->end - map->start, at, MAP_FIXED_NOREPLACE, e);
 }
 
 int memory_map_failed(const Pb__Mapping *map, int number, struct err *e)
@@ -320,38 +321,103 @@ int memory_map_failed(const Pb__Mapping *map, int number, struct err *e)
 	return load_blame_limit(number, e);
 }
 
+static bool load_needs_place(const struct memory_load *m, size_t i)
+{
+	return !is_special(m->space->mappings[i]) && !m->place[i];
+}
+
+/*
+ * Are they one mapping as long as their protection is the same? Not what is locked: locking fetches what may be read, so
+ * each must have its own protection before.
+ */
+static bool load_joins(const struct memory_load *m, const Pb__Mapping *a, const Pb__Mapping *b)
+{
+	const uint64_t alone = VM_FLAG_LOCKED | VM_FLAG_SHARED | VM_FLAG_GROWSDOWN | VM_FLAG_HUGETLB | VM_FLAG_DROPPABLE;
+
+	return a->kind == PB__MAPPING_KIND__ANON && b->kind == PB__MAPPING_KIND__ANON && a->end == b->start &&
+	       a->flags == b->flags && !(a->flags & alone) && load_first_prot(m, a) == load_first_prot(m, b);
+}
+
+/* The index behind the last mapping that can be placed together with this one. */
+static size_t load_joined_end(const struct memory_load *m, size_t i)
+{
+	size_t end = i + 1;
+
+	while (end < m->space->n_mappings && load_needs_place(m, end) &&
+	       load_joins(m, m->space->mappings[end - 1], m->space->mappings[end]))
+		end++;
+	return end;
+}
+
 static int load_place_one(struct memory_load *m, size_t i, struct err *e)
 {
 	const Pb__Mapping *map = m->space->mappings[i];
 	uint64_t size = map->end - map->start;
 	int r;
 
-	if (is_special(map) || m->place[i])
-		return 0;
-	m->settled[i] = load_first_prot(m, map) == (int)map->prot && !load_is_shared_memory(m, map);
 	m->place[i] = map->start;
-	r = load_place_at(m, map, map->start, MAP_FIXED_NOREPLACE, e);
+	r = load_place_at(m, map, size, map->start, MAP_FIXED_NOREPLACE, e);
 	if (r == -EEXIST) {
 		m->place[i] = region_park(&m->region, size, map->start, load_alignment(map));
 		if (!m->place[i])
 			return err_set(e, ERR_SYSTEM, 0, "no room to park the mapping %lx-%lx", map->start, map->end);
-		r = load_place_at(m, map, m->place[i], MAP_FIXED, e);
+		r = load_place_at(m, map, size, m->place[i], MAP_FIXED, e);
 	}
 	if (r < 0 && !e->reason)
 		return memory_map_failed(map, r, e);
 	return r;
 }
 
-int memory_place(struct memory_load *m, struct err *e)
+/* Mappings `i` to `end` in one call; false where that cannot be, as something is in the way of one. */
+static bool load_place_together(struct memory_load *m, size_t i, size_t end, struct err *e)
 {
+	const Pb__Mapping *first = m->space->mappings[i], *last = m->space->mappings[end - 1];
+
+	if (end - i < 2 || load_place_at(m, first, last->end - first->start, first->start, MAP_FIXED_NOREPLACE, e) < 0)
+		return false;
+	for (size_t k = i; k < end; k++) {
+		m->place[k] = m->space->mappings[k]->start;
+		m->stretches[k] = (struct memory_stretch){ (uint32_t)i, (uint32_t)end };
+	}
+	return true;
+}
+
+static int load_place_stretch(struct memory_load *m, size_t i, size_t end, struct err *e)
+{
+	bool together = load_place_together(m, i, end, e);
 	int r = 0;
 
-	m->settled = arena_alloc(m->arena, m->space->n_mappings + 1);
-	if (!m->settled)
-		return err_nomem(e);
-	for (size_t i = 0; r == 0 && i < m->space->n_mappings; i++)
-		r = load_place_one(m, i, e);
+	for (size_t k = i; r == 0 && k < end; k++) {
+		const Pb__Mapping *map = m->space->mappings[k];
+
+		m->settled[k] = load_first_prot(m, map) == (int)map->prot && !load_is_shared_memory(m, map);
+		r = together ? 0 : load_place_one(m, k, e);
+	}
 	return r;
+}
+
+int memory_place(struct memory_load *m, struct err *e)
+{
+	size_t n = m->space->n_mappings, end;
+	int r = 0;
+
+	m->settled = arena_alloc(m->arena, n + 1);
+	m->stretches = arena_alloc(m->arena, (n + 1) * sizeof(*m->stretches));
+	if (!m->settled || !m->stretches)
+		return err_nomem(e);
+	for (size_t i = 0; i < n; i++)
+		m->stretches[i] = (struct memory_stretch){ (uint32_t)i, (uint32_t)i + 1 };
+	for (size_t i = 0; r == 0 && i < n; i = end) {
+		end = load_needs_place(m, i) ? load_joined_end(m, i) : i + 1;
+		if (load_needs_place(m, i))
+			r = load_place_stretch(m, i, end, e);
+	}
+	return r;
+}
+
+struct memory_stretch memory_stretch_of(const struct memory_load *m, uint32_t mapping)
+{
+	return m->stretches ? m->stretches[mapping] : (struct memory_stretch){ mapping, mapping + 1 };
 }
 
 /* ---- settling ---- */
@@ -377,8 +443,8 @@ static int load_lock(const Pb__Mapping *map, uint64_t at, uint64_t size, struct 
 	return 0;
 }
 
-/* Flags that mmap(2) cannot set. */
-static int load_apply_flags(const Pb__Mapping *map, uint64_t at, struct err *e)
+/* Flags that mmap(2) cannot set, for `size` bytes at `at`: a stretch, of which `map` is the first. */
+static int load_apply_flags(const Pb__Mapping *map, uint64_t at, uint64_t size, struct err *e)
 {
 	static const struct {
 		uint64_t flag;
@@ -394,24 +460,17 @@ static int load_apply_flags(const Pb__Mapping *map, uint64_t at, struct err *e)
 		{ VM_FLAG_SEQ_READ, MADV_SEQUENTIAL, "MADV_SEQUENTIAL" },
 		{ VM_FLAG_RAND_READ, MADV_RANDOM, "MADV_RANDOM" },
 	};
-	uint64_t size = map->end - map->start;
 	int r = 0;
 
 	/* hugetlb and droppable mappings are born with the dump flag and refuse the advice */
 	for (size_t i = 0; r == 0 && i < sizeof(advices) / sizeof(advices[0]); i++)
 		if ((map->flags & advices[i].flag) && !(map->flags & (VM_FLAG_HUGETLB | VM_FLAG_DROPPABLE)))
 			r = load_advise(at, size, advices[i].advice, advices[i].name, e);
-	if (r == 0 && (map->flags & VM_FLAG_LOCKED))
-		r = load_lock(map, at, size, e);
 	return r;
 }
 
-static int load_settle_one(const Pb__Mapping *map, bool settled, uint64_t at, struct err *e)
+static int load_guard(const Pb__Mapping *map, uint64_t at, struct err *e)
 {
-	uint64_t size = map->end - map->start;
-
-	if (!settled && mprotect((void *)at, size, (int)map->prot) < 0)
-		return err_sys(e, errno, "protecting the mapping %lx-%lx", map->start, map->end);
 	for (size_t k = 0; k + 1 < map->n_guards; k += 2) {
 		uint64_t start = map->guards[k], end = map->guards[k + 1];
 
@@ -420,16 +479,44 @@ static int load_settle_one(const Pb__Mapping *map, bool settled, uint64_t at, st
 		if (load_advise(at + (start - map->start), end - start, MADV_GUARD_INSTALL, "MADV_GUARD_INSTALL", e) < 0)
 			return -1;
 	}
-	return map->flags ? load_apply_flags(map, at, e) : 0;
+	return 0;
+}
+
+static int load_protect(const Pb__Mapping *map, uint64_t at, struct err *e)
+{
+	if (mprotect((void *)at, map->end - map->start, (int)map->prot) < 0)
+		return err_sys(e, errno, "protecting the mapping %lx-%lx", map->start, map->end);
+	return 0;
+}
+
+/* Mappings `i` to `end`, which were placed together. What is advised as a whole need not be cut and joined again. */
+static int load_settle_stretch(struct memory_load *m, size_t i, size_t end, struct err *e)
+{
+	const Pb__Mapping *first = m->space->mappings[i], *last = m->space->mappings[end - 1];
+	int r = first->flags ? load_apply_flags(first, m->place[i], last->end - first->start, e) : 0;
+
+	for (size_t k = i; r == 0 && k < end; k++) {
+		const Pb__Mapping *map = m->space->mappings[k];
+
+		r = m->settled[k] ? 0 : load_protect(map, m->place[k], e);
+		if (r == 0)
+			r = load_guard(map, m->place[k], e);
+		if (r == 0 && (map->flags & VM_FLAG_LOCKED))
+			r = load_lock(map, m->place[k], map->end - map->start, e);
+	}
+	return r;
 }
 
 int memory_settle(struct memory_load *m, struct err *e)
 {
+	size_t end;
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < m->space->n_mappings; i++)
+	for (size_t i = 0; r == 0 && i < m->space->n_mappings; i = end) {
+		end = m->stretches[i].end;
 		if (!is_special(m->space->mappings[i]))
-			r = load_settle_one(m->space->mappings[i], m->settled[i], m->place[i], e);
+			r = load_settle_stretch(m, i, end, e);
+	}
 	return r;
 }
 

@@ -117,6 +117,11 @@ int memory_store(const struct page_source *sources, size_t n, struct image_write
 
 /* ---- restore: all of it inside the task that is being made ---- */
 
+/* Mappings that stand side by side, as one. */
+struct memory_stretch {
+	uint32_t first, end; /* indices of mappings */
+};
+
 struct memory_load {
 	struct arena *arena;
 	const struct image *image;
@@ -131,6 +136,7 @@ struct memory_load {
 	struct region region;
 	uint64_t *place; /* for each mapping: where it stands until the switch; 0: nowhere yet. May be NULL before memory_reserve() */
 	bool *settled;   /* for each mapping: it was placed with its final protection; NULL before memory_place() */
+	struct memory_stretch *stretches; /* for each mapping: what was placed together with it; NULL before memory_place() */
 	const struct vm_area_list *born_with; /* what this process was born with, as read by who made it; NULL: not known */
 	struct vm_area_list own; /* what this process had mapped, by memory_reserve() */
 };
@@ -142,8 +148,15 @@ struct memory_load {
  */
 int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e);
 
-/* Map every saved mapping that has no place yet: at its final address where that is free now, else parked in the region. */
+/*
+ * Map every saved mapping that has no place yet: at its final address where that is free now, else parked in the region.
+ * Neighbours that only differ in protection are a stretch: they are placed together, as one mapping, until
+ * memory_settle() protects them.
+ */
 int memory_place(struct memory_load *m, struct err *e);
+
+/* The stretch that this mapping belongs to: it alone, where it was placed alone. */
+struct memory_stretch memory_stretch_of(const struct memory_load *m, uint32_t mapping);
 
 /* Map one of them there. 0, -EEXIST where something is in the way, or negative; `e` may be set. */
 int memory_map(struct memory_load *m, const Pb__Mapping *map, uint64_t at, struct err *e);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Thousands of small mappings. */
+/* Thousands of small mappings, and neighbours that differ in this or that. */
 
 #include "common.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,12 +15,86 @@
 
 enum { PAGE = 4096, MAPPINGS = 5000 };
 
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
 static char *many;
+
+/* Mappings side by side, of one that was written to as a whole. */
+static struct neighbour {
+	size_t pages;
+	int prot;
+	int advice; /* -1: none */
+	bool locked;
+	char *at;
+} neighbours[] = {
+	{ 3, PROT_READ, -1, false, NULL },
+	{ 1300, PROT_READ | PROT_WRITE, -1, false, NULL }, /* holds a huge page, whatever its alignment */
+	{ 3, PROT_READ, -1, false, NULL },
+	{ 3, PROT_READ | PROT_EXEC, -1, false, NULL },
+	{ 3, PROT_NONE, -1, false, NULL },
+	{ 1, PROT_READ | PROT_WRITE, MADV_GUARD_INSTALL, false, NULL },
+	{ 20, PROT_READ | PROT_WRITE, MADV_NOHUGEPAGE, false, NULL },
+	{ 20, PROT_READ, MADV_NOHUGEPAGE, false, NULL },
+	{ 1, PROT_READ, MADV_DONTFORK, false, NULL },
+	{ 3, PROT_READ | PROT_WRITE, -1, true, NULL },
+	{ 3, PROT_READ, -1, true, NULL },
+	{ 3, PROT_NONE, -1, true, NULL },
+	{ 3, PROT_READ | PROT_WRITE, -1, false, NULL },
+};
+enum { NEIGHBOURS = sizeof(neighbours) / sizeof(neighbours[0]) };
+
+static void make_neighbours(void)
+{
+	size_t pages = 0;
+	char *at;
+
+	for (int i = 0; i < NEIGHBOURS; i++)
+		pages += neighbours[i].pages;
+	at = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(at != MAP_FAILED);
+	for (size_t k = 0; k < pages; k++)
+		memcpy(at + k * PAGE, &k, sizeof(k));
+	for (int i = 0; i < NEIGHBOURS; i++) {
+		struct neighbour *n = &neighbours[i];
+
+		n->at = at;
+		if (n->advice >= 0 && n->advice != MADV_GUARD_INSTALL)
+			check_call(madvise(at, n->pages * PAGE, n->advice));
+		check_call(mprotect(at, n->pages * PAGE, n->prot));
+		if (n->locked) /* all of it: what may not be read is locked nevertheless */
+			check(mlock(at, n->pages * PAGE) == 0 || n->prot == PROT_NONE);
+		at += n->pages * PAGE;
+	}
+	/* When they are cut: the kernel notes it of a mapping as a whole. Before Linux 6.13 there is no such advice. */
+	for (int i = 0; i < NEIGHBOURS; i++)
+		if (neighbours[i].advice == MADV_GUARD_INSTALL)
+			(void)!madvise(neighbours[i].at, neighbours[i].pages * PAGE, MADV_GUARD_INSTALL);
+}
+
+/* What may be read holds what was written. maps_verify() has compared protections and flags. */
+static void verify_neighbours(void)
+{
+	for (int i = 0; i < NEIGHBOURS; i++) {
+		struct neighbour *n = &neighbours[i];
+		size_t first = (size_t)(n->at - neighbours[0].at) / PAGE;
+
+		if (n->advice == MADV_GUARD_INSTALL)
+			continue;
+		if (n->prot == PROT_NONE)
+			check_call(mprotect(n->at, n->pages * PAGE, PROT_READ));
+		for (size_t k = first; k < first + n->pages; k++)
+			check(memcmp(neighbours[0].at + k * PAGE, &k, sizeof(k)) == 0);
+		check_call(mprotect(n->at, n->pages * PAGE, n->prot));
+	}
+}
 
 /* Every second page may not be read; some were written, some hold nothing. */
 void setup(const char *argument)
 {
 	(void)argument;
+	make_neighbours();
 	many = mmap(NULL, (size_t)MAPPINGS * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	check(many != MAP_FAILED);
 	for (int i = 0; i < MAPPINGS; i++) {
@@ -35,6 +110,7 @@ void setup(const char *argument)
 void verify(void)
 {
 	maps_verify();
+	verify_neighbours();
 	for (int i = 0; i < MAPPINGS; i++) {
 		char *p = many + (size_t)i * PAGE;
 		int value = 0;
