@@ -119,33 +119,19 @@ def bare_start(argv):
 
 # ---- measuring ----
 
-def measure_floor(folder, pid, tool):
-    """How fast this machine copies the program's memory into a file, or back, and nothing else. The program stands still."""
-    image = os.path.join(tool.images, "floor.image")
-    os.kill(pid, signal.SIGSTOP)
-    for way in ("disk", "cache", "small", "huge", "cold"):
-        if way == "cold":
-            tools.forget(tool.images)
-        tool.run([os.path.join(folder, "floor"), str(pid), image, "small" if way == "cold" else way], way)
-    os.unlink(image)
-    os.kill(pid, signal.SIGCONT)
-
-
 def measure_program(bench, program, rounds):
     """All tools in turn. A fresh program for each: CRIU brings its back in a time namespace, which torpor refuses."""
     folder = bench.folder()
     contest = [tools.Torpor(folder, program.mib, bench.setup), tools.TorporNoSync(folder, program.mib, bench.setup),
                tools.Criu(folder, program.mib, bench.criu)]
-    floor = tools.Tool(folder, program.mib)
+    floor = tools.Floor(folder, program.mib)
     troubles, pid = {}, None
     try:
         for _ in range(rounds):
-            for tool in contest:
+            for tool in [floor, *contest] if program.mib >= 512 else contest:
                 if tool.word in troubles:
                     continue
                 pid = bench.start(program, folder)
-                if program.mib >= 512 and tool is contest[0]:
-                    measure_floor(folder, pid, floor)
                 try:
                     tool.cycle(pid)
                 except tools.Refused as e:

@@ -79,19 +79,24 @@ class Tool:
         self.figures.setdefault(what, []).append(value)
 
     def run(self, argv, what, **how):
-        """Run a command of the tool and note what it took, from a state where nothing waits for the disk."""
+        """Run a command of the tool and note what it took."""
+        wall, cpu, peak = self.measured(argv, what, **how)
+        self.note(what, wall / 1e9)
+        self.note(what + " cpu", cpu / 1e9)
+        self.note(what + " peak", peak * 1024)
+
+    def measured(self, argv, what, **how):
+        """Wall time and CPU time (ns) and largest resident set (KiB) of a command, from a state where nothing waits for the disk."""
         log, took = os.path.join(self.images, what + ".err"), os.path.join(self.images, what + ".took")
         os.sync()
         with open(log, "w") as err:
             subprocess.run([self.measure, took, self.touch, *argv], stdin=subprocess.DEVNULL, stdout=err, stderr=err,
                            check=False, **how)
         with open(took) as f:
-            status, wall, cpu, peak = [int(v) for v in f.read().split()]
+            status, *figures = [int(v) for v in f.read().split()]
         if status:
             raise Refused(f"{what}: {self.trouble(what)}")
-        self.note(what, wall / 1e9)
-        self.note(what + " cpu", cpu / 1e9)
-        self.note(what + " peak", peak * 1024)
+        return figures
 
     def trouble(self, what):
         with open(os.path.join(self.images, what + ".err"), errors="replace") as f:
@@ -121,6 +126,34 @@ class Tool:
 
     def own(self):
         pass
+
+
+class Floor(Tool):
+    """What this machine takes to copy the memory of a program into a file, or back, and for nothing else."""
+
+    word = "bare"
+
+    def took(self, pid, way, name):
+        """In seconds, as floor.c tells it: without its start and its end."""
+        self.measured([compile_c("floor", os.path.dirname(self.images)), str(pid), os.path.join(self.images, "memory"), way], name)
+        with open(os.path.join(self.images, name + ".err")) as f:
+            return int(f.read().split()[1]) / 1e9
+
+    def cycle(self, pid):
+        """The program is stopped, and ended at last. A dump ends it as well: so that is part of the time of a copy."""
+        took = {}
+        os.kill(pid, signal.SIGSTOP)
+        for way in ("disk", "cache"):
+            shutil.rmtree(self.images)
+            os.makedirs(self.images)
+            took[way] = self.took(pid, way, way)
+        for way in ("small", "huge"):
+            self.note(way, self.took(pid, way, way))
+        forget(self.images)
+        self.note("cold", self.took(pid, "small", "cold"))
+        ended = self.took(pid, "end", "end")
+        for way in ("disk", "cache"):
+            self.note(way, took[way] + ended)
 
 
 class Torpor(Tool):
