@@ -72,7 +72,7 @@ static int chain_check_extents(const struct image *child, const char *path, stru
 
 static int chain_open_parent(struct image *child, const char *path, struct err *e)
 {
-	int r = reader_open(&child->parent, path, e);
+	int r = reader_open_parent(&child->parent, path, e);
 
 	if (r)
 		return chain_open_failed(child, path, e);

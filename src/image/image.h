@@ -163,13 +163,13 @@ struct image {
 	const char *parent_path; /* from the folder of this file, or absolute; NULL: it has no parent */
 	uint8_t parent_id[IMAGE_ID_SIZE];
 	uint64_t parent_checksum; /* of its trailer */
-	struct image *parent; /* opened, its extents compared with what is said of them here; or NULL: there is none */
+	struct image *parent; /* opened, its extents compared with what is said of them here; NULL: there is none. It has no meta, and no runs */
 };
 
 /*
  * Open and check the structure: header, trailer, checksums of metadata and
  * index, and that every offset, size and index in them is inside its bounds; and
- * so the parent, and its parent, up to the first of the chain.
+ * so of the parent, and its parent, up to the first of the chain, but there of no index than that of extents.
  * Page extents are not read yet (image_verify_extents()). Errors have
  * ERR_IMAGE where the file is at fault. *ret is freed by image_close().
  */
@@ -268,5 +268,5 @@ const struct image_run *image_runs_from(const struct image *img, uint32_t owner,
 /* NULL is allowed; returns NULL. */
 struct image *image_close(struct image *img);
 
-/* The packed metadata have been unpacked and are not needed any more, here and in its parents. */
+/* The packed metadata have been unpacked and are not needed any more. */
 void image_forget_meta(struct image *img);

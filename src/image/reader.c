@@ -273,10 +273,10 @@ static int reader_take_parent(struct image *img, const void *block, size_t size,
 }
 
 static int reader_load_news(struct image *img, const struct image_trailer *trailer, const struct reader_block *sums,
-			    const struct reader_block *parent, struct err *e)
+			    const struct reader_block *parent, bool of_child, struct err *e)
 {
 	const void *loaded = NULL;
-	int r = reader_pass_block(img, sums, e);
+	int r = of_child ? 0 : reader_pass_block(img, sums, e);
 
 	if (!r)
 		r = reader_load_block(img, parent, &loaded, e);
@@ -288,7 +288,11 @@ static int reader_load_news(struct image *img, const struct image_trailer *trail
 	return r;
 }
 
-static int reader_load_blocks(struct image *img, const struct image_trailer *trailer, struct err *e)
+/*
+ * `of_child`: it is opened as the parent of another one, which refers to its extents and to nothing else. A sum of a page that is
+ * wrong can only make pages differ that are the same.
+ */
+static int reader_load_blocks(struct image *img, const struct image_trailer *trailer, bool of_child, struct err *e)
 {
 	const struct reader_block blocks[] = {
 		{ "metadata", &trailer->meta, 1 },
@@ -301,17 +305,18 @@ static int reader_load_blocks(struct image *img, const struct image_trailer *tra
 	int r = reader_check_places(img, blocks, img->version == 1 ? 3 : 5, e);
 
 	for (size_t i = 0; !r && i < 3; i++)
-		r = reader_load_block(img, &blocks[i], &loaded[i], e);
+		if (!of_child || blocks[i].block == &trailer->extents)
+			r = reader_load_block(img, &blocks[i], &loaded[i], e);
 	img->meta = loaded[0];
 	img->extents = loaded[1];
 	img->runs = loaded[2];
 	if (!r && img->version > 1)
-		r = reader_load_news(img, trailer, &blocks[3], &blocks[4], e);
+		r = reader_load_news(img, trailer, &blocks[3], &blocks[4], of_child, e);
 	if (r)
 		return r;
-	img->meta_size = trailer->meta.count;
+	img->meta_size = img->meta ? trailer->meta.count : 0;
 	img->n_extents = trailer->extents.count;
-	img->n_runs = trailer->runs.count;
+	img->n_runs = img->runs ? trailer->runs.count : 0;
 	return 0;
 }
 
@@ -396,7 +401,7 @@ static int reader_place_sums(struct image *img, struct err *e)
 
 /* ---- opening ---- */
 
-static int reader_load(struct image *img, struct err *e)
+static int reader_load_as(struct image *img, bool of_child, struct err *e)
 {
 	struct image_header header;
 	struct image_trailer trailer;
@@ -412,7 +417,7 @@ static int reader_load(struct image *img, struct err *e)
 	if (!r)
 		r = reader_check_trailer(img, &header, &trailer, e);
 	if (!r)
-		r = reader_load_blocks(img, &trailer, e);
+		r = reader_load_blocks(img, &trailer, of_child, e);
 	if (!r)
 		r = reader_check_extents(img, trailer.meta.offset, e);
 	if (!r)
@@ -420,6 +425,16 @@ static int reader_load(struct image *img, struct err *e)
 	if (!r && img->n_sums)
 		r = reader_place_sums(img, e);
 	return r;
+}
+
+static int reader_load(struct image *img, struct err *e)
+{
+	return reader_load_as(img, false, e);
+}
+
+static int reader_load_parent(struct image *img, struct err *e)
+{
+	return reader_load_as(img, true, e);
 }
 
 /* Checksums are not looked at, but no offset or size is taken for granted. */
@@ -442,7 +457,7 @@ static int reader_load_damaged(struct image *img, struct err *e)
 	r = reader_read(img, &trailer, sizeof(trailer), img->size - sizeof(trailer), e);
 	if (r)
 		return r;
-	r = reader_load_blocks(img, &trailer, &ignored);
+	r = reader_load_blocks(img, &trailer, false, &ignored);
 	if (!r && !reader_check_extents(img, trailer.meta.offset, &ignored) && !reader_check_runs(img, &ignored))
 		return reader_place_sums(img, e);
 	img->n_extents = img->n_runs = img->n_sums = 0;
@@ -473,6 +488,11 @@ int reader_open(struct image **ret, const char *path, struct err *e)
 	return reader_new(ret, path, reader_load, e);
 }
 
+int reader_open_parent(struct image **ret, const char *path, struct err *e)
+{
+	return reader_new(ret, path, reader_load_parent, e);
+}
+
 int image_salvage(struct image **ret, const char *path, struct err *e)
 {
 	return reader_new(ret, path, reader_load_damaged, e);
@@ -480,10 +500,8 @@ int image_salvage(struct image **ret, const char *path, struct err *e)
 
 void image_forget_meta(struct image *img)
 {
-	for (; img; img = img->parent) {
-		free((void *)img->meta);
-		img->meta = NULL;
-	}
+	free((void *)img->meta);
+	img->meta = NULL;
 }
 
 struct image *image_close(struct image *img)

@@ -12,6 +12,9 @@
 /* One file, without its parent (reader.c). */
 int reader_open(struct image **ret, const char *path, struct err *e);
 
+/* As above, but only what a child of it needs: it has no metadata and no runs, and nobody has looked at its sums of pages. */
+int reader_open_parent(struct image **ret, const char *path, struct err *e);
+
 /* Exactly `size` bytes of the file at `offset`. */
 int reader_read(const struct image *img, void *buf, size_t size, uint64_t offset, struct err *e);
 
