@@ -53,6 +53,7 @@ struct dump {
 	uint64_t pages_before; /* stored before the pause, and in use */
 	uint64_t pages_same;   /* left to the parent without having been read */
 	struct clones clones;  /* of what is stored after it */
+	bool finished;         /* the image needs no more than its name */
 	struct live *live; /* it runs on, and was looked at before, or it is tracked; NULL: it is examined in the pause only */
 	struct tracked tracked; /* by an earlier dump */
 };
@@ -369,14 +370,22 @@ static int dump_take_signals(const struct dump *d, struct err *e)
 	return 0;
 }
 
-static int dump_commit(struct dump *d, struct err *e)
+/* All but the name. */
+static int dump_finish(struct dump *d, struct err *e)
 {
 	size_t size;
 	uint8_t *meta = pb_pack(d->arena, &d->image->base, &size);
+	int r = meta ? image_writer_finish(d->writer, meta, size, e) : err_nomem(e);
 
-	if (!meta)
-		return err_nomem(e);
-	return image_writer_commit(d->writer, meta, size, e);
+	d->finished = r == 0;
+	return r;
+}
+
+static int dump_commit(struct dump *d, struct err *e)
+{
+	int r = d->finished ? 0 : dump_finish(d, e);
+
+	return r < 0 ? r : image_writer_publish(d->writer, e);
 }
 
 /* It ends now, and what has come since the image was closed ends with it. */
@@ -454,6 +463,8 @@ static int dump_examine(struct dump *d, struct err *e)
 	r = dump_collect(d, e);
 	if (r)
 		return r;
+	if (d->live)
+		live_review_early(d->live);
 	if (interrupt_check(e) < 0 || dump_check(d, e) < 0 || dump_find_pages(d, e) < 0)
 		return -1;
 	log_say(d->o->log, LOG_INFO, "collected %zu object(s) and %zu file(s) in %.1f ms; up to %lu bytes of memory to store",
@@ -484,8 +495,10 @@ static void dump_release(struct dump *d)
 }
 
 /* An attempt was in vain: the next begins with nothing but what was copied while it ran. */
-static void dump_forget(struct dump *d)
+static int dump_forget(struct dump *d, struct err *e)
 {
+	bool finished = d->finished;
+
 	live_settle(d->live);
 	dump_release(d);
 	clones_end(&d->clones);
@@ -497,8 +510,12 @@ static void dump_forget(struct dump *d)
 	d->pages_before = 0;
 	d->pages_same = 0;
 	d->n_sources = 0;
+	d->finished = false;
+	if (finished)
+		return image_writer_reopen(d->writer, e);
 	if (d->writer)
 		image_writer_forget_runs(d->writer);
+	return 0;
 }
 
 /*
@@ -515,10 +532,10 @@ static bool dump_wants_clones(const struct dump *d)
 }
 
 /*
- * One pause. Returns 1 when it was in vain, because something was not as it was
- * known. All that belongs to the image is read in it: the program need not wait for the disk.
+ * One pause. Returns 1 when it was in vain, because something was not known. All that
+ * belongs to the image is read in it: the program need not wait for the disk.
  */
-static int dump_attempt(struct dump *d, struct err *e)
+static int dump_pause(struct dump *d, struct err *e)
 {
 	int r = live_prepare(d->live, e);
 
@@ -530,10 +547,35 @@ static int dump_attempt(struct dump *d, struct err *e)
 		return -1;
 	if (dump_wants_clones(d) && clones_make(&d->clones, d->arena, &d->tree, d->image, d->sources, e) < 0)
 		return -1;
+	live_review(d->live);
 	if (dump_store_pages(d, e) < 0 || dump_take_signals(d, e) < 0)
 		return -1;
 	dump_release(d);
 	dump_note_pause(d);
+	return 0;
+}
+
+/*
+ * While it is reviewed what was known of the program, the image is written to its end. But not where that takes longer: what is left of it in clones
+ * could be for nothing, and a program that is not tracked any further is not to wait for the disk before its memory is as it was.
+ */
+static int dump_finish_early(struct dump *d, struct err *e)
+{
+	if (!d->o->track || d->clones.n_sources)
+		return 0;
+	dump_note_live(d);
+	return dump_finish(d, e);
+}
+
+/* As above, and 1 also when something was not as it was known. */
+static int dump_attempt(struct dump *d, struct err *e)
+{
+	int r = dump_pause(d, e);
+
+	if (r == 0)
+		r = dump_finish_early(d, e);
+	if (r)
+		return r;
 	r = live_verify(d->live, e);
 	return r < 0 ? r : !r;
 }
@@ -551,13 +593,11 @@ static int dump_live(struct dump *d, struct err *e)
 		r = dump_new_writer(d, e);
 	if (r == 0)
 		r = live_copy(&live, d->writer, &d->parent, e);
-	while (r == 0 && (r = dump_attempt(d, e)) == 1) {
-		dump_forget(d);
-		r = 0;
-	}
+	while (r == 0 && (r = dump_attempt(d, e)) == 1)
+		r = dump_forget(d, e);
 	if (r == 0)
 		r = dump_store_clones(d, e);
-	if (r == 0)
+	if (r == 0 && !d->finished)
 		dump_note_live(d);
 	clones_end(&d->clones);
 	if (!d->o->track)

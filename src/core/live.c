@@ -218,13 +218,19 @@ int live_adopt_standing(struct live *l, const struct target_tree *tree, struct e
 
 /* ---- copying while it runs ---- */
 
-static int live_read_smaps(struct live *l, struct live_task *t, struct vm_area_list *ret, struct err *e)
+/* Whoever has ended is not in the tree any more, and nobody will ask. */
+static void live_read_smaps(const struct live_task *t, struct arena *arena, struct vm_area_list *ret)
 {
 	struct err gone = ERR_INIT;
 
 	*ret = (struct vm_area_list){ 0 };
-	/* Whoever has ended is not in the tree any more, and nobody will ask. */
-	(void)memory_read_areas(t->track.task.pid, "smaps", l->arena, ret, &gone);
+	(void)memory_read_areas(t->track.task.pid, "smaps", arena, ret, &gone);
+}
+
+/* What smaps tells before the pause. */
+static int live_read_known(struct live *l, struct live_task *t, struct err *e)
+{
+	live_read_smaps(t, l->arena, &t->known);
 	return interrupt_check(e);
 }
 
@@ -245,7 +251,7 @@ static int live_watch(struct live *l, struct err *e)
 	for (size_t i = 0; i < l->n; i++) {
 		struct live_task *t = &l->tasks[i];
 
-		if ((!live_recall(l, t) && live_read_smaps(l, t, &t->known, e) < 0) || track_watch(&t->track, &t->known, e) < 0)
+		if ((!live_recall(l, t) && live_read_known(l, t, e) < 0) || track_watch(&t->track, &t->known, e) < 0)
 			return -1;
 		track_hide(&t->track, &t->known, false);
 	}
@@ -274,6 +280,12 @@ static int live_find_written(struct live *l, struct arena *arena, struct page_so
 		more |= r;
 	}
 	return more;
+}
+
+static void live_note_found(struct live *l, uint64_t pages)
+{
+	l->found = pages;
+	l->found_at = clock_now_ns(CLOCK_MONOTONIC);
 }
 
 /* *ret_more: there are further pages. Adds how many there were to *ret_pages. */
@@ -309,8 +321,7 @@ static int live_round(struct live *l, uint64_t *ret_pages, struct err *e)
 		if (copies_settle(&l->tasks[i].track.copies, e) < 0)
 			return -1;
 	l->rounds++;
-	l->found = *ret_pages;
-	l->round_at = clock_now_ns(CLOCK_MONOTONIC);
+	live_note_found(l, *ret_pages);
 	live_look_at_all_fds(l);
 	return 0;
 }
@@ -325,6 +336,7 @@ static bool live_may_copy(struct live *l, uint64_t *ret_pages)
 	for (size_t i = 0; i < l->n; i++)
 		if (l->tasks[i].track.uffd >= 0)
 			*ret_pages += track_count(&l->tasks[i].track);
+	live_note_found(l, *ret_pages);
 	return l->again + *ret_pages < l->first / LIVE_DEAD_SHARE;
 }
 
@@ -395,7 +407,7 @@ static int live_learn(struct live *l, struct err *e)
 	for (size_t i = 0; i < l->n; i++) {
 		struct live_task *t = &l->tasks[i];
 
-		if (live_read_smaps(l, t, &t->known, e) < 0)
+		if (live_read_known(l, t, e) < 0)
 			return -1;
 		track_hide(&t->track, &t->known, false);
 	}
@@ -403,9 +415,9 @@ static int live_learn(struct live *l, struct err *e)
 }
 
 /* To look once more takes as long as to copy a few pages in the pause. */
-static bool live_has_just_copied(const struct live *l)
+static bool live_has_just_looked(const struct live *l)
 {
-	return l->found <= LIVE_FEW && clock_now_ns(CLOCK_MONOTONIC) - l->round_at < LIVE_FRESH_NS;
+	return l->found <= LIVE_FEW && clock_now_ns(CLOCK_MONOTONIC) - l->found_at < LIVE_FRESH_NS;
 }
 
 int live_prepare(struct live *l, struct err *e)
@@ -418,7 +430,7 @@ int live_prepare(struct live *l, struct err *e)
 	if (!l->asks_inside && !live_knows(l) && live_learn(l, e) < 0)
 		return -1;
 	l->known_at = 0;
-	if (!l->rounds || live_has_just_copied(l) || !live_may_copy(l, &found))
+	if (!l->rounds || live_has_just_looked(l) || !live_may_copy(l, &found) || found <= LIVE_FEW)
 		return 0;
 	if (live_round(l, &found, e) < 0)
 		return -1;
@@ -465,14 +477,14 @@ bool live_distrusts(const struct live *l)
 /* ---- the search for pages ---- */
 
 /*
- * Marked first: what is written behind our back, by who is not in the tree, between the two looks has no mark then. What was marked
- * here is read, as it is known not to be copied.
+ * What is written behind our back, by who is not in the tree, is not lost: pages that were not found keep no mark, and those that were
+ * marked here are read later, as they are known not to be copied.
  */
 static int live_search_now(struct live_search *s)
 {
-	int r = s->mark ? track_mark(s->mark, &s->err) : 0;
+	int r = memory_find_pages(&s->arena, s->task, s->space, s->owner, &s->found, s->watched ? &s->kept : NULL, &s->err);
 
-	return r < 0 ? r : memory_find_pages(&s->arena, s->task, s->space, s->owner, &s->found, s->watched ? &s->kept : NULL, &s->err);
+	return r == 0 && s->mark ? track_mark_found(s->mark, &s->found, &s->err) : r;
 }
 
 static void *live_search_run(void *arg)
@@ -525,31 +537,67 @@ int live_find_pages(struct live *l, const struct target *task, Pb__AddressSpace 
 	return t->search.result;
 }
 
+/* ---- was it as it was known? ---- */
+
+/*
+ * Each line was true when it was read, which is when the tasks stood, or later. So one reading is as good as two: one of all that stands,
+ * and one of all that runs again.
+ */
+static void *live_review_run(void *arg)
+{
+	struct live *l = arg;
+
+	for (size_t i = 0; i < l->n; i++)
+		if (l->tasks[i].seen.n) /* else it was not there any more */
+			live_read_smaps(&l->tasks[i], &l->review.arena, &l->tasks[i].after);
+	return NULL;
+}
+
+void live_review(struct live *l)
+{
+	if (l->review.runs || l->asks_inside)
+		return;
+	arena_done(&l->review.arena);
+	l->review.runs = pthread_create(&l->review.thread, NULL, live_review_run, l) == 0;
+}
+
+void live_review_early(struct live *l)
+{
+	if (l->rounds && l->found <= LIVE_FEW && l->o->pause != PAUSE_CLONE)
+		live_review(l);
+}
+
+static void live_review_end(struct live *l)
+{
+	if (l->review.runs)
+		pthread_join(l->review.thread, NULL);
+	l->review.runs = false;
+}
+
+int live_verify(struct live *l, struct err *e)
+{
+	if (l->asks_inside)
+		return 1;
+	if (!l->review.runs)
+		live_review_run(l); /* there was no thread to be had */
+	live_review_end(l);
+	for (size_t i = 0; !l->asks_inside && i < l->n; i++) {
+		struct live_task *t = &l->tasks[i];
+
+		track_hide(&t->track, &t->after, false);
+		l->asks_inside = t->seen.n && !memory_same_flags(&t->seen, &t->after);
+	}
+	return interrupt_check(e) < 0 ? -1 : !l->asks_inside;
+}
+
 void live_settle(struct live *l)
 {
+	live_review_end(l);
 	for (size_t i = 0; i < l->n; i++)
 		if (l->tasks[i].search.runs)
 			pthread_join(l->tasks[i].search.thread, NULL);
 	for (size_t i = 0; i < l->n; i++)
 		l->tasks[i].search.runs = false;
-}
-
-int live_verify(struct live *l, struct err *e)
-{
-	for (size_t i = 0; !l->asks_inside && i < l->n; i++) {
-		struct live_task *t = &l->tasks[i];
-
-		if (!t->seen.n)
-			continue; /* it was not there any more */
-		if (live_read_smaps(l, t, &t->after, e) < 0)
-			return -1;
-		track_hide(&t->track, &t->after, false);
-		if (memory_same_flags(&t->seen, &t->after))
-			continue;
-		l->asks_inside = true;
-		return 0;
-	}
-	return 1;
 }
 
 enum pause_way live_way(const struct live *l)
@@ -592,5 +640,6 @@ void live_end(struct live *l)
 	live_unwatch(l);
 	for (size_t i = 0; i < l->n; i++)
 		arena_done(&l->tasks[i].search.arena);
+	arena_done(&l->review.arena);
 	l->n = 0;
 }

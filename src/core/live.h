@@ -32,6 +32,13 @@ struct live_search {
 	struct err err;
 };
 
+/* smaps of all tasks, read once more, beside what is left to do. */
+struct live_review {
+	pthread_t thread;
+	bool runs;
+	struct arena arena; /* of what was read */
+};
+
 struct live_task {
 	struct live_search search;
 	uint64_t starttime;        /* as in proc_stat */
@@ -39,7 +46,7 @@ struct live_task {
 	struct vm_area_list recalled; /* ... as they were when the parent was taken; none: not known */
 	struct vm_area_list known; /* its mappings as smaps told before the pause; none: it was not there */
 	struct vm_area_list seen;  /* ... as they were collected in the pause */
-	struct vm_area_list after; /* ... as smaps told afterwards */
+	struct vm_area_list after; /* ... as smaps told since all was collected, and nothing was to be mapped in it any more */
 };
 
 struct live {
@@ -50,6 +57,7 @@ struct live {
 	struct tracked *tracked; /* by an earlier dump; NULL: nothing is */
 	struct live_task *tasks;
 	size_t n;
+	struct live_review review;
 	bool tracks;      /* some task is tracked */
 	bool watches;     /* the tree would notice the image's file (inotify) before it is stopped */
 	bool direct;      /* something reads files around the page cache: written pages may be missed */
@@ -59,7 +67,7 @@ struct live {
 	uint64_t watch_ns;
 	uint64_t first, again; /* pages of the first round, and of all later ones */
 	uint64_t stored; /* pages in the file, copied while it ran */
-	uint64_t found, round_at; /* pages of the last round, and when it ended, CLOCK_MONOTONIC ns */
+	uint64_t found, found_at; /* pages that were written when it was looked last, and when that was, CLOCK_MONOTONIC ns */
 	unsigned rounds, attempts;
 };
 
@@ -100,10 +108,19 @@ void live_search(struct live *l, const struct target *task, Pb__AddressSpace *sp
 int live_find_pages(struct live *l, const struct target *task, Pb__AddressSpace *space, uint32_t owner,
 		    struct page_source *ret_found, struct page_source *ret_kept, struct err *e);
 
-/* The attempt has ended: nothing looks for pages any more. */
+/* The attempt has ended: nothing looks for pages any more, or reads smaps. */
 void live_settle(struct live *l);
 
-/* The tree runs again. Was all as it was known? 1: yes, 0: no, so once more. */
+/*
+ * All is collected: begin to read again what was known of the tasks' mappings, unless that has begun. They stand, and may run again
+ * meanwhile. What is still to be mapped inside one has to wait for a large mapping to be read.
+ */
+void live_review(struct live *l);
+
+/* As above, if no task is expected to be cloned. */
+void live_review_early(struct live *l);
+
+/* The tree runs again. Was all as it was known? 1: yes, 0: no, so once more. Waits for live_review(). */
 int live_verify(struct live *l, struct err *e);
 
 /* Can what was copied while it ran be trusted? */

@@ -129,14 +129,22 @@ void image_writer_forget_runs(struct image_writer *w);
 /* Bytes of page extents stored so far, as they are in the file. Thread-safe. */
 uint64_t image_writer_stored(const struct image_writer *w);
 
+/* The commit's first step: write metadata, index and trailer, fsync the file. It still has no name. */
+int image_writer_finish(struct image_writer *w, const void *meta, size_t meta_size, struct err *e);
+
+/* It was finished too early: no run is recorded, and more can be stored behind its extents. */
+int image_writer_reopen(struct image_writer *w, struct err *e);
+
 /*
- * Write metadata, index and trailer, fsync the file, rename it to its final
- * name (replacing an older file), fsync the folder. After success the image is
+ * The second: rename the file to its final name (replacing an older file), fsync the folder. After success the image is
  * whole and, unless the writer was made without `sync`, durable.
  */
+int image_writer_publish(struct image_writer *w, struct err *e);
+
+/* Both. */
 int image_writer_commit(struct image_writer *w, const void *meta, size_t meta_size, struct err *e);
 
-/* Of what was committed. */
+/* Of what was finished. */
 void image_writer_identify(const struct image_writer *w, struct image_identity *ret);
 
 /* NULL is allowed. Removes the file unless it was committed. */

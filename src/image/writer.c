@@ -40,6 +40,7 @@ struct image_writer {
 	int dir_fd;
 	int fd;
 	bool unfinished; /* `part` exists and is ours to remove */
+	bool finished;   /* but it is whole, and needs no more than its name */
 	bool sync;       /* the commit waits for the disk */
 	uint64_t header_checksum;
 	uint8_t id[IMAGE_ID_SIZE];
@@ -55,6 +56,7 @@ struct image_writer {
 
 	pthread_mutex_t lock; /* for what follows */
 	uint64_t end;         /* the next extent begins here */
+	uint64_t extents_end; /* as it was before the image was finished */
 	uint64_t allocated;   /* up to here the file has its place on the disk; UINT64_MAX: no more of that */
 	bool longer;          /* the file may be longer than `end` for that reason */
 	uint64_t kick_from;   /* the last stretch given to write-back: [kick_from, kick_to) */
@@ -569,23 +571,52 @@ static int writer_put_tail(struct image_writer *w, const void *meta, size_t meta
 	return r;
 }
 
-/*
- * Flush and close: on some network file systems close() is the first to say that
- * there was no room.
- */
-static int writer_finish_file(struct image_writer *w, struct err *e)
+static int writer_flush(struct image_writer *w, struct err *e)
 {
-	if (w->sync && fsync(w->fd))
-		return writer_fail(w, e, errno, "flush");
-	if (close(fd_take(&w->fd)) && errno != EINTR)
-		return writer_fail(w, e, errno, "close");
+	return w->sync && fsync(w->fd) ? writer_fail(w, e, errno, "flush") : 0;
+}
+
+int image_writer_finish(struct image_writer *w, const void *meta, size_t meta_size, struct err *e)
+{
+	int r;
+
+	if (!w->unfinished || w->finished)
+		return err_set(e, ERR_SYSTEM, EINVAL, "%s: committed twice", w->path);
+	if (w->failure)
+		return writer_fail(w, e, w->failure, "write");
+	w->failure = ECANCELED; /* whatever fails now, there is no second attempt */
+	w->extents_end = w->end;
+	r = writer_finish_runs(w, e);
+	if (!r)
+		r = writer_put_tail(w, meta, meta_size, e);
+	if (!r)
+		r = writer_flush(w, e);
+	w->finished = !r;
+	return r;
+}
+
+int image_writer_reopen(struct image_writer *w, struct err *e)
+{
+	if (ftruncate(w->fd, (off_t)w->extents_end))
+		return writer_fail(w, e, errno, "write");
+	w->end = w->extents_end;
+	if (w->allocated != UINT64_MAX)
+		w->allocated = w->end;
+	w->finished = false;
+	w->failure = 0;
+	image_writer_forget_runs(w);
 	return 0;
 }
 
-static int writer_publish(struct image_writer *w, struct err *e)
+int image_writer_publish(struct image_writer *w, struct err *e)
 {
 	int number;
 
+	if (!w->unfinished || !w->finished)
+		return err_set(e, ERR_SYSTEM, EINVAL, "%s: it has no end yet", w->path);
+	/* On some network file systems this is the first to say that there was no room. */
+	if (close(fd_take(&w->fd)) && errno != EINTR)
+		return writer_fail(w, e, errno, "close");
 	if (renameat(w->dir_fd, w->part, w->dir_fd, w->base))
 		return writer_fail(w, e, errno, "rename the finished image to");
 	w->unfinished = false;
@@ -599,21 +630,9 @@ static int writer_publish(struct image_writer *w, struct err *e)
 
 int image_writer_commit(struct image_writer *w, const void *meta, size_t meta_size, struct err *e)
 {
-	int r;
+	int r = image_writer_finish(w, meta, meta_size, e);
 
-	if (!w->unfinished || w->fd < 0)
-		return err_set(e, ERR_SYSTEM, EINVAL, "%s: committed twice", w->path);
-	if (w->failure)
-		return writer_fail(w, e, w->failure, "write");
-	w->failure = ECANCELED; /* whatever fails now, there is no second attempt */
-	r = writer_finish_runs(w, e);
-	if (!r)
-		r = writer_put_tail(w, meta, meta_size, e);
-	if (!r)
-		r = writer_finish_file(w, e);
-	if (!r)
-		r = writer_publish(w, e);
-	return r;
+	return r ? r : image_writer_publish(w, e);
 }
 
 void image_writer_identify(const struct image_writer *w, struct image_identity *ret)

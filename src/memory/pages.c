@@ -17,7 +17,11 @@
 #include "sys/memory.h"
 #include "util/fd.h"
 
-enum { SCAN_REGIONS = 1024, PAGEMAP_ENTRIES = 8192 };
+enum {
+	SCAN_REGIONS = 1024,
+	SCAN_PAGES = 16384, /* that many take the kernel 0.2 ms, in which the task cannot map memory for the runner */
+	PAGEMAP_ENTRIES = 8192,
+};
 
 #define PAGEMAP_PRESENT (1ull << 63)
 #define PAGEMAP_SWAPPED (1ull << 62)
@@ -107,6 +111,15 @@ static int finder_region(struct page_finder *f, uint64_t start, uint64_t end, ui
 	return 0;
 }
 
+static uint64_t regions_pages(const struct sys_page_region *regions, long n)
+{
+	uint64_t pages = 0;
+
+	for (long i = 0; i < n; i++)
+		pages += (regions[i].end - regions[i].start) / MEMORY_PAGE;
+	return pages;
+}
+
 /* `file`: say as well which pages are still the file's. */
 static int finder_scan_stretch(struct page_finder *f, int pagemap, uint64_t start, uint64_t end, bool file)
 {
@@ -118,6 +131,7 @@ static int finder_scan_stretch(struct page_finder *f, int pagemap, uint64_t star
 		.end = end,
 		.vec = (uint64_t)regions,
 		.vec_len = SCAN_REGIONS,
+		.max_pages = SCAN_PAGES,
 		.category_anyof_mask = SYS_PAGE_IS_PRESENT | SYS_PAGE_IS_SWAPPED | guard,
 		.return_mask = SYS_PAGE_IS_PRESENT | SYS_PAGE_IS_SWAPPED | SYS_PAGE_IS_PFNZERO | guard |
 			       (file ? SYS_PAGE_IS_FILE : 0) | (f->kept ? SYS_PAGE_IS_WPALLOWED | SYS_PAGE_IS_WRITTEN : 0),
@@ -140,7 +154,7 @@ static int finder_scan_stretch(struct page_finder *f, int pagemap, uint64_t star
 			if (r < 0)
 				return -ECANCELED;
 		}
-		if (n < SCAN_REGIONS)
+		if (n < SCAN_REGIONS && regions_pages(regions, n) < SCAN_PAGES)
 			return 0;
 		sys_pagemap_go_on(&arg, &regions[n - 1]);
 	}

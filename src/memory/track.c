@@ -15,6 +15,8 @@
 enum {
 	TRACK_REGIONS = 1024,
 	TRACK_WINDOW = 64 << 20, /* bytes of addresses that are looked at in one go */
+	TRACK_LARGE = 1 << 20,   /* bytes of a mapping of which one page stands for all, */
+	TRACK_GAP = 1 << 20,     /* and those between pages that are looked at together: to begin anew takes longer */
 };
 
 /* ---- making the userfaultfd ---- */
@@ -211,39 +213,56 @@ int track_watch(struct track *t, const struct vm_area_list *areas, struct err *e
 	return 0;
 }
 
+/* A mapping is registered as a whole or not at all. So of a large one only the first page is looked at: up to here. */
+static uint64_t area_look_end(const struct vm_area *a)
+{
+	return a->end - a->start > TRACK_LARGE ? a->start + MEMORY_PAGE : a->end;
+}
+
 /* Ranges come in ascending order; those that touch have been joined by the kernel, but for the end of its list. */
 static void areas_flag(struct vm_area_list *areas, size_t *at, uint64_t start, uint64_t end)
 {
 	while (*at < areas->n && areas->areas[*at].start < start)
 		++*at;
-	for (; *at < areas->n && areas->areas[*at].end <= end; ++*at)
+	for (; *at < areas->n && area_look_end(&areas->areas[*at]) <= end; ++*at)
 		areas->areas[*at].flags |= VM_FLAG_UFFD;
 }
 
-int track_find_watched(const struct track *t, struct vm_area_list *areas)
+/* The areas from *at on up to the next large one, in one go. */
+static int areas_look(const struct track *t, struct vm_area_list *areas, size_t *at)
 {
 	struct sys_page_region regions[TRACK_REGIONS];
 	struct sys_pm_scan_arg arg = {
-		.size = sizeof(arg), .vec = (uint64_t)regions, .vec_len = TRACK_REGIONS,
+		.size = sizeof(arg), .start = areas->areas[*at].start, .vec = (uint64_t)regions, .vec_len = TRACK_REGIONS,
 		.category_mask = SYS_PAGE_IS_WPALLOWED, .return_mask = SYS_PAGE_IS_WPALLOWED,
 	};
-	size_t at = 0, n_areas = areas->n;
+	size_t flagged = *at;
 	long n;
 
-	while (n_areas && (int64_t)areas->areas[n_areas - 1].end < 0) /* [vsyscall] */
-		n_areas--;
-	if (!n_areas)
-		return 0;
-	arg.start = areas->areas[0].start;
-	arg.end = areas->areas[n_areas - 1].end;
+	while (*at + 1 < areas->n && area_look_end(&areas->areas[*at]) == areas->areas[*at].end)
+		++*at;
+	arg.end = area_look_end(&areas->areas[*at]);
+	++*at;
 	do {
 		n = sys_pagemap_scan(t->pagemap, &arg);
 		for (long k = 0; k < n; k++)
-			areas_flag(areas, &at, regions[k].start, regions[k].end);
+			areas_flag(areas, &flagged, regions[k].start, regions[k].end);
 		if (n > 0)
 			sys_pagemap_go_on(&arg, &regions[n - 1]);
 	} while (n == TRACK_REGIONS);
 	return n < 0 ? (int)n : 0;
+}
+
+int track_find_watched(const struct track *t, struct vm_area_list *areas)
+{
+	struct vm_area_list own = *areas;
+	int r = 0;
+
+	while (own.n && (int64_t)own.areas[own.n - 1].end < 0) /* [vsyscall] */
+		own.n--;
+	for (size_t at = 0; r == 0 && at < own.n;)
+		r = areas_look(t, &own, &at);
+	return r;
 }
 
 void track_hide(const struct track *t, struct vm_area_list *areas, bool stands)
@@ -368,21 +387,61 @@ int track_find(struct track *t, struct arena *arena, uint64_t most, struct page_
 	return t->stretch < t->n;
 }
 
+static int track_lose_all(struct track *t, const struct page_source *marked, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < marked->n; i++) {
+		const struct page_range *range = &marked->ranges[i];
+
+		r = track_lose(t, range->addr, range->addr + range->pages * MEMORY_PAGE, e);
+	}
+	return r < 0 ? r : copies_settle(&t->copies, e);
+}
+
 int track_mark(struct track *t, struct err *e)
 {
 	struct arena scratch = ARENA_INIT;
-	struct page_source found = { 0 };
+	struct page_source marked = { 0 };
 	int r;
 
 	track_rewind(t);
 	do
-		r = track_find(t, &scratch, UINT64_MAX, &found, e);
+		r = track_find(t, &scratch, UINT64_MAX, &marked, e);
 	while (r > 0);
-	for (size_t i = 0; r == 0 && i < found.n; i++) {
-		const struct page_range *range = &found.ranges[i];
-
-		r = track_lose(t, range->addr, range->addr + range->pages * MEMORY_PAGE, e);
-	}
+	if (r == 0)
+		r = track_lose_all(t, &marked, e);
 	arena_done(&scratch);
-	return r < 0 ? r : copies_settle(&t->copies, e);
+	return r;
+}
+
+/* From *i on, as many ranges as can be looked at together; *i becomes the one behind them. Returns where they end. */
+static uint64_t ranges_join(const struct page_source *s, size_t *i)
+{
+	uint64_t end;
+
+	do {
+		end = s->ranges[*i].addr + s->ranges[*i].pages * MEMORY_PAGE;
+		++*i;
+	} while (*i < s->n && s->ranges[*i].addr >= end && s->ranges[*i].addr - end <= TRACK_GAP);
+	return end;
+}
+
+int track_mark_found(struct track *t, const struct page_source *found, struct err *e)
+{
+	struct arena scratch = ARENA_INIT;
+	struct page_source marked = { 0 };
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < found->n;) {
+		uint64_t start = found->ranges[i].addr, end = ranges_join(found, &i);
+		int64_t n = track_scan(t, &scratch, start, end, &marked, e);
+
+		if (n < 0)
+			r = n == -ECANCELED ? -1 : err_sys(e, (int)n, "marking pages of task %d", t->task.pid);
+	}
+	if (r == 0)
+		r = track_lose_all(t, &marked, e);
+	arena_done(&scratch);
+	return r;
 }

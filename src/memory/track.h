@@ -79,6 +79,12 @@ int track_find(struct track *t, struct arena *arena, uint64_t most, struct page_
  */
 int track_mark(struct track *t, struct err *e);
 
+/*
+ * As above, but only of these pages, and perhaps some between them: those that memory_find_pages() has just found. Who finds first and
+ * marks then must read what was marked, and finds written what was written in between by who is not in the tree.
+ */
+int track_mark_found(struct track *t, const struct page_source *found, struct err *e);
+
 /* How many pages would be found by a round that began now? Marks nothing. A task that has ended has none. */
 uint64_t track_count(struct track *t);
 

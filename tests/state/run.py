@@ -509,6 +509,49 @@ def tracked_executes(t):
         t.until(lambda: not harness.stat_of(root), 10, "the end of the program")
 
 
+ADVISED = """
+import mmap, os, signal, time
+memory = mmap.mmap(-1, 96 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.write(bytes(range(1, 97)) * (1 << 20))
+small = [mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(3)]
+def look(*_):
+    with open("new", "w") as f:
+        f.write("ok" if memory[:] == bytes(range(1, 97)) * (1 << 20) else "not ok")
+    os.rename("new", "looked")
+signal.signal(signal.SIGUSR2, look)
+open("ready", "w").close()
+while True:
+    for at, advice in enumerate((mmap.MADV_DONTFORK, mmap.MADV_DOFORK, mmap.MADV_DONTFORK, mmap.MADV_DOFORK)):
+        small[at % 3].madvise(advice)
+        time.sleep(0.001)
+"""
+
+
+def tracked_advised(t):
+    """What the program says of its mappings changes all the time: an image that was written to its end is begun anew."""
+    t.write("advised.py", ADVISED)
+    root = t.start([harness.PYTHON, "-B", "advised.py"], environment={"PYTHONMALLOC": "malloc"})
+    t.until(lambda: os.path.exists(t.path("ready")), 20, "the start of the program")
+    attempts = images = 0
+    while images < 3 or attempts == images:
+        if images == 30:
+            raise Failure("no attempt was in vain")
+        t.dump(root, str(images), keep=True, options=["--track", *(["--parent", t.image(str(images - 1))] if images else [])])
+        t.torpor("verify", t.image(str(images)))
+        attempts += int(stats_of(t, str(images))["attempts"])
+        images += 1
+    t.dump(root, str(images), options=["--parent", t.image(str(images - 1))])
+    for number in (0, images - 1, images):
+        t.restore(root, str(number))
+        harness.kill(root, signal.SIGUSR2)
+        t.until(lambda: os.path.exists(t.path("looked")), 20, "the program does not answer")
+        if harness.read(t.path("looked")) != "ok":
+            raise Failure(f"the memory restored from image {number} is another one")
+        os.unlink(t.path("looked"))
+        harness.kill(root, signal.SIGKILL)
+        t.until(lambda: not harness.stat_of(root), 10, "the end of the program")
+
+
 def tracked_namespace(t):
     """What torpor run has started is tracked inside."""
     t.setup.work_in("userns")
@@ -624,6 +667,7 @@ def declare():
     case("tracked-bases")(tracked_bases)
     case("tracked-lost")(tracked_lost)
     case("tracked-executes")(tracked_executes)
+    case("tracked-advised")(tracked_advised)
     case("tracked-userns")(tracked_namespace)
     case("tracked-faked")(tracked_faked)
     case("task-limits-noted")(limits_noted)

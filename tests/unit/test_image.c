@@ -1553,6 +1553,40 @@ static void long_chains_are_refused(void)
 	UNIT_CHECK(chain_leave());
 }
 
+/* What was finished too early is forgotten, but for its extents: more can be stored behind them. */
+static void reopened(void)
+{
+	uint8_t page[IMAGE_PAGE];
+	struct image_run run = { .addr = 0x1000, .pages = 1 }, wrong = { .addr = 0x9000, .pages = 1 };
+	struct image_writer *w = NULL;
+	struct image *img = NULL;
+	struct err e = ERR_INIT;
+	size_t n;
+
+	folder_enter();
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, true, &e), 0);
+	UNIT_CHECK(image_writer_publish(w, &e) < 0);
+	fill(page, sizeof(page), 1);
+	UNIT_CHECK_EQ(image_writer_extent(w, page, sizeof(page), &wrong.extent, &e), 0);
+	UNIT_CHECK_EQ(image_writer_run(w, &wrong, &e), 0);
+	UNIT_CHECK_EQ(image_writer_finish(w, "a long text, so that there is something to cut off", 50, &e), 0);
+	UNIT_CHECK(image_writer_finish(w, "twice", 5, &e) < 0);
+	UNIT_CHECK(!exists(image_path));
+	UNIT_CHECK_EQ(image_writer_reopen(w, &e), 0);
+	fill(page, sizeof(page), 2);
+	UNIT_CHECK_EQ(image_writer_extent(w, page, sizeof(page), &run.extent, &e), 0);
+	UNIT_CHECK_EQ(image_writer_run(w, &run, &e), 0);
+	UNIT_CHECK_EQ(image_writer_commit(w, "right", 5, &e), 0);
+	image_writer_free(w);
+	UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
+	UNIT_CHECK_EQ(image_verify_pages(img, 1, &e), 0);
+	UNIT_CHECK(img->meta_size == 5 && !memcmp(img->meta, "right", 5));
+	UNIT_CHECK_EQ(img->n_extents, 2);
+	UNIT_CHECK(image_runs_of(img, 0, &n)->addr == 0x1000 && n == 1);
+	image_close(img);
+	UNIT_CHECK(folder_leave());
+}
+
 /* ---- cases: no room ---- */
 
 /*
@@ -1643,6 +1677,7 @@ static void no_commit_after_a_failed_write(void)
 UNIT_MAIN(UNIT_CASE(round_trip),
 	  UNIT_CASE(round_trip_no_pages), UNIT_CASE(round_trip_large),
 	  UNIT_CASE(replaces_at_commit),
+	  UNIT_CASE(reopened),
 	  UNIT_CASE(uncommitted_leaves_nothing),
 	  UNIT_CASE(refuses_bad_targets),
 	  UNIT_CASE(writer_refuses_bad_runs),
