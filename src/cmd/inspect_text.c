@@ -41,17 +41,32 @@ static void inspect_print_time(int64_t ns)
 		printf("%s", text);
 }
 
+/* What /etc/passwd calls a user; NULL: nothing. getpwuid(3) would load modules, which a program that is linked statically cannot. */
+static const char *inspect_user_name(struct view *v, int64_t uid)
+{
+	FILE *file = fopen("/etc/passwd", "re");
+	const struct passwd *user;
+	const char *name = NULL;
+
+	while (file && !name && (user = fgetpwent(file)))
+		if (user->pw_uid == uid)
+			name = view_name(v, user->pw_name);
+	if (file)
+		fclose(file);
+	return name;
+}
+
 static void inspect_print_taken(struct view *v)
 {
 	const struct torpor_image_info *info = v->info;
-	const struct passwd *user = info->uid >= 0 ? getpwuid((uid_t)info->uid) : NULL;
+	const char *user = info->uid >= 0 ? inspect_user_name(v, info->uid) : NULL;
 
 	printf("taken      ");
 	if (info->realtime_ns)
 		inspect_print_time(info->realtime_ns);
 	printf(" on %s (%s, Linux %s)", view_name(v, info->hostname), view_name(v, info->arch), view_name(v, info->kernel));
 	if (info->uid >= 0)
-		printf(" by user %u%s%s%s", (unsigned)info->uid, user ? " (" : "", user ? view_name(v, user->pw_name) : "",
+		printf(" by user %u%s%s%s", (unsigned)info->uid, user ? " (" : "", user ? user : "",
 		       user ? ")" : "");
 	printf(", torpor %s\n", view_name(v, info->torpor_version));
 }

@@ -20,10 +20,10 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "proc/maps.h"
 #include "util/fd.h"
+#include "util/xxh3.h"
 
 enum { COPY_SIZE = 1024 * 1024, PAGE = IMAGE_PAGE };
 
@@ -131,7 +131,7 @@ static const void *core_vdso(const struct core *c, const Pb__Mapping *m)
 	uint64_t size = own ? head->e_shoff + (uint64_t)head->e_shnum * head->e_shentsize : 0;
 
 	size = (size + PAGE - 1) & ~(uint64_t)(PAGE - 1);
-	return size && size == m->end - m->start && XXH3_64bits(own, size) == c->meta->machine->vdso_hash ? own : NULL;
+	return size && size == m->end - m->start && xxh3_sum(own, size, 0) == c->meta->machine->vdso_hash ? own : NULL;
 }
 
 static int core_add_mapping(struct core *c, const Pb__Mapping *m, struct err *e)

@@ -106,23 +106,24 @@ static bool extent_pages_right(const struct image *img, const uint8_t *pages, ui
  * NULL as `taker`: there is none.
  */
 static int extent_read_raw(const struct image *img, const struct image_extent *x, uint8_t *buf, size_t step,
-			   const uint64_t *sums, XXH3_state_t *state, const struct extent_taker *taker)
+			   const uint64_t *sums, const struct extent_taker *taker)
 {
+	struct xxh3_state state;
 	bool right = true;
 
-	XXH3_64bits_reset(state);
+	xxh3_begin(&state);
 	for (uint32_t done = 0; done < x->stored; done += CACHED_PIECE, buf += step) {
 		uint32_t n = x->stored - done < CACHED_PIECE ? x->stored - done : CACHED_PIECE;
 		int r = fd_pread_full(img->fd, buf, n, (off_t)(x->offset + done));
 
 		if (r < 0)
 			return r;
-		XXH3_64bits_update(state, buf, n);
+		xxh3_add(&state, buf, n);
 		right = right && extent_pages_right(img, buf, done, n, sums);
 		if (taker && taker->take(taker->arg, done, buf, n, taker->e) < 0)
 			return EXTENT_NOT_TAKEN;
 	}
-	if (XXH3_64bits_digest(state) != x->checksum)
+	if (xxh3_end(&state) != x->checksum)
 		return EXTENT_SUM_DIFFERS;
 	return right ? 0 : EXTENT_PAGES_DIFFER;
 }
@@ -153,16 +154,14 @@ static int extent_read(const struct image *img, size_t extent, void *buf, size_t
 	size_t index;
 	const struct image *holder = image_holder(img, extent, &index);
 	const struct image_extent *x = &holder->extents[index];
-	XXH3_state_t *state = XXH3_createState();
-	int r = state ? 0 : -ENOMEM;
+	int r;
 
-	if (!r && x->codec == IMAGE_CODEC_RAW)
-		r = extent_read_raw(holder, x, buf, step, NULL, state, taker);
-	else if (!r)
+	if (x->codec == IMAGE_CODEC_RAW)
+		r = extent_read_raw(holder, x, buf, step, NULL, taker);
+	else
 		r = x->codec == IMAGE_CODEC_PARENT ? EXTENT_ELSEWHERE : extent_read_packed(holder, x, buf, NULL);
 	if (!r && taker && x->codec != IMAGE_CODEC_RAW && taker->take(taker->arg, 0, buf, x->size, e) < 0)
 		r = EXTENT_NOT_TAKEN;
-	XXH3_freeState(state);
 	if (r == EXTENT_NOT_TAKEN)
 		return -1;
 	return r ? extent_bad(img, extent, r, e) : 0;
@@ -181,23 +180,21 @@ int image_stream_extent(const struct image *img, size_t extent, void *buf, image
 /* All of it at once; what comes short (a signal) is read again. */
 static int extent_read_scattered(const struct image *img, const struct image_extent *x, const struct iovec *to, size_t n)
 {
-	XXH3_state_t *state = XXH3_createState();
+	struct xxh3_state state;
 	uint64_t offset = x->offset;
-	int r = state ? 0 : -ENOMEM;
-	bool whole = r == 0 && n <= IOV_MAX && preadv(img->fd, to, (int)n, (off_t)offset) == (ssize_t)x->stored;
+	int r = 0;
+	bool whole = n <= IOV_MAX && preadv(img->fd, to, (int)n, (off_t)offset) == (ssize_t)x->stored;
 
-	if (r == 0)
-		XXH3_64bits_reset(state);
+	xxh3_begin(&state);
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		if (!whole)
 			r = fd_pread_full(img->fd, to[i].iov_base, to[i].iov_len, (off_t)offset);
 		if (r == 0)
-			XXH3_64bits_update(state, to[i].iov_base, to[i].iov_len);
+			xxh3_add(&state, to[i].iov_base, to[i].iov_len);
 		offset += to[i].iov_len;
 	}
-	if (r == 0 && XXH3_64bits_digest(state) != x->checksum)
+	if (r == 0 && xxh3_end(&state) != x->checksum)
 		r = EXTENT_SUM_DIFFERS;
-	XXH3_freeState(state);
 	return r;
 }
 
@@ -247,7 +244,7 @@ static void verify_failed(struct verify *v, size_t extent, int what)
 }
 
 /* `buf` has IMAGE_EXTENT_MAX bytes. 0, -errno or EXTENT_*. */
-static int verify_extent(const struct verify *v, size_t extent, uint8_t *buf, XXH3_state_t *state)
+static int verify_extent(const struct verify *v, size_t extent, uint8_t *buf)
 {
 	uint64_t sums[IMAGE_EXTENT_MAX / IMAGE_PAGE];
 	size_t index;
@@ -262,7 +259,7 @@ static int verify_extent(const struct verify *v, size_t extent, uint8_t *buf, XX
 	if (r)
 		return r;
 	if (x->codec == IMAGE_CODEC_RAW)
-		return extent_read_raw(img, x, buf, 0, pages ? sums : NULL, state, NULL);
+		return extent_read_raw(img, x, buf, 0, pages ? sums : NULL, NULL);
 	return extent_read_packed(img, x, v->pages ? buf : NULL, pages ? sums : NULL);
 }
 
@@ -270,7 +267,6 @@ static void verify_run(void *arg)
 {
 	struct verify *v = arg;
 	uint8_t *buf = aligned_alloc(IMAGE_PAGE, IMAGE_EXTENT_MAX); /* to a page the kernel copies faster */
-	XXH3_state_t *state = XXH3_createState();
 
 	while (!atomic_load(&v->stop)) {
 		size_t i = atomic_fetch_add(&v->next, 1);
@@ -280,11 +276,10 @@ static void verify_run(void *arg)
 			break;
 		if (v->except && v->except[i])
 			continue;
-		r = buf && state ? verify_extent(v, i, buf, state) : -ENOMEM;
+		r = buf ? verify_extent(v, i, buf) : -ENOMEM;
 		if (r)
 			verify_failed(v, i, r);
 	}
-	XXH3_freeState(state);
 	free(buf);
 }
 

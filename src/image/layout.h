@@ -121,7 +121,7 @@ static inline uint64_t image_align(uint64_t size)
 
 static inline uint64_t image_checksum(const void *data, size_t size)
 {
-	return XXH3_64bits(data, size);
+	return xxh3_sum(data, size, 0);
 }
 
 /*
@@ -138,7 +138,7 @@ static inline uint64_t image_seed(const uint8_t id[IMAGE_ID_SIZE])
 
 static inline uint64_t image_page_sum(uint64_t seed, const void *page)
 {
-	return XXH3_64bits_withSeed(page, IMAGE_PAGE, seed);
+	return xxh3_sum(page, IMAGE_PAGE, seed);
 }
 
 static inline void image_page_sums(uint64_t seed, const void *pages, size_t n, uint64_t *ret)

@@ -235,23 +235,21 @@ static int reader_pass_block(const struct image *img, const struct reader_block 
 {
 	size_t size = b->block->count * b->each, padded = image_align(size), n, kept = 0;
 	uint8_t *buf = malloc(SUMS_PIECE);
-	XXH3_state_t *state = XXH3_createState();
-	int r = buf && state ? 0 : err_nomem(e);
+	struct xxh3_state state;
+	int r = buf ? 0 : err_nomem(e);
 
-	if (!r)
-		XXH3_64bits_reset(state);
+	xxh3_begin(&state);
 	for (size_t done = 0; !r && done < padded; done += n) {
 		n = padded - done < SUMS_PIECE ? padded - done : SUMS_PIECE;
 		kept = size - done < n ? size - done : n;
 		r = reader_read(img, buf, n, b->block->offset + done, e);
 		if (!r)
-			XXH3_64bits_update(state, buf, kept);
+			xxh3_add(&state, buf, kept);
 		if (!r && kept < n)
 			r = reader_check_block(img, b, true, buf + kept, n - kept, e);
 	}
 	if (!r)
-		r = reader_check_block(img, b, XXH3_64bits_digest(state) == b->block->checksum, buf, 0, e);
-	XXH3_freeState(state);
+		r = reader_check_block(img, b, xxh3_end(&state) == b->block->checksum, buf, 0, e);
 	free(buf);
 	return r;
 }

@@ -10,12 +10,12 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <xxhash.h>
 
 #include "memory/memory.h"
 #include "memory/track.h"
 #include "proc/maps.h"
 #include "util/fd.h"
+#include "util/xxh3.h"
 
 static int memory_refuse(struct memory_collect *c, const struct target *task, const struct vm_area *a, const char *id,
 			 const char *what, const char *help)
@@ -267,7 +267,7 @@ int memory_vdso_hash(uint64_t *ret, struct err *e)
 	*ret = 0;
 	for (size_t i = 0; r == 0 && i < list.n; i++)
 		if (strcmp(list.areas[i].name, "[vdso]") == 0)
-			*ret = XXH3_64bits((void *)list.areas[i].start, list.areas[i].end - list.areas[i].start);
+			*ret = xxh3_sum((void *)list.areas[i].start, list.areas[i].end - list.areas[i].start, 0);
 	arena_done(&arena);
 	return r;
 }

@@ -174,17 +174,17 @@ static bool once_grow(struct once *o)
 }
 
 /* Under the lock. */
-static void once_look_up(struct once *o, struct once_page *p, const XXH128_hash_t *hash)
+static void once_look_up(struct once *o, struct once_page *p, const struct xxh3_128 *hash)
 {
-	uint32_t *slot = o->room ? once_slot(o, hash->low64, hash->high64) : NULL;
+	uint32_t *slot = o->room ? once_slot(o, hash->low, hash->high) : NULL;
 
 	if (!slot || (!*slot && o->n_entries == o->room)) {
 		if (!once_grow(o))
 			return;
-		slot = once_slot(o, hash->low64, hash->high64);
+		slot = once_slot(o, hash->low, hash->high);
 	}
 	if (!*slot) {
-		o->entries[o->n_entries] = (struct once_entry){ hash->low64, hash->high64, UNKNOWN, 0 };
+		o->entries[o->n_entries] = (struct once_entry){ hash->low, hash->high, UNKNOWN, 0 };
 		p->entry = (uint32_t)o->n_entries++;
 		*slot = p->entry + 1;
 		p->state = ONCE_FIRST;
@@ -200,7 +200,7 @@ static void once_look_up(struct once *o, struct once_page *p, const XXH128_hash_
 
 void once_look(struct once *o, struct once_page *pages, size_t n)
 {
-	XXH128_hash_t hashes[IMAGE_EXTENT_MAX / MEMORY_PAGE];
+	struct xxh3_128 hashes[IMAGE_EXTENT_MAX / MEMORY_PAGE];
 
 	for (size_t i = 0; i < n; i++) {
 		if (pages[i].state == ONCE_KNOWN)
@@ -208,8 +208,8 @@ void once_look(struct once *o, struct once_page *pages, size_t n)
 		pages[i].state = ONCE_ALONE;
 		if (!o || !once_in_span(o, pages[i].addr))
 			continue;
-		hashes[i] = XXH3_128bits_withSeed(pages[i].data, MEMORY_PAGE, o->seed);
-		hashes[i].low64 ^= pages[i].addr;
+		hashes[i] = xxh3_sum_128(pages[i].data, MEMORY_PAGE, o->seed);
+		hashes[i].low ^= pages[i].addr;
 		pages[i].state = ONCE_FIRST;
 	}
 	if (!o)

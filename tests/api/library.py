@@ -76,7 +76,7 @@ def check_programs(folder, shared, static, header, cc):
     if compiler:
         build(folder, "cxx.o", compiler, "-std=c++11", "-x", "c++", *strict, "-c", source)
     one = build(folder, "shared", *cc, include, source, "-L" + os.path.dirname(shared), "-l:" + os.path.basename(shared))
-    two = build(folder, "static", *cc, include, source, static, "-lprotobuf-c", "-lxxhash", "-lzstd", "-llz4", "-pthread")
+    two = build(folder, "static", *cc, include, source, static, "-lprotobuf-c", "-lzstd", "-llz4", "-pthread")
     for program in (one, two):
         if os.path.exists(program):
             r = subprocess.run([program], env={"LD_LIBRARY_PATH": os.path.dirname(shared)})

@@ -11,13 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "core/core.h"
 #include "core/explain.h"
 #include "core/objects.h"
 #include "core/plan.h"
 #include "mutate.h"
+#include "util/xxh3.h"
 #include "within.h"
 
 enum { MEMORY_MAX = 64 << 20, SMALL = 64 << 10, OBJECT_TEXT = 256 };
@@ -74,7 +74,7 @@ static uint64_t fuzz_scripts(const struct plan *plan, size_t size)
 		if (size < SMALL && (x.region.size > MEMORY_MAX || arena.used > MEMORY_MAX))
 			abort();
 		if (x.region.size)
-			hash = hash * 31 + XXH3_64bits((void *)x.region.start, x.region.size);
+			hash = hash * 31 + xxh3_sum((void *)x.region.start, x.region.size, 0);
 		explain_end(&x);
 		arena_done(&arena);
 	}
