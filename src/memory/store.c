@@ -27,6 +27,8 @@
 
 enum {
 	CHUNK_PAGES = IMAGE_EXTENT_MAX / MEMORY_PAGE,
+	SMALL_CHUNK_PAGES = 128 * 1024 / MEMORY_PAGE,
+	SMALL_PAGES = 4 * CHUNK_PAGES, /* a target of less is small */
 	WORKERS_MAX = 8,
 	PACKERS_MEMORY = 40 * 1024 * 1024, /* for the packers of all workers */
 };
@@ -43,6 +45,7 @@ struct store_job {
 	pthread_mutex_t lock;
 	const struct page_source *sources;
 	size_t n_sources;
+	uint64_t chunk_pages; /* most of one extent */
 	size_t source, range; /* the next piece to take */
 	uint64_t page;
 	struct image_writer *writer;
@@ -83,13 +86,13 @@ static const struct page_range *store_peek(struct store_job *job)
  * ranges are cut at addresses that are multiples of an extent's size: restore can
  * then load two extents as one huge page (fill.c).
  */
-static uint64_t store_share(uint64_t addr, uint64_t left, uint64_t held)
+static uint64_t store_share(uint64_t chunk_pages, uint64_t addr, uint64_t left, uint64_t held)
 {
-	uint64_t before = -(addr / MEMORY_PAGE) % CHUNK_PAGES, room = CHUNK_PAGES - held;
+	uint64_t before = -(addr / MEMORY_PAGE) % chunk_pages, room = chunk_pages - held;
 
-	if (before < left && left - before >= CHUNK_PAGES) {
+	if (before < left && left - before >= chunk_pages) {
 		if (!before)
-			return held ? 0 : CHUNK_PAGES;
+			return held ? 0 : chunk_pages;
 		left = before;
 	}
 	return left < room ? left : room;
@@ -107,7 +110,7 @@ static bool store_take(struct store_job *job, struct store_chunk *c)
 	c->source = range ? &job->sources[job->source] : NULL;
 	while (range && c->source == &job->sources[job->source]) {
 		uint64_t left = range->pages - job->page, skip = job->page * MEMORY_PAGE;
-		uint64_t n = store_share(range->addr + skip, left, c->pages);
+		uint64_t n = store_share(job->chunk_pages, range->addr + skip, left, c->pages);
 
 		if (!n)
 			break;
@@ -426,6 +429,21 @@ static uint64_t store_count_pages(const struct page_source *sources, size_t n)
 }
 
 /*
+ * Of a small target, the extents are small as well: the buffer stays in a cache of the CPU, and most of the time to copy
+ * a megabyte once would go into pages for it. Not where a range may be loaded as a huge page, or is better packed in one go.
+ */
+static uint64_t store_chunk_pages(const struct store_job *job)
+{
+	if (job->pages_total >= SMALL_PAGES || job->packing->codec != IMAGE_CODEC_RAW)
+		return CHUNK_PAGES;
+	for (size_t i = 0; i < job->n_sources; i++)
+		for (size_t k = 0; k < job->sources[i].n; k++)
+			if (job->sources[i].ranges[k].pages >= 2 * CHUNK_PAGES)
+				return CHUNK_PAGES;
+	return SMALL_CHUNK_PAGES;
+}
+
+/*
  * As many as there are CPUs, but none for a target that one of them copies before
  * the other has started; and no more than torpor's own memory is to hold.
  */
@@ -438,7 +456,7 @@ static unsigned store_workers(uint64_t pages, const struct image_packing *packin
 		cpus = WORKERS_MAX;
 	if (each && cpus > PACKERS_MEMORY / each)
 		cpus = (unsigned)(PACKERS_MEMORY / each);
-	return pages < 4 * CHUNK_PAGES ? 1 : cpus;
+	return pages < SMALL_PAGES ? 1 : cpus;
 }
 
 int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, const struct base *base,
@@ -451,6 +469,7 @@ int memory_store(const struct page_source *sources, size_t n, struct image_write
 	unsigned workers = store_workers(job.pages_total, packing), started = 0;
 	pthread_t threads[WORKERS_MAX];
 
+	job.chunk_pages = store_chunk_pages(&job);
 	pace_init(&job.pace, w, workers);
 	if (once_new(sources, n, &job.once, e) < 0)
 		return -1;
