@@ -29,6 +29,7 @@
 
 enum {
 	WRITER_LOOK = 64 * 1024 * 1024, /* bytes that are looked at together: has the disk taken them? */
+	WRITER_FIRST_KICK = 512 * 1024, /* bytes after which write-back is started first: so early, that the disk works while a small image is made */
 	WRITER_KICK = 8 * 1024 * 1024, /* bytes between two starts of write-back */
 	WRITER_AHEAD = 64 * 1024 * 1024, /* bytes that are given their place on the disk at once */
 };
@@ -289,7 +290,7 @@ static int writer_reserve(struct image_writer *w, struct image_extent *extent, c
 }
 
 /*
- * Let the disk begin on what is in the page cache every WRITER_KICK bytes. Other
+ * Let the disk begin on what is in the page cache after WRITER_FIRST_KICK bytes, and every WRITER_KICK bytes then. Other
  * threads may not have filled their part of the stretch yet: the next kick
  * covers it once more, and pages on their way already cost nothing then.
  */
@@ -298,7 +299,7 @@ static void writer_kick(struct image_writer *w)
 	uint64_t from = 0, to = 0;
 
 	pthread_mutex_lock(&w->lock);
-	if (w->end - w->kick_to >= WRITER_KICK) {
+	if (w->end - w->kick_to >= (w->kick_from == w->kick_to ? WRITER_FIRST_KICK : WRITER_KICK)) {
 		from = w->kick_from;
 		to = w->end;
 		w->kick_from = w->kick_to;
