@@ -602,7 +602,7 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	struct restore_task rt = {
 		.arena = &arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
 	};
-	struct task_restore tr = { .arena = &arena, .region = &m.region, .pb = pb, .inodes = b->inodes, .own = b->own,
+	struct task_restore tr = { .arena = &arena, .region = &m.region, .pb = pb, .inodes = b->inodes, .own = b->own, .born = b->born,
 				   .keeps_groups = b->keeps_groups, .lowered = &b->regions[index].lowered };
 	struct script *script;
 	bool early = false;

@@ -15,6 +15,7 @@
 #include "inode/inode.h"
 #include "kinds/kind.h"
 #include "memory/family.h"
+#include "task/task.h"
 
 /* Memory that the coordinator and all the tasks share while the tree is being made. */
 struct meeting {
@@ -40,7 +41,8 @@ struct build {
 	unsigned timeout_ms; /* without anybody coming further, before the restore is given up */
 	sigset_t interrupts; /* the signals by which loading first can be called off */
 	int park; /* the signal by which threads stop when they are complete; 0: SIGSTOP */
-	struct proc_status own; /* of the coordinator, and so of what it makes */
+	struct proc_status own;  /* of the coordinator, and so of what it makes */
+	struct limits_born born; /* likewise */
 	const struct family *family;
 	struct stock stock;    /* what this very process was born with, or has for those that it makes */
 	const struct vm_area_list *areas; /* all that it was born with; NULL: not known */

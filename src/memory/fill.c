@@ -30,6 +30,7 @@ enum {
 	FRESH_MIN = 64 * 1024,           /* what a mapping must be given at least, to be registered */
 	THREAD_SHARE = 4 * 1024 * 1024,  /* what a thread must have to do at least */
 	THREADS_MAX = 8,
+	BUFFER_ROOM = 2 * HUGE_PAGE_SIZE, /* a huge page can be aligned in it */
 };
 
 /* Pages of one extent that belong into one stretch of mappings, side by side. */
@@ -63,7 +64,8 @@ struct fill {
 
 struct fill_worker {
 	struct fill *fill;
-	char *buf;    /* HUGE_PAGE_SIZE bytes, aligned */
+	char *room;   /* for the buffer; NULL: it was not needed yet */
+	char *buf;    /* HUGE_PAGE_SIZE bytes, aligned: a place for one huge page */
 	bool moves;   /* huge pages are worth trying */
 	uint64_t moved, moved_ns; /* bytes moved so far, and how long that took */
 };
@@ -289,12 +291,30 @@ static int fill_load_directly(const struct fill *f, const struct fill_unit *u, s
 	return image_read_extent_to(f->m->image, u->pieces[0].extent, to, u->n, e);
 }
 
+/* Huge units come first: where there are none, a huge page for the buffer would cost more than it is worth. */
+static int fill_get_buffer(struct fill_worker *w, bool huge, struct err *e)
+{
+	char *p;
+
+	if (w->room)
+		return 0;
+	p = mmap(NULL, BUFFER_ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return err_nomem(e);
+	w->room = p;
+	w->buf = p + (-(uintptr_t)p & (HUGE_PAGE_SIZE - 1));
+	w->moves = huge && madvise(w->buf, HUGE_PAGE_SIZE, MADV_HUGEPAGE) == 0;
+	return 0;
+}
+
 static int fill_load_extent(const struct fill *f, struct fill_worker *w, const struct fill_unit *u, struct err *e)
 {
 	int r = fill_load_directly(f, u, e);
 
 	if (r <= 0)
 		return r;
+	if (fill_get_buffer(w, false, e) < 0)
+		return -1;
 	return image_stream_extent(f->m->image, u->pieces[0].extent, w->buf, fill_take, &(struct fill_taking){ f, u }, e);
 }
 
@@ -314,7 +334,7 @@ static void fill_judge(struct fill_worker *w, uint64_t took_ns)
 static int fill_load_huge(const struct fill *f, struct fill_worker *w, const struct fill_unit *u, struct err *e)
 {
 	uint64_t begun = clock_now_ns(CLOCK_THREAD_CPUTIME_ID), to = u->pieces[0].to;
-	int r = 0;
+	int r = fill_get_buffer(w, true, e);
 
 	for (size_t i = 0; r == 0 && i < u->n; i++)
 		r = image_read_extent(f->m->image, u->pieces[i].extent, w->buf + i * IMAGE_EXTENT_MAX, e);
@@ -361,25 +381,13 @@ static void fill_run(struct fill_worker *w)
 	}
 }
 
-/* With its buffer, a place for one huge page. */
 static void fill_work(void *arg)
 {
-	struct fill *f = arg;
-	struct fill_worker w = { .fill = f };
-	struct err e = ERR_INIT;
-	size_t room = 2 * (size_t)HUGE_PAGE_SIZE;
-	char *p = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct fill_worker w = { .fill = arg };
 
-	if (p == MAP_FAILED) {
-		err_nomem(&e);
-		fill_fail(f, &e);
-		return;
-	}
-	w.buf = p + (-(uintptr_t)p & (HUGE_PAGE_SIZE - 1));
-	/* Huge units come first: where there are none, a huge page for the buffer would cost more than it is worth. */
-	w.moves = f->n_units && f->units[0].huge && madvise(w.buf, HUGE_PAGE_SIZE, MADV_HUGEPAGE) == 0;
 	fill_run(&w);
-	munmap(p, room);
+	if (w.room)
+		munmap(w.room, BUFFER_ROOM);
 }
 
 /* This task's share of the CPUs: others load at the same time. */

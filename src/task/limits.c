@@ -172,24 +172,44 @@ static int limits_write_proc(const char *name, const char *text, struct err *e)
 	return r < 0 ? err_sys(e, r, "writing %s to /proc/self/%s", text, name) : 0;
 }
 
-static int limits_restore_proc(const struct task_restore *r, struct err *e)
+struct limits_born limits_read_born(struct arena *arena)
 {
-	char text[32], *now;
+	struct limits_born born = { 0 };
+	char *text;
 
-	if (fd_read_proc(getpid(), "oom_score_adj", r->arena, &now, NULL) == 0 && atoi(now) != r->pb->oom_score_adj) {
-		snprintf(text, sizeof(text), "%d", r->pb->oom_score_adj);
-		if (limits_write_proc("oom_score_adj", text, e) < 0) {
-			if (e->reason == ERR_SYSTEM)
-				return -1;
-			*e = ERR_INIT; /* lowering it takes CAP_SYS_RESOURCE: stays as it is */
-			limits_lower(r);
-		}
-	}
-	if (r->space->has_coredump_filter) {
-		snprintf(text, sizeof(text), "%#lx", r->space->coredump_filter);
-		return limits_write_proc("coredump_filter", text, e);
-	}
+	born.knows_oom = fd_read_proc(getpid(), "oom_score_adj", arena, &text, NULL) == 0;
+	if (born.knows_oom)
+		born.oom_score_adj = atoi(text);
+	born.knows_filter = fd_read_proc(getpid(), "coredump_filter", arena, &text, NULL) == 0;
+	if (born.knows_filter)
+		born.coredump_filter = strtoull(text, NULL, 16);
+	return born;
+}
+
+static int limits_restore_oom(const struct task_restore *r, struct err *e)
+{
+	char text[32];
+
+	if (!r->born.knows_oom || r->born.oom_score_adj == r->pb->oom_score_adj)
+		return 0;
+	snprintf(text, sizeof(text), "%d", r->pb->oom_score_adj);
+	if (limits_write_proc("oom_score_adj", text, e) == 0)
+		return 0;
+	if (e->reason == ERR_SYSTEM)
+		return -1;
+	*e = ERR_INIT; /* lowering it takes CAP_SYS_RESOURCE: stays as it is */
+	limits_lower(r);
 	return 0;
+}
+
+static int limits_restore_filter(const struct task_restore *r, struct err *e)
+{
+	char text[32];
+
+	if (!r->space->has_coredump_filter || (r->born.knows_filter && r->born.coredump_filter == r->space->coredump_filter))
+		return 0;
+	snprintf(text, sizeof(text), "%#lx", r->space->coredump_filter);
+	return limits_write_proc("coredump_filter", text, e);
 }
 
 static int limits_restore_cwd(const struct task_restore *r, struct err *e)
@@ -221,5 +241,5 @@ static int limits_restore_folders(const struct task_restore *r, struct err *e)
 
 int limits_restore(const struct task_restore *r, struct err *e)
 {
-	return limits_restore_folders(r, e) < 0 ? -1 : limits_restore_proc(r, e);
+	return limits_restore_folders(r, e) < 0 || limits_restore_oom(r, e) < 0 ? -1 : limits_restore_filter(r, e);
 }

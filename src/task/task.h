@@ -118,6 +118,16 @@ void thread_leave_sequence(const struct target *t, struct target_thread *th);
 
 /* ---- restore ---- */
 
+/* What /proc tells of a process that it has from its maker. */
+struct limits_born {
+	bool knows_oom, knows_filter;
+	int oom_score_adj;
+	uint64_t coredump_filter;
+};
+
+/* Those of this process, which all have that it makes. What cannot be read is not known. */
+struct limits_born limits_read_born(struct arena *arena);
+
 /* The steps of the scripts of one task, in this order; the leader's first, between them its threads. */
 struct task_restore {
 	struct arena *arena;
@@ -127,6 +137,7 @@ struct task_restore {
 	const struct inode_restore *inodes;
 	bool keeps_groups;      /* creds_check() has compared them, from outside the user namespace that we are in */
 	struct proc_status own; /* of this process, before it changes: by creds_read_own() */
+	struct limits_born born; /* of this process as well */
 	bool *lowered;          /* set when a limit or the oom score may stay lower than it was; or NULL */
 };
 
