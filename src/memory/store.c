@@ -2,7 +2,7 @@
 
 /*
  * Copying pages into the image: one worker per CPU takes the next megabyte of
- * ranges, reads it, drops the zero pages and those that are stored already (once.h),
+ * ranges (less of a small program), reads it, drops the zero pages and those that are stored already (once.h),
  * and hands the rest to the writer as one extent. Memory use is bounded.
  */
 
