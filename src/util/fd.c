@@ -72,16 +72,22 @@ int fd_write_full(int fd, const void *buf, size_t size)
 	return 0;
 }
 
+/*
+ * The kernel makes the text of /proc in a page: an entry that does not fit any more is thrown away, and made once more for the
+ * next read(2). In smaps that is a walk over all pages of a mapping. So no more is asked for than leaves room for one entry.
+ */
+enum { PROC_PAGE = 4096, PROC_ENTRY = 1024 };
+
 int fd_read_all(int fd, struct arena *arena, char **ret, size_t *ret_size)
 {
-	size_t size = 0, room = 4096;
+	size_t size = 0, room = PROC_PAGE, piece = PROC_PAGE - PROC_ENTRY;
 	char *buf = malloc(room);
 	int r = 0;
 
 	if (!buf)
 		return -ENOMEM;
 	for (;;) {
-		ssize_t n = read(fd, buf + size, room - size);
+		ssize_t n = read(fd, buf + size, room - size < piece ? room - size : piece);
 
 		if (n < 0 && errno == EINTR)
 			continue;
