@@ -556,8 +556,8 @@ static int dump_pause(struct dump *d, struct err *e)
 }
 
 /*
- * While it is reviewed what was known of the program, the image is written to its end. But not where that takes longer: what is left of it in clones
- * could be for nothing, and a program that is not tracked any further is not to wait for the disk before its memory is as it was.
+ * While it is reviewed what was known of the program, the image is written to its end. Not where that may be for nothing and takes
+ * long, with clones to be copied first; nor where the program is to be untracked before anybody waits for the disk.
  */
 static int dump_finish_early(struct dump *d, struct err *e)
 {
