@@ -12,6 +12,7 @@
 
 #include "proc/fdinfo.h"
 #include "util/clock.h"
+#include "util/crew.h"
 #include "util/fd.h"
 #include "util/interrupt.h"
 
@@ -513,7 +514,7 @@ void live_search(struct live *l, const struct target *task, Pb__AddressSpace *sp
 	if (!t)
 		return;
 	live_search_prepare(l, t, task, space, owner);
-	t->search.runs = pthread_create(&t->search.thread, NULL, live_search_run, &t->search) == 0;
+	t->search.runs = crew_thread(&t->search.thread, live_search_run, &t->search) == 0;
 }
 
 int live_find_pages(struct live *l, const struct target *task, Pb__AddressSpace *space, uint32_t owner,
@@ -558,7 +559,7 @@ void live_review(struct live *l)
 	if (l->review.runs || l->asks_inside)
 		return;
 	arena_done(&l->review.arena);
-	l->review.runs = pthread_create(&l->review.thread, NULL, live_review_run, l) == 0;
+	l->review.runs = crew_thread(&l->review.thread, live_review_run, l) == 0;
 }
 
 void live_review_early(struct live *l)

@@ -22,6 +22,7 @@
 #include "memory/once.h"
 #include "util/clock.h"
 #include "util/cpu.h"
+#include "util/crew.h"
 #include "util/fd.h"
 #include "util/interrupt.h"
 
@@ -401,7 +402,7 @@ static void store_account(struct store_job *job, const struct store_worker *w, i
 	pthread_mutex_unlock(&job->lock);
 }
 
-static void *store_work(void *arg)
+static void store_work(void *arg)
 {
 	struct store_job *job = arg;
 	struct store_worker *w = store_worker_new(job);
@@ -415,7 +416,6 @@ static void *store_work(void *arg)
 	}
 	store_account(job, w, r, &err);
 	store_worker_free(w);
-	return NULL;
 }
 
 static uint64_t store_count_pages(const struct page_source *sources, size_t n)
@@ -466,18 +466,13 @@ int memory_store(const struct page_source *sources, size_t n, struct image_write
 		.lock = PTHREAD_MUTEX_INITIALIZER, .sources = sources, .n_sources = n, .writer = w, .base = base,
 		.packing = packing, .progress = progress, .pages_total = store_count_pages(sources, n), .err = ERR_INIT
 	};
-	unsigned workers = store_workers(job.pages_total, packing), started = 0;
-	pthread_t threads[WORKERS_MAX];
+	unsigned workers = store_workers(job.pages_total, packing);
 
 	job.chunk_pages = store_chunk_pages(&job);
 	pace_init(&job.pace, w, workers);
 	if (once_new(sources, n, &job.once, e) < 0)
 		return -1;
-	while (started + 1 < workers && pthread_create(&threads[started], NULL, store_work, &job) == 0)
-		started++;
-	store_work(&job);
-	while (started)
-		pthread_join(threads[--started], NULL);
+	crew_run(workers, store_work, &job);
 	once_free(job.once);
 	if (job.err.reason) {
 		*e = job.err;

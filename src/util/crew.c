@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "util/crew.h"
 
-#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { CREW_MAX = 64, STACK_SIZE = 64 * 1024 };
+enum { CREW_MAX = 64, STACK_SIZE = 256 * 1024 };
 
 struct crew_member {
 	void (*work)(void *arg);
@@ -25,16 +24,16 @@ static void *crew_main(void *arg)
 	return NULL;
 }
 
-static int crew_start(struct crew_member *m)
+int crew_thread(pthread_t *ret, void *(*run)(void *arg), void *arg)
 {
 	pthread_attr_t attr;
 	int r;
 
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, STACK_SIZE);
-	r = pthread_create(&m->thread, &attr, crew_main, m);
+	r = pthread_create(ret, &attr, run, arg);
 	pthread_attr_destroy(&attr);
-	return r;
+	return -r;
 }
 
 /*
@@ -57,7 +56,7 @@ void crew_run(unsigned threads, void (*work)(void *arg), void *arg)
 	while (n + 1 < threads && n < CREW_MAX) {
 		others[n].work = work;
 		others[n].arg = arg;
-		if (crew_start(&others[n]))
+		if (crew_thread(&others[n].thread, crew_main, &others[n]) < 0)
 			break;
 		n++;
 	}

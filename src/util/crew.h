@@ -5,6 +5,8 @@
  * Several threads at one task, from its beginning to its end.
  */
 
+#include <pthread.h>
+
 /*
  * Run work(arg) in `threads` threads at once, of which the caller is one; their
  * stacks are small. On return the others are gone, with their TIDs. Where no more
@@ -12,3 +14,9 @@
  * after the other, until none is left.
  */
 void crew_run(unsigned threads, void (*work)(void *arg), void *arg);
+
+/*
+ * One more thread, for pthread_join(3), with a small stack: that of the system's setting, 8 MiB as a rule, would not be had
+ * where the address space is limited (RLIMIT_AS), or leave nothing of it. 0 or -errno, as of pthread_create(3).
+ */
+int crew_thread(pthread_t *ret, void *(*run)(void *arg), void *arg);
