@@ -129,14 +129,17 @@ def measure_program(bench, program, rounds):
     try:
         for _ in range(rounds):
             for tool in [floor, *contest] if program.mib >= 512 else contest:
-                if tool.word in troubles:
-                    continue
-                pid = bench.start(program, folder)
-                try:
-                    tool.cycle(pid)
-                except tools.Refused as e:
-                    troubles[tool.word] = f"{program.title}: {tool.word} gave up: {e}"
-                tools.end(pid)
+                measured = tool.word in troubles
+                while not measured:
+                    pid = bench.start(program, folder)
+                    measured = True
+                    try:
+                        tool.cycle(pid)
+                    except tools.Disturbed:
+                        measured = False
+                    except tools.Refused as e:
+                        troubles[tool.word] = f"{program.title}: {tool.word} gave up: {e}"
+                    tools.end(pid)
     finally:
         if pid:
             tools.end(pid)

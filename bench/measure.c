@@ -3,7 +3,7 @@
 /*
  * measure FILE MIB COMMAND...: run the command, and write into FILE what it took:
  *
- *     status, wall time (ns), CPU time of the whole machine (ns), largest resident set (KiB)
+ *     status, wall time (ns), CPU time of the whole machine (ns), largest resident set (KiB), given back (KiB)
  *
  * Being small is the point: a command begins with the resident set of who started it. The resident set is the command's
  * own, without those of processes that it waited for: one of torpor's becomes the program. It is only seen at its very end, so
@@ -11,7 +11,8 @@
  *
  * Before, so many MiB of memory are touched and freed. The host of a virtual machine may
  * have taken back what was free, and gives it again slowly, a page at a time: that can
- * take ten times as long as everything that is to be measured.
+ * take ten times as long as everything that is to be measured. Where the kernel tells that it has given free memory
+ * back meanwhile, this is done again; and how much it gave back while the command ran, is told.
  */
 
 #include <err.h>
@@ -26,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PATIENCE = 300 };
+enum { PATIENCE = 300, TOUCHES_MAX = 20 };
 
 static pid_t child;
 
@@ -61,6 +62,31 @@ static void touch_memory(size_t mib)
 		_exit(0);
 	}
 	waitpid(pid, NULL, 0);
+}
+
+/* How much free memory the kernel has given back to the host since it started, in KiB; 0 where it does not tell. */
+static uint64_t given_back(void)
+{
+	FILE *f = fopen("/sys/module/page_reporting/parameters/reported_kib", "r");
+	uint64_t kib = 0;
+
+	if (f && fscanf(f, "%lu", &kib) != 1)
+		kib = 0;
+	if (f)
+		fclose(f);
+	return kib;
+}
+
+static void make_memory_ready(size_t mib)
+{
+	uint64_t before;
+
+	for (int i = 0; mib && i < TOUCHES_MAX; i++) {
+		before = given_back();
+		touch_memory(mib);
+		if (given_back() == before)
+			return;
+	}
 }
 
 /* The kernel's own work is in it: what it writes to the disk, and frees. */
@@ -110,7 +136,7 @@ static long await_child(int *ret_status)
 int main(int argc, char **argv)
 {
 	extern char **environ;
-	uint64_t began, busy;
+	uint64_t began, busy, back;
 	int status;
 	long peak;
 	FILE *f;
@@ -119,9 +145,9 @@ int main(int argc, char **argv)
 		errx(2, "usage: measure FILE MIB COMMAND...");
 	signal(SIGCHLD, SIG_DFL);
 	signal(SIGALRM, on_alarm);
-	if (atoi(argv[2]))
-		touch_memory((size_t)atoi(argv[2]));
+	make_memory_ready((size_t)atoi(argv[2]));
 	busy = busy_ns();
+	back = given_back();
 	began = now_ns();
 	if (posix_spawnp(&child, argv[3], NULL, NULL, argv + 3, environ))
 		errx(2, "cannot start %s", argv[3]);
@@ -130,10 +156,11 @@ int main(int argc, char **argv)
 	peak = await_child(&status);
 	began = now_ns() - began;
 	busy = busy_ns() - busy;
+	back = given_back() - back;
 	f = fopen(argv[1], "w");
 	if (!f)
 		err(2, "%s", argv[1]);
-	fprintf(f, "%d %lu %lu %ld\n", WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), began,
-		busy, peak);
+	fprintf(f, "%d %lu %lu %ld %lu\n", WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), began,
+		busy, peak, back);
 	return fclose(f) ? 2 : 0;
 }

@@ -47,6 +47,7 @@ def measure(site, kind, count, rounds):
     hold = os.path.join(site.base, "hold")
     program = programs.Program(kind, kind, 16, [hold, *arguments(kind, count)], settle=0.1)
     tool = tools.TorporNoSync(folder, 16, site.setup)
+    tool.patience = 0  # small programs, for which little memory is needed
     tool.restores = True
     try:
         for _ in range(rounds):

@@ -14,6 +14,10 @@ class Refused(Exception):
     pass
 
 
+class Disturbed(Exception):
+    """The kernel gave free memory back to the host meanwhile, which takes both of them time: what was measured says nothing."""
+
+
 def state_of(pid):
     """The letter of /proc/PID/stat; None when there is no such process."""
     try:
@@ -67,6 +71,7 @@ class Tool:
 
     word = "bare"
     restores = True
+    patience = 30  # so often it may be disturbed; after that, all counts
 
     def __init__(self, folder, mib):
         self.measure = compile_c("measure", folder)
@@ -80,13 +85,14 @@ class Tool:
 
     def run(self, argv, what, **how):
         """Run a command of the tool and note what it took."""
-        wall, cpu, peak = self.measured(argv, what, **how)
+        wall, cpu, peak, back = self.measured(argv, what, **how)
+        self.check(back)
         self.note(what, wall / 1e9)
         self.note(what + " cpu", cpu / 1e9)
         self.note(what + " peak", peak * 1024)
 
     def measured(self, argv, what, **how):
-        """Wall time and CPU time (ns) and largest resident set (KiB) of a command, from a state where nothing waits for the disk."""
+        """As measure.c tells it, but for the status. From a state where nothing waits for the disk."""
         log, took = os.path.join(self.images, what + ".err"), os.path.join(self.images, what + ".took")
         os.sync()
         with open(log, "w") as err:
@@ -97,6 +103,11 @@ class Tool:
         if status:
             raise Refused(f"{what}: {self.trouble(what)}")
         return figures
+
+    def check(self, back):
+        if back and self.patience:
+            self.patience -= 1
+            raise Disturbed
 
     def trouble(self, what):
         with open(os.path.join(self.images, what + ".err"), errors="replace") as f:
@@ -117,12 +128,24 @@ class Tool:
         self.note("image", self.size())
         if not self.restores:
             return
-        self.restore("warm")
-        settle(pid, True)
+        self.restore_again(pid, "warm")
         end(pid)
-        forget(self.images)
-        self.restore("cold")
-        settle(pid, True)
+        self.restore_again(pid, "cold")
+
+    def restore_again(self, pid, what):
+        """Until it was not disturbed."""
+        done = False
+        while not done:
+            if what == "cold":
+                forget(self.images)
+            try:
+                self.restore(what)
+                done = True
+            except Disturbed:
+                pass
+            settle(pid, True)
+            if not done:
+                end(pid)
 
     def own(self):
         pass
@@ -131,28 +154,31 @@ class Tool:
 class Floor(Tool):
     """What this machine takes to copy the memory of a program into a file, or back, and for nothing else."""
 
-    word = "bare"
-
     def took(self, pid, way, name):
-        """In seconds, as floor.c tells it: without its start and its end."""
-        self.measured([compile_c("floor", os.path.dirname(self.images)), str(pid), os.path.join(self.images, "memory"), way], name)
-        with open(os.path.join(self.images, name + ".err")) as f:
-            return int(f.read().split()[1]) / 1e9
+        """In seconds, as floor.c tells it: without its start and its end. Until it was not disturbed; a program ends only once."""
+        while True:
+            if name in ("disk", "cache"):
+                shutil.rmtree(self.images)
+                os.makedirs(self.images)
+            if name == "cold":
+                forget(self.images)
+            back = self.measured([compile_c("floor", os.path.dirname(self.images)), str(pid),
+                                  os.path.join(self.images, "memory"), way], name)[-1]
+            try:
+                self.check(back if way != "end" else 0)
+            except Disturbed:
+                continue
+            with open(os.path.join(self.images, name + ".err")) as f:
+                return int(f.read().split()[1]) / 1e9
 
     def cycle(self, pid):
         """The program is stopped, and ended at last. A dump ends it as well: so that is part of the time of a copy."""
-        took = {}
         os.kill(pid, signal.SIGSTOP)
-        for way in ("disk", "cache"):
-            shutil.rmtree(self.images)
-            os.makedirs(self.images)
-            took[way] = self.took(pid, way, way)
-        for way in ("small", "huge"):
-            self.note(way, self.took(pid, way, way))
-        forget(self.images)
-        self.note("cold", self.took(pid, "small", "cold"))
+        took = {way: self.took(pid, way, way) for way in ("disk", "cache")}
+        for name, way in (("small", "small"), ("huge", "huge"), ("cold", "small")):
+            self.note(name, self.took(pid, way, name))
         ended = self.took(pid, "end", "end")
-        for way in ("disk", "cache"):
+        for way in took:
             self.note(way, took[way] + ended)
 
 
