@@ -27,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PATIENCE = 300, TOUCHES_MAX = 20 };
+enum { PATIENCE = 300, TOUCHES_MAX = 5 };
 
 static pid_t child;
 

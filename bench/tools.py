@@ -71,11 +71,11 @@ class Tool:
 
     word = "bare"
     restores = True
-    patience = 30  # so often it may be disturbed; after that, all counts
+    patience = 6  # so often it may be disturbed; after that, all counts: what takes seconds always is
 
     def __init__(self, folder, mib):
         self.measure = compile_c("measure", folder)
-        self.touch = str(min(2 * mib + 1024, 8192))
+        self.touch = str(mib + 2048)
         self.images = os.path.join(folder, self.word)
         os.makedirs(self.images)
         self.figures = {}
