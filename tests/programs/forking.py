@@ -62,6 +62,7 @@ def killed(t):
     root, steps = hold(t, "threads.py", labels)
     whole = len(threads_of(root))
     t.dump(root)
+    at_dump = read(steps.path)
     for number in range(KILLS):
         t.statuses.clear()
         pid, call = t.torpor_start(["restore", t.image()])
@@ -71,7 +72,8 @@ def killed(t):
         t.until(lambda: len(threads_of(root)) in (0, whole), 10, f"{root} is half there after kill {number + 1}")
         t.end(root)
         t.until(lambda: not tree_of(os.getpid())[1:], 10, f"kill {number + 1} left {tree_of(os.getpid())[1:]}")
-    os.unlink(steps.path)  # one of them may have run for a moment
+    with open(steps.path, "w", encoding="utf-8") as f:  # one of them may have run for a moment; and the image may have it open
+        f.write(at_dump)
     for label in labels:
         steps.base[label] = None
     t.restore(root)
