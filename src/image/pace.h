@@ -2,16 +2,15 @@
 #pragma once
 
 /*
- * Is it worth while to pack? Only where the disk takes what is written more slowly
- * than the processors could pack it, and only while it lags behind: then less to
- * write is sooner done.
+ * Is it worth while to pack? Where the file, into which one thread at a time writes, or a disk that lags behind
+ * takes more slowly what is written than the processors could pack it: then less to write is sooner done.
  */
 
 #include <pthread.h>
 
 #include "image/codec.h"
 
-enum { PACE_CODECS = 2 };
+enum { PACE_CODECS = 3 };
 
 struct pace {
 	pthread_mutex_t lock;
@@ -20,12 +19,14 @@ struct pace {
 	uint64_t begun_ns, looked_at; /* when, and at which size of the file, it was last looked */
 	uint64_t disk;                /* bytes per second that it takes; 0: not known yet */
 	bool lags;
+	uint64_t extents, seen; /* for how many was chosen; bytes of memory that were stored */
 	struct pace_codec {
 		struct image_packing packing;
-		unsigned tried;
-		uint64_t size, stored, ns; /* of all that was packed */
-	} codecs[PACE_CODECS];
-	struct image_packing choice;
+		unsigned tries;            /* trials, while it was not the choice */
+		uint64_t next_try;         /* at which extent */
+		uint64_t size, stored, ns; /* of those that were packed and written so; the last ones weigh most */
+	} codecs[PACE_CODECS];             /* the first one: not at all */
+	unsigned choice;
 };
 
 /* For as many threads as will call pace_choose() at once. */
@@ -40,5 +41,5 @@ void pace_see(struct pace *p, uint64_t written, uint64_t waiting, uint64_t ns);
 /* How to pack the next extent. */
 struct image_packing pace_choose(struct pace *p);
 
-/* One was packed, or could not be, in so many nanoseconds. */
-void pace_note(struct pace *p, const struct image_packing *packing, const struct image_packed *x, uint64_t ns);
+/* One of `size` bytes was packed so, or could not be, and `stored` bytes were written, all in so many nanoseconds of CPU time. */
+void pace_note(struct pace *p, const struct image_packing *packing, uint32_t size, uint32_t stored, uint64_t ns);

@@ -295,16 +295,18 @@ static int store_runs(struct store_job *job, const struct page_source *s, const 
 }
 
 /* As it is worth while right now. What to pack with is made when it is needed first. */
-static void store_pack_paced(struct store_worker *w, uint32_t size, struct image_packed *x)
+static int store_paced(struct store_worker *w, struct image_packed *x, uint32_t size, uint32_t *ret_extent, struct err *e)
 {
 	struct image_packing packing = pace_choose(&w->job->pace);
-	uint64_t begun = clock_now_ns(CLOCK_MONOTONIC);
+	uint64_t begun = clock_now_ns(CLOCK_THREAD_CPUTIME_ID);
+	int r;
 
 	if (packing.codec != IMAGE_CODEC_RAW && !w->packer && !(w->packer = image_packer_new()))
 		packing.codec = IMAGE_CODEC_RAW;
 	image_pack(w->packer, &packing, w->buf, size, x);
-	if (packing.codec != IMAGE_CODEC_RAW)
-		pace_note(&w->job->pace, &packing, x, clock_now_ns(CLOCK_MONOTONIC) - begun);
+	r = image_writer_packed(w->job->writer, x, ret_extent, e);
+	pace_note(&w->job->pace, &packing, size, x->stored, clock_now_ns(CLOCK_THREAD_CPUTIME_ID) - begun);
+	return r;
 }
 
 /* The first pages of the buffer, as one extent. */
@@ -315,9 +317,8 @@ static int store_extent(struct store_worker *w, uint32_t pages, uint32_t *ret_ex
 
 	image_page_sums(image_writer_seed(w->job->writer), w->buf, pages, sums);
 	if (w->job->packing->automatic)
-		store_pack_paced(w, pages * MEMORY_PAGE, &x);
-	else
-		image_pack(w->packer, w->job->packing, w->buf, pages * MEMORY_PAGE, &x);
+		return store_paced(w, &x, pages * MEMORY_PAGE, ret_extent, e);
+	image_pack(w->packer, w->job->packing, w->buf, pages * MEMORY_PAGE, &x);
 	return image_writer_packed(w->job->writer, &x, ret_extent, e);
 }
 

@@ -1146,28 +1146,47 @@ static void packing_words(void)
 
 enum { MIB = 1024 * 1024 };
 
-/* After these many nanoseconds per extent, and packed to so many percent: lz4, zstd. */
-static struct image_packing pace_for(struct image_writer *w, uint64_t disk, uint64_t waiting, uint64_t ns)
+/* One extent of memory that packs like a heap: to so many percent, in so much CPU time: raw, lz4, zstd. */
+static const struct { uint32_t percent; uint64_t ns; } heap[] = {
+	[IMAGE_CODEC_RAW] = { 100, 300000 }, [IMAGE_CODEC_LZ4] = { 42, 1500000 }, [IMAGE_CODEC_ZSTD] = { 28, 3200000 },
+}, sparse[] = {
+	[IMAGE_CODEC_RAW] = { 100, 300000 }, [IMAGE_CODEC_LZ4] = { 6, 320000 }, [IMAGE_CODEC_ZSTD] = { 4, 900000 },
+};
+
+/* So many extents of such memory, each as pace_choose() says. Returns how many were not raw. */
+static int pace_run(struct pace *p, const typeof(heap[0]) *memory, int extents)
 {
-	const struct image_packed lz4 = { .size = MIB, .stored = MIB * 42 / 100 }, zstd = { .size = MIB, .stored = MIB * 28 / 100 };
-	struct pace p;
+	int packed = 0;
 
-	pace_init(&p, w, 2);
-	pace_see(&p, 1000ull * MIB, waiting, ns);
-	p.looked_at = 1ull << 60; /* no further look */
-	for (int i = 0; i < 100 && p.lags; i++) { /* trials, at first */
-		struct image_packing tried = pace_choose(&p);
+	for (int i = 0; i < extents; i++) {
+		struct image_packing how = pace_choose(p);
 
-		if (tried.codec != IMAGE_CODEC_RAW)
-			pace_note(&p, &tried, tried.codec == IMAGE_CODEC_LZ4 ? &lz4 : &zstd,
-				  tried.codec == IMAGE_CODEC_LZ4 ? 1500000 : 3200000);
+		packed += how.codec != IMAGE_CODEC_RAW;
+		pace_note(p, &how, MIB, MIB * memory[how.codec].percent / 100, memory[how.codec].ns);
 	}
-	pace_see(&p, 1000ull * MIB, waiting, disk ? (1000ull * MIB - waiting) * 1000000000 / disk : ns);
-	p.looked_at = 1ull << 60;
-	return pace_choose(&p);
+	return packed;
 }
 
-/* Packed only where the disk lags behind, and would be done sooner. */
+static void pace_begin(struct pace *p, struct image_writer *w)
+{
+	pace_init(p, w, 2);
+	p->looked_at = 1ull << 60; /* no look of its own */
+}
+
+/* What is chosen after such looks, the second of them at a disk of so many bytes per second, 0: as before. */
+static enum image_codec pace_for(struct image_writer *w, uint64_t disk, uint64_t waiting, uint64_t ns)
+{
+	struct pace p;
+
+	pace_begin(&p, w);
+	pace_see(&p, 1000ull * MIB, waiting, ns);
+	p.looked_at = 1ull << 60;
+	pace_run(&p, heap, 30);
+	pace_see(&p, 1000ull * MIB, waiting, disk ? (1000ull * MIB - waiting) * 1000000000 / disk : ns);
+	return p.codecs[p.choice].packing.codec;
+}
+
+/* Packed where the disk lags behind, and would be done sooner. */
 static void packing_keeps_pace(void)
 {
 	struct image_writer *w = NULL;
@@ -1178,13 +1197,37 @@ static void packing_keeps_pace(void)
 	UNIT_CHECK_EQ(image_writer_new(&w, image_path, true, &e), 0);
 	waiting = 500ull * MIB;
 	/* 100 MB/s: the denser the better. 500 MB/s: zstd would not keep up. 2 GB/s: nothing would. */
-	UNIT_CHECK_EQ(pace_for(w, 0, waiting, 5000000000).codec, IMAGE_CODEC_ZSTD);
-	UNIT_CHECK_EQ(pace_for(w, 0, waiting, 1000000000).codec, IMAGE_CODEC_LZ4);
-	UNIT_CHECK_EQ(pace_for(w, 0, waiting, 250000000).codec, IMAGE_CODEC_RAW);
+	UNIT_CHECK_EQ(pace_for(w, 0, waiting, 5000000000), IMAGE_CODEC_ZSTD);
+	UNIT_CHECK_EQ(pace_for(w, 0, waiting, 1000000000), IMAGE_CODEC_LZ4);
+	UNIT_CHECK_EQ(pace_for(w, 0, waiting, 250000000), IMAGE_CODEC_RAW);
 	/* It takes all, it has hardly begun, or it was faster at last. */
-	UNIT_CHECK_EQ(pace_for(w, 0, 2 * MIB, 5000000000).codec, IMAGE_CODEC_RAW);
-	UNIT_CHECK_EQ(pace_for(w, 0, waiting, 100000000).codec, IMAGE_CODEC_RAW);
-	UNIT_CHECK_EQ(pace_for(w, 2000000000, waiting, 5000000000).codec, IMAGE_CODEC_RAW);
+	UNIT_CHECK_EQ(pace_for(w, 0, 2 * MIB, 5000000000), IMAGE_CODEC_RAW);
+	UNIT_CHECK_EQ(pace_for(w, 0, waiting, 100000000), IMAGE_CODEC_RAW);
+	UNIT_CHECK_EQ(pace_for(w, 2000000000, waiting, 5000000000), IMAGE_CODEC_RAW);
+	image_writer_free(w);
+	UNIT_CHECK(folder_leave());
+}
+
+/* Whatever the disk does: packed where that takes hardly more than to write it raw, and only as long as the memory is like that. */
+static void packing_follows_the_memory(void)
+{
+	struct image_writer *w = NULL;
+	struct err e = ERR_INIT;
+	struct pace p;
+
+	folder_enter();
+	UNIT_CHECK_EQ(image_writer_new(&w, image_path, false, &e), 0);
+	pace_begin(&p, w);
+	UNIT_CHECK_EQ(pace_run(&p, sparse, 4), 0); /* a small target is raw */
+	UNIT_CHECK_EQ(pace_run(&p, sparse, 100) > 90, 1);
+	UNIT_CHECK_EQ(p.codecs[p.choice].packing.codec, IMAGE_CODEC_LZ4);
+	pace_run(&p, heap, 30);
+	UNIT_CHECK_EQ(p.codecs[p.choice].packing.codec, IMAGE_CODEC_RAW);
+
+	pace_begin(&p, w);
+	UNIT_CHECK_EQ(pace_run(&p, heap, 1000) < 10, 1); /* trials */
+	pace_run(&p, sparse, 2000); /* the next trials find it */
+	UNIT_CHECK_EQ(p.codecs[p.choice].packing.codec, IMAGE_CODEC_LZ4);
 	image_writer_free(w);
 	UNIT_CHECK(folder_leave());
 }
@@ -1703,6 +1746,7 @@ UNIT_MAIN(UNIT_CASE(round_trip),
 	  UNIT_CASE(packed_round_trip),
 	  UNIT_CASE(packing_words),
 	  UNIT_CASE(packing_keeps_pace),
+	  UNIT_CASE(packing_follows_the_memory),
 	  UNIT_CASE(random_pages_stay_raw),
 	  UNIT_CASE(every_flip_of_packed_is_refused),
 	  UNIT_CASE(hostile_packed_extents_are_refused),
