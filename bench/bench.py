@@ -38,6 +38,8 @@ import table  # noqa: E402
 import tools  # noqa: E402
 
 QUICK = ["1mib", "tree", "1gib"]
+HELPERS = ["measure", "floor", "reserve"]
+ROOM = 2048  # MiB that a command may need beside the memory of the program
 
 
 class Bench:
@@ -50,7 +52,7 @@ class Bench:
         if self.alike:
             self.setup.account = None
         self.programs = programs.all_programs(self.base)
-        for helper in ("measure", "floor"):
+        for helper in HELPERS:
             programs.compile_c(helper, self.base)
         harness.become_subreaper()
         # Whoever ends is reaped by the kernel at once, as by a shell that waits for it. So no exit status is to be had of
@@ -63,7 +65,7 @@ class Bench:
     def folder(self):
         folder = tempfile.mkdtemp(dir=self.base)
         os.chmod(folder, 0o755)
-        for helper in ("measure", "floor"):
+        for helper in HELPERS:
             os.link(os.path.join(self.base, helper), os.path.join(folder, helper))
         return folder
 
@@ -119,30 +121,37 @@ def bare_start(argv):
 
 # ---- measuring ----
 
+def measure_tool(bench, program, folder, tool):
+    """Once, and again as long as it is disturbed. May raise Refused."""
+    measured = False
+    while not measured:
+        pid = bench.start(program, folder)
+        try:
+            tool.cycle(pid)
+            measured = True
+        except tools.Disturbed:
+            pass
+        finally:
+            tools.end(pid)
+
+
 def measure_program(bench, program, rounds):
     """All tools in turn. A fresh program for each: CRIU brings its back in a time namespace, which torpor refuses."""
     folder = bench.folder()
-    contest = [tools.Torpor(folder, program.mib, bench.setup), tools.TorporNoSync(folder, program.mib, bench.setup),
-               tools.Criu(folder, program.mib, bench.criu)]
-    floor = tools.Floor(folder, program.mib)
-    troubles, pid = {}, None
+    troubles = {}
     try:
-        for _ in range(rounds):
-            for tool in [floor, *contest] if program.mib >= 512 else contest:
-                measured = tool.word in troubles
-                while not measured:
-                    pid = bench.start(program, folder)
-                    measured = True
-                    try:
-                        tool.cycle(pid)
-                    except tools.Disturbed:
-                        measured = False
-                    except tools.Refused as e:
-                        troubles[tool.word] = f"{program.title}: {tool.word} gave up: {e}"
-                    tools.end(pid)
+        with tools.Reserve(folder, program.mib + ROOM) as reserve:
+            contest = [tools.Torpor(folder, reserve, bench.setup), tools.TorporNoSync(folder, reserve, bench.setup),
+                       tools.Criu(folder, reserve, bench.criu)]
+            floor = tools.Floor(folder, reserve)
+            for _ in range(rounds):
+                for tool in [floor, *contest] if program.mib >= 512 else contest:
+                    if tool.word not in troubles:
+                        try:
+                            measure_tool(bench, program, folder, tool)
+                        except tools.Refused as e:
+                            troubles[tool.word] = f"{program.title}: {tool.word} gave up: {e}"
     finally:
-        if pid:
-            tools.end(pid)
         shutil.rmtree(folder, ignore_errors=True)
     return {"title": program.title, "tools": {t.word: t.figures for t in contest}, "floor": floor.figures,
             "rounds": rounds}, list(troubles.values())

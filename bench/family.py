@@ -73,11 +73,12 @@ def main():
         folder = bench.folder()
         program = programs.Program("family", "", options.mib, [programs.compile_c("hold", bench.base), f"mib={options.mib}",
                                                                f"forks={options.children}"])
-        contest = [tools.Torpor(folder, options.mib, bench.setup), tools.TorporNoSync(folder, options.mib, bench.setup)]
-        if options.criu:
-            contest.append(tools.Criu(folder, options.mib * (options.children + 1), options.criu))
-        for _ in range(options.rounds):
-            for tool in contest:
+        room = options.mib * (options.children + 1) if options.criu else options.mib
+        with tools.Reserve(folder, room + harness_of_all.ROOM) as reserve:
+            contest = [tools.Torpor(folder, reserve, bench.setup), tools.TorporNoSync(folder, reserve, bench.setup)]
+            if options.criu:
+                contest.append(tools.Criu(folder, reserve, options.criu))
+            for tool in contest * options.rounds:
                 measure(bench, tool, program, folder)
                 print(row(tool), file=sys.stderr)
         print(f"{options.mib} MiB, shared by {options.children + 1} processes; medians of {options.rounds} rounds\n")

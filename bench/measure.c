@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * measure FILE MIB COMMAND...: run the command, and write into FILE what it took:
+ * measure FILE RESERVE COMMAND...: run the command, and write into FILE what it took:
  *
  *     status, wall time (ns), CPU time of the whole machine (ns), largest resident set (KiB), given back (KiB)
  *
@@ -9,25 +9,24 @@
  * own, without those of processes that it waited for: one of torpor's becomes the program. It is only seen at its very end, so
  * we are its tracer.
  *
- * Before, so many MiB of memory are touched and freed. The host of a virtual machine may
- * have taken back what was free, and gives it again slowly, a page at a time: that can
- * take ten times as long as everything that is to be measured. Where the kernel tells that it has given free memory
- * back meanwhile, this is done again; and how much it gave back while the command ran, is told.
+ * RESERVE is the PID of a process that holds memory for the command (reserve.c), and is ended before it; 0: there is none.
+ * How much free memory the kernel gave back to the host of a virtual machine while the command ran, is told.
  */
 
 #include <err.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { PATIENCE = 300, TOUCHES_MAX = 5 };
+enum { PATIENCE = 300 };
 
 static pid_t child;
 
@@ -45,25 +44,6 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* In a process of its own, whose end frees it. */
-static void touch_memory(size_t mib)
-{
-	size_t size = mib << 20;
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-		if (memory == MAP_FAILED)
-			_exit(1);
-		madvise(memory, size, MADV_HUGEPAGE);
-		for (size_t at = 0; at < size; at += 4096)
-			memory[at] = 1;
-		_exit(0);
-	}
-	waitpid(pid, NULL, 0);
-}
-
 /* How much free memory the kernel has given back to the host since it started, in KiB; 0 where it does not tell. */
 static uint64_t given_back(void)
 {
@@ -77,16 +57,14 @@ static uint64_t given_back(void)
 	return kib;
 }
 
-static void make_memory_ready(size_t mib)
+/* Until its memory is free. */
+static void free_reserve(pid_t pid)
 {
-	uint64_t before;
+	struct pollfd ended = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
 
-	for (int i = 0; mib && i < TOUCHES_MAX; i++) {
-		before = given_back();
-		touch_memory(mib);
-		if (given_back() == before)
-			return;
-	}
+	if (ended.fd < 0 || kill(pid, SIGKILL) || poll(&ended, 1, -1) != 1)
+		err(2, "the reserve, process %d", pid);
+	close(ended.fd);
 }
 
 /* The kernel's own work is in it: what it writes to the disk, and frees. */
@@ -142,10 +120,11 @@ int main(int argc, char **argv)
 	FILE *f;
 
 	if (argc < 4)
-		errx(2, "usage: measure FILE MIB COMMAND...");
+		errx(2, "usage: measure FILE RESERVE COMMAND...");
 	signal(SIGCHLD, SIG_DFL);
 	signal(SIGALRM, on_alarm);
-	make_memory_ready((size_t)atoi(argv[2]));
+	if (atoi(argv[2]))
+		free_reserve(atoi(argv[2]));
 	busy = busy_ns();
 	back = given_back();
 	began = now_ns();

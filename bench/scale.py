@@ -46,18 +46,14 @@ def measure(site, kind, count, rounds):
     folder = site.folder()
     hold = os.path.join(site.base, "hold")
     program = programs.Program(kind, kind, 16, [hold, *arguments(kind, count)], settle=0.1)
-    tool = tools.TorporNoSync(folder, 16, site.setup)
-    tool.patience = 0  # small programs, for which little memory is needed
-    tool.restores = True
     try:
-        for _ in range(rounds):
-            pid = site.start(program, folder)
-            try:
-                tool.cycle(pid)
-            except tools.Refused as e:
-                return str(e)
-            finally:
-                tools.end(pid)
+        with tools.Reserve(folder, 16 + bench.ROOM) as reserve:
+            tool = tools.TorporNoSync(folder, reserve, site.setup)
+            tool.restores = True
+            for _ in range(rounds):
+                bench.measure_tool(site, program, folder, tool)
+    except tools.Refused as e:
+        return str(e)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return tuple(statistics.median(tool.figures[f]) for f in ("dump", "warm", "dump peak"))

