@@ -3,10 +3,11 @@
 /*
  * A program that holds what the benchmark wants to see saved, and nothing else:
  *
- *     hold [mib=N] [zero=PERCENT] [huge|plain] [mappings=N] [threads=N] [tasks=N] [fds=N] [forks=N]
+ *     hold [mib=N] [zero=PERCENT] [random] [huge|plain] [mappings=N] [threads=N] [tasks=N] [fds=N] [forks=N]
  *
- * mib       of touched anonymous memory, of which no page is like another
+ * mib       of touched anonymous memory, of which no page is quite like another; but all differ in few bytes, so they pack well
  * zero      so many pages in a hundred are touched, but zero; they lie scattered
+ * random    every page is random in all its bytes, so nothing can be packed
  * huge      the memory has MADV_HUGEPAGE; otherwise MADV_NOHUGEPAGE
  * plain     nothing was said of huge pages, but it stands in small ones: what most programs have
  * mappings  the memory is cut into so many, every second one read-only
@@ -45,16 +46,23 @@ static uint64_t next_random(uint64_t *state)
 	return *state;
 }
 
-static void fill(char *memory, size_t size, unsigned zero)
+static void fill_block(uint64_t *block, uint64_t *state)
+{
+	for (size_t i = 0; i < PAGE / sizeof(*block); i++)
+		block[i] = next_random(state);
+}
+
+static void fill(char *memory, size_t size, unsigned zero, bool random)
 {
 	static uint64_t block[PAGE / sizeof(uint64_t)];
 	uint64_t state = 88172645463325252;
 
-	for (size_t i = 0; i < PAGE / sizeof(*block); i++)
-		block[i] = next_random(&state);
+	fill_block(block, &state);
 	for (size_t at = 0; at < size; at += PAGE) {
 		bool is_zero = next_random(&state) % 100 < zero;
 
+		if (random)
+			fill_block(block, &state);
 		block[0] = at;
 		if (is_zero)
 			memset(memory + at, 0, PAGE);
@@ -74,7 +82,7 @@ static void choose_pages(char *memory, size_t size, enum pages pages)
 		madvise(memory, size, pages == PAGES_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
-static char *hold_memory(size_t size, enum pages pages, unsigned zero, unsigned mappings)
+static char *hold_memory(size_t size, enum pages pages, unsigned zero, bool random, unsigned mappings)
 {
 	size_t each = mappings ? size / mappings / PAGE * PAGE : 0;
 	char *room = mmap(NULL, size + 2 * HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -84,7 +92,7 @@ static char *hold_memory(size_t size, enum pages pages, unsigned zero, unsigned 
 				      MAP_FAILED)
 		err(1, "mmap");
 	choose_pages(memory, size, pages);
-	fill(memory, size, zero);
+	fill(memory, size, zero, random);
 	prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
 	for (unsigned i = 1; i < mappings; i += 2)
 		if (mprotect(memory + i * each, each, PROT_READ) < 0)
@@ -166,6 +174,7 @@ int main(int argc, char **argv)
 	unsigned mib = 0, zero = 0, mappings = 0, threads = 0, tasks = 0, fds = 0, forks = 0;
 	enum pages pages = PAGES_SMALL;
 	char *memory = NULL;
+	bool random = false;
 
 	signal(SIGCHLD, SIG_DFL);
 	for (int i = 1; i < argc; i++) {
@@ -175,6 +184,8 @@ int main(int argc, char **argv)
 			pages = PAGES_HUGE;
 		else if (!strcmp(argv[i], "plain"))
 			pages = PAGES_PLAIN;
+		else if (!strcmp(argv[i], "random"))
+			random = true;
 		else if (!option(argv[i], "mib", &mib) && !option(argv[i], "zero", &zero) &&
 			 !option(argv[i], "mappings", &mappings) && !option(argv[i], "threads", &threads) &&
 			 !option(argv[i], "tasks", &tasks) && !option(argv[i], "fds", &fds) && !option(argv[i], "forks", &forks))
@@ -182,7 +193,7 @@ int main(int argc, char **argv)
 	}
 	hold_tasks(argv[0], tasks);
 	if (mib)
-		memory = hold_memory((size_t)mib << 20, pages, zero, mappings);
+		memory = hold_memory((size_t)mib << 20, pages, zero, random, mappings);
 	hold_threads(threads);
 	hold_fds(fds);
 	hold_forks(forks);

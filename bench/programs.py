@@ -115,6 +115,7 @@ def all_programs(folder):
         Program("tree", "tree of 200 processes", 20, [hold, "tasks=199"]),
         Program("1gib", "1 GiB", 1024, [hold, "mib=1024"]),
         Program("1gib-plain", "1 GiB, no word of huge pages", 1024, [hold, "mib=1024", "plain"]),
+        Program("1gib-random-plain", "1 GiB, random bytes", 1024, [hold, "mib=1024", "random", "plain"]),
         Program("1gib-zero", "1 GiB, 30 % zero pages", 1024, [hold, "mib=1024", "zero=30"]),
         Program("1gib-huge", "1 GiB, huge pages", 1024, [hold, "mib=1024", "huge"]),
         Program("mappings", "1 GiB, 20,000 mappings, 64 threads", 1024, [hold, "mib=1024", "mappings=20000", "threads=64"]),
