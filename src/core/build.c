@@ -122,6 +122,11 @@ static void build_await_go(struct build *b)
 
 /* ---- births ---- */
 
+static bool build_leads_session(const Pb__Task *pb)
+{
+	return pb->sid == pb->pid;
+}
+
 static _Noreturn void build_task(struct build *b, size_t index);
 
 static int build_clone_failed(pid_t pid, int number, struct err *e)
@@ -216,7 +221,7 @@ static void build_children(struct build *b, size_t index, struct restore_task *r
 	for (size_t i = index + 1; i < p->n_tasks; i++)
 		if (p->tasks[i].parent == index && p->tasks[i].birth == BIRTH_BEFORE_SESSION)
 			build_birth(b, i, 0);
-	if (pb->sid == pb->pid)
+	if (build_leads_session(pb))
 		build_session(b, rt);
 	for (size_t i = index + 1; i < p->n_tasks; i++)
 		if (p->tasks[i].parent == index && p->tasks[i].birth == BIRTH_BY_STANDIN && plan_first_of_session(p, i))
@@ -230,6 +235,51 @@ static void build_children(struct build *b, size_t index, struct restore_task *r
 }
 
 /* ---- groups ---- */
+
+/* The group outside is 0. */
+static pid_t build_group_of(const struct plan *p, size_t index)
+{
+	return p->tasks[index].pb->group_outside ? 0 : p->tasks[index].pb->pgid;
+}
+
+/* The group that a task is born in, where each leader leads before it makes anybody. */
+static pid_t build_group_at_birth(const struct plan *p, size_t index)
+{
+	uint32_t maker = plan_maker(p, index);
+
+	while (maker != UINT32_MAX && p->tasks[index].birth == BIRTH_BEFORE_SESSION) {
+		index = maker;
+		maker = plan_maker(p, index);
+	}
+	return maker == UINT32_MAX ? 0 : build_group_of(p, maker);
+}
+
+static bool build_leads_group(const struct plan *p, size_t index)
+{
+	return build_group_of(p, index) == p->tasks[index].pb->pid;
+}
+
+/* Does it need somebody to be there, or somebody's number to be free, but for its maker and what it was born with? */
+static bool build_task_must_meet(const struct build *b, size_t index)
+{
+	const struct plan_task *t = &b->plan->tasks[index];
+	bool leads = build_leads_group(b->plan, index);
+
+	return t->pb->state == PB__TASK_STATE__ZOMBIE || t->makes_group || t->birth == BIRTH_BY_STANDIN || t->pb->terminal_given_up ||
+	       (build_leads_session(t->pb) && !leads) ||
+	       (!leads && build_group_at_birth(b->plan, index) != build_group_of(b->plan, index)) ||
+	       image_pages_of(b->image, IMAGE_OWNER_SPACE(t->pb->space)) >= EARLY_PAGES;
+}
+
+bool build_must_meet(const struct build *b)
+{
+	if (b->pids->steer.way != PID_SET_TID || b->loads_first || objects_need_tasks(b->plan->image))
+		return true;
+	for (size_t i = 0; i < b->plan->n_tasks; i++)
+		if (build_task_must_meet(b, i))
+			return true;
+	return false;
+}
 
 /* The dead leader of a process group, until everybody has joined. Returns its PID, or 0. */
 static pid_t build_group_standin(struct build *b, const struct plan_task *t)
@@ -284,6 +334,8 @@ static void build_groups(struct build *b, size_t index, struct restore_task *rt)
 	struct err e = ERR_INIT;
 	pid_t standin;
 
+	if (!b->meets)
+		return; /* it is in its group */
 	meeting_arrive(b, n);
 	pids_reap_strays(b->pids);
 	if (t->pb->pgid == t->pb->pid)
@@ -292,7 +344,7 @@ static void build_groups(struct build *b, size_t index, struct restore_task *rt)
 	meeting_arrive(b, n * 2);
 	build_join(b, t->pb);
 	meeting_arrive(b, n * 3);
-	if (t->pb->sid == t->pb->pid && objects_group(rt, &e) < 0)
+	if (build_leads_session(t->pb) && objects_group(rt, &e) < 0)
 		build_fail(b, t->pb, &e);
 	if (t->pb->terminal_given_up)
 		build_give_up_terminal();
@@ -502,6 +554,8 @@ static void build_loaded(struct build *b)
 {
 	uint32_t n = (uint32_t)b->plan->n_tasks, living = 0;
 
+	if (!b->meets)
+		return;
 	for (size_t i = 0; i < n; i++)
 		living += b->plan->tasks[i].pb->state != PB__TASK_STATE__ZOMBIE;
 	meeting_arrive(b, n * 3 + living);
@@ -618,6 +672,8 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	if (b->loads_first && build_load_first(b, &m, &tr, &e) < 0)
 		build_fail(b, pb, &e);
 	build_note_areas(b, pb, n_children, &arena);
+	if (!b->meets && build_leads_group(b->plan, index) && !build_leads_session(pb))
+		build_join(b, pb); /* who is born into the group need not join it */
 	build_children(b, index, &rt);
 	if (early && build_load(b, &m, &tr, &e) < 0)
 		build_fail(b, pb, &e);

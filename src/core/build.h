@@ -34,6 +34,7 @@ struct build {
 	const int *object_fds;
 	struct meeting *meeting;
 	struct pids *pids;     /* how PIDs are chosen */
+	bool meets;            /* at the barriers: build_must_meet() */
 	bool loads_first;      /* the one task is born with its memory loaded: by build_loader(), which verifies it */
 	bool sets_exe;         /* may /proc/PID/exe be set? */
 	bool keeps_groups;     /* in a user namespace: supplementary groups stay as they are, under whatever numbers */
@@ -57,6 +58,12 @@ struct build {
 
 /* So much stack each task takes on its way, beyond what the coordinator has used: RLIMIT_STACK must allow it. */
 size_t build_stack_bytes(const struct plan *p);
+
+/*
+ * Must the tasks wait for each other? Not where each is born into its group, chooses all its PIDs and TIDs while nobody
+ * else takes numbers, and has no descriptor that refers to another task: then each goes on as soon as it is born.
+ */
+bool build_must_meet(const struct build *b);
 
 /* Make the root task. Returns its PID in the coordinator, or negative. */
 pid_t build_root(struct build *b, struct err *e);

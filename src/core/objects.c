@@ -297,6 +297,17 @@ int objects_group(struct restore_task *r, struct err *e)
 	return 0;
 }
 
+bool objects_need_tasks(const Pb__Image *image)
+{
+	for (size_t i = 0; i < image->n_objects; i++) {
+		const struct kind *kind = kind_by_tag(image->objects[i]->kind);
+
+		if (kind->remake || kind->lead || kind->group)
+			return true;
+	}
+	return false;
+}
+
 /* What could only be made now takes the place of its placeholder. */
 static int objects_remake(struct restore_task *r, struct err *e)
 {

@@ -17,6 +17,9 @@ int objects_restore(struct restore_objects *r, const Pb__Image *img, int **ret_f
 /* In the coordinator, when every task stands complete: what must come last. */
 int objects_complete(struct restore_objects *r, const Pb__Image *img, struct err *e);
 
+/* Is there one that cannot be made, or has a step to take, before certain other tasks are there? */
+bool objects_need_tasks(const Pb__Image *image);
+
 /* In a task that leads a session: before that has other members, and when all process groups stand. */
 int objects_lead(struct restore_task *r, struct err *e);
 int objects_group(struct restore_task *r, struct err *e);

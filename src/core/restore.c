@@ -618,6 +618,7 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 		.family = &r->family, .progress = r->o->progress, .timeout_ms = r->o->timeout_ms,
 		.regions = (struct build_region *)((struct meeting *)r->shared + 1),
 	};
+	r->build.meets = build_must_meet(&r->build);
 	r->build.born = limits_read_born(&r->arena);
 	return creds_read_own(&r->arena, &r->build.own, e);
 }
