@@ -692,7 +692,7 @@ static pid_t restore_make_tasks(struct restore *r, struct err *e)
 	if (trace_begin(root, e) < 0)
 		goto abandon;
 	build_go(&r->build);
-	if (trace_until_parked(&r->build, e) < 0)
+	if (trace_until_parked(&r->build, &r->notes, e) < 0)
 		goto abandon;
 	restore_end_phase(r, IMAGE_PHASE_TASKS);
 	if (trace_finish(&r->build, &r->notes, e) < 0 || restore_complete(r, e) < 0)

@@ -186,13 +186,15 @@ static bool trace_is_zombie_signal(const struct build *b, pid_t pid)
 	return t && t->pb->state == PB__TASK_STATE__ZOMBIE;
 }
 
-/* A leader that has given up has not made all its threads: nobody must wait for those. */
-static int trace_parked(const struct build *b, pid_t tid, struct err *e)
+/*
+ * A leader that has given up has not made all its threads: nobody must wait for those. It parks by SIGSTOP; the other
+ * signal is let through by the last step of its script.
+ */
+static int trace_check_parked(const struct build *b, const struct plan_task *t, pid_t tid, int signo, struct err *e)
 {
-	const struct plan_task *t = trace_task(b, tid);
 	struct script script;
 
-	if (!t || trace_check_end(tid, b->regions[t - b->plan->tasks].script, &script, e) == 0)
+	if (!t || signo != SIGSTOP || trace_check_end(tid, b->regions[t - b->plan->tasks].script, &script, e) == 0)
 		return 0;
 	return err_wrap(e, "task %d (%s)", t->pb->pid, t->pb->comm);
 }
@@ -205,9 +207,9 @@ static int trace_event(struct build *b, pid_t tid, int status, struct err *e)
 	if (!WIFSTOPPED(status))
 		return !trace_knows(b, tid) || trace_may_end(b, tid, status) ? 0 : trace_lost(b, tid, status, e);
 	if (!(status >> 16)) {
-		if ((WSTOPSIG(status) == SIGSTOP || WSTOPSIG(status) == b->park) && !trace_is_zombie_signal(b, tid))
-			return trace_parked(b, tid, e) < 0 ? -1 : 1;
 		signo = WSTOPSIG(status);
+		if ((signo == SIGSTOP || signo == b->park) && !trace_is_zombie_signal(b, tid))
+			return trace_check_parked(b, trace_task(b, tid), tid, signo, e) < 0 ? -1 : 1;
 	}
 	sys_ptrace(SYS_PTRACE_CONT, tid, 0, (uintptr_t)signo); /* gone: its end will be reported */
 	return 0;
@@ -290,7 +292,6 @@ static pid_t trace_waitpid(const struct build *b, struct trace_told *told, pid_t
 {
 	pid_t got;
 
-	trace_take_signal(0); /* of what has been heard already: only what comes from now on is news */
 	while ((got = waitpid(pid, ret_status, __WALL | WNOHANG)) == 0)
 		if (trace_pause(b, told, e) < 0)
 			return -1;
@@ -388,37 +389,6 @@ static struct trace_told trace_begin_telling(const struct build *b)
 
 	progress_step(b->progress, "loading memory", told.loaded, told.to_load);
 	return told;
-}
-
-/* One report. Returns as trace_event(). */
-static int trace_next(struct build *b, struct trace_expected *x, struct trace_told *told, struct err *e)
-{
-	int status, r;
-	pid_t tid = trace_wait_any(b, x, told, &status, e);
-
-	if (tid <= 0)
-		return tid < 0 ? -1 : err_set(e, ERR_SYSTEM, 0, "the tree that is being made is gone");
-	r = trace_event(b, tid, status, e);
-	if (r >= 0)
-		trace_note_seen(x, tid, r ? TRACE_PARKED : TRACE_BORN);
-	return r;
-}
-
-int trace_until_parked(struct build *b, struct err *e)
-{
-	struct trace_told told = trace_begin_telling(b);
-	struct trace_expected expected;
-	size_t parked = 0;
-	int r = 0;
-
-	trace_expect(&expected, b->plan);
-	while (r >= 0 && parked < b->plan->n_threads) {
-		r = trace_next(b, &expected, &told, e);
-		parked += r > 0;
-	}
-	trace_tell(b, &told);
-	free(expected.v);
-	return r < 0 ? r : 0;
 }
 
 /* ---- the loader ---- */
@@ -531,36 +501,47 @@ static int trace_call_begin(const Pb__Task *pb, const Pb__AddressSpace *space, u
 	return r < 0 ? err_sys(e, r, "changing the registers of thread %d", pb->pid) : trace_resume(pb, SYS_PTRACE_SYSCALL, e);
 }
 
-static int trace_call_continue(const struct build *b, const Pb__Task *pb, struct err *e)
+/* Its stop: at the beginning of the call? Returns 1 if so: it goes on, and stops when the call is done. */
+static int trace_call_enter(const Pb__Task *pb, int status, struct err *e)
 {
-	int status;
-
-	do {
-		if (trace_wait(b, pb, &status, e) < 0)
-			return -1;
-		if (WSTOPSIG(status) != (SIGTRAP | 0x80) && trace_resume(pb, SYS_PTRACE_SYSCALL, e) < 0)
-			return -1;
-	} while (WSTOPSIG(status) != (SIGTRAP | 0x80));
-	sys_ptrace(PTRACE_INTERRUPT, pb->pid, 0, 0); /* it stops when the call is done */
-	return trace_resume(pb, SYS_PTRACE_CONT, e);
+	if (WSTOPSIG(status) != (SIGTRAP | 0x80))
+		return trace_resume(pb, SYS_PTRACE_SYSCALL, e);
+	sys_ptrace(PTRACE_INTERRUPT, pb->pid, 0, 0);
+	return trace_resume(pb, SYS_PTRACE_CONT, e) < 0 ? -1 : 1;
 }
 
-static int trace_call_end(const struct build *b, const Pb__Task *pb, const char *what, struct err *e)
+/* Its stop: when the call is done? Returns 1 if so, and the call, `what`, has succeeded. */
+static int trace_call_end(const Pb__Task *pb, int status, const char *what, struct err *e)
 {
 	struct user_regs_struct regs;
+	int r;
+
+	if (status >> 16 != PTRACE_EVENT_STOP)
+		return trace_resume(pb, SYS_PTRACE_CONT, e);
+	r = sys_ptrace_getregs(pb->pid, &regs);
+	if (r < 0)
+		return err_sys(e, r, "reading the registers of thread %d", pb->pid);
+	return arch_syscall_result(&regs) < 0 ? err_sys(e, (int)arch_syscall_result(&regs), "%s", what) : 1;
+}
+
+/* All of a call that has begun. */
+static int trace_call_await(const struct build *b, const Pb__Task *pb, const char *what, struct err *e)
+{
+	bool entered = false;
 	int status, r;
 
 	do {
 		if (trace_wait(b, pb, &status, e) < 0)
 			return -1;
-		if (status >> 16 != PTRACE_EVENT_STOP && trace_resume(pb, SYS_PTRACE_CONT, e) < 0)
-			return -1;
-	} while (status >> 16 != PTRACE_EVENT_STOP);
-	r = sys_ptrace_getregs(pb->pid, &regs);
-	if (r < 0)
-		return err_sys(e, r, "reading the registers of thread %d", pb->pid);
-	return arch_syscall_result(&regs) < 0 ? err_sys(e, (int)arch_syscall_result(&regs), "%s", what) : 0;
+		r = entered ? trace_call_end(pb, status, what, e) : trace_call_enter(pb, status, e);
+		if (r > 0 && entered)
+			return 0;
+		entered |= r > 0;
+	} while (r >= 0);
+	return r;
 }
+
+static const char UNMAPPING[] = "unmapping the runner";
 
 /* The region is the last trace of torpor. */
 static int trace_clean_begin(struct build *b, size_t index, uint64_t gadget, struct err *e)
@@ -579,17 +560,17 @@ static int trace_set_dumpable(struct build *b, size_t index, uint64_t gadget, st
 
 	if (pb->dumpable > 1 || (pb->dumpable == 1 && !b->regions[index].changes_ids))
 		return 0;
-	if (trace_call_begin(pb, b->plan->image->spaces[pb->space], gadget, SYS_prctl, dumpable, e) < 0 ||
-	    trace_call_continue(b, pb, e) < 0)
+	if (trace_call_begin(pb, b->plan->image->spaces[pb->space], gadget, SYS_prctl, dumpable, e) < 0)
 		return -1;
-	return trace_call_end(b, pb, "PR_SET_DUMPABLE", e);
+	return trace_call_await(b, pb, "PR_SET_DUMPABLE", e);
 }
 
+/* What is left when the region is gone. */
 static int trace_finish_task(struct build *b, size_t index, uint64_t gadget, struct obstacle_list *notes, struct err *e)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 
-	if (trace_call_end(b, pb, "unmapping the runner", e) < 0 || trace_set_dumpable(b, index, gadget, e) < 0)
+	if (trace_set_dumpable(b, index, gadget, e) < 0)
 		return -1;
 	for (size_t i = 0; i < pb->n_threads; i++)
 		if (thread_restore_outside(pb->threads[i], notes, e) < 0)
@@ -599,35 +580,119 @@ static int trace_finish_task(struct build *b, size_t index, uint64_t gadget, str
 	return thread_note_parent(pb, notes) < 0 ? err_nomem(e) : 0;
 }
 
-/* One with threads, from begin to end. The script of one without has been looked at when it parked. */
+/* One with threads, from begin to end, when all have parked. */
 static int trace_finish_threads(struct build *b, size_t index, uint64_t gadget, struct obstacle_list *notes, struct err *e)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 
 	if (trace_check_scripts(pb->pid, b->regions[index].script, e) < 0 || trace_clean_begin(b, index, gadget, e) < 0 ||
-	    trace_call_continue(b, pb, e) < 0)
+	    trace_call_await(b, pb, UNMAPPING, e) < 0)
 		return -1;
 	return trace_finish_task(b, index, gadget, notes, e);
 }
 
-enum trace_stage { TRACE_BEGIN, TRACE_CONTINUE, TRACE_FINISH, TRACE_WITH_THREADS, TRACE_STAGES };
+/* ---- from birth to the final state ---- */
 
-static int trace_finish_stage(struct build *b, size_t index, enum trace_stage stage, uint64_t gadget, struct obstacle_list *notes,
-			      struct err *e)
+/* A task without other threads: what does it do? */
+enum trace_stage { TRACE_MAKES, TRACE_ENTERS_CALL, TRACE_UNMAPS };
+
+/* The tree, while it makes itself. */
+struct trace_making {
+	struct build *b;
+	struct trace_expected expected;
+	struct trace_told told;
+	uint64_t gadget;
+	struct trace_single { /* of each task, used if it has no other threads */
+		enum trace_stage stage;
+		struct obstacle_list notes;
+	} *singles;
+	size_t left; /* threads */
+};
+
+/* One that has parked, or has stopped since. It has threads: returns 1. It has none: 1 when it has its final state, 0 before. */
+static int trace_go_on(struct trace_making *m, size_t index, int status, struct err *e)
 {
-	switch (stage) {
-	case TRACE_BEGIN:
-		return trace_clean_begin(b, index, gadget, e);
-	case TRACE_CONTINUE:
-		return trace_call_continue(b, b->plan->tasks[index].pb, e);
-	case TRACE_FINISH:
-		return trace_finish_task(b, index, gadget, notes, e);
-	case TRACE_WITH_THREADS:
-	case TRACE_STAGES:
-		break;
+	const Pb__Task *pb = m->b->plan->tasks[index].pb;
+	struct trace_single *s = &m->singles[index];
+	int r;
+
+	switch (s->stage) {
+	case TRACE_MAKES:
+		if (pb->n_threads > 1)
+			return 1;
+		s->stage = TRACE_ENTERS_CALL;
+		return trace_clean_begin(m->b, index, m->gadget, e);
+	case TRACE_ENTERS_CALL:
+		r = trace_check_stop(status, e) < 0 ? -1 : trace_call_enter(pb, status, e);
+		s->stage = r > 0 ? TRACE_UNMAPS : s->stage;
+		return r < 0 ? -1 : 0;
+	case TRACE_UNMAPS:
+		r = trace_check_stop(status, e) < 0 ? -1 : trace_call_end(pb, status, UNMAPPING, e);
+		return r > 0 && trace_finish_task(m->b, index, m->gadget, &s->notes, e) < 0 ? -1 : r;
 	}
-	return trace_finish_threads(b, index, gadget, notes, e);
+	return -1;
 }
+
+/* One report. Returns 1 when there is nothing more to do with a thread before all have come as far, else 0, or negative. */
+static int trace_next(struct trace_making *m, struct err *e)
+{
+	int status, r = 1;
+	pid_t tid = trace_wait_any(m->b, &m->expected, &m->told, &status, e);
+	const struct plan_task *t = trace_task(m->b, tid);
+	size_t index = t ? (size_t)(t - m->b->plan->tasks) : 0;
+
+	if (tid <= 0)
+		return tid < 0 ? -1 : err_set(e, ERR_SYSTEM, 0, "the tree that is being made is gone");
+	if (!t || !WIFSTOPPED(status) || m->singles[index].stage == TRACE_MAKES)
+		r = trace_event(m->b, tid, status, e);
+	if (r >= 0)
+		trace_note_seen(&m->expected, tid, r ? TRACE_PARKED : TRACE_BORN);
+	if (r > 0 && t && (r = trace_go_on(m, index, status, e)) < 0)
+		return err_wrap(e, "task %d (%s)", t->pb->pid, t->pb->comm);
+	return r;
+}
+
+/* The notes in the order of the tasks, whichever was first. */
+static int trace_take_notes(const struct trace_making *m, struct obstacle_list *notes, struct err *e)
+{
+	for (size_t i = 0; i < m->b->plan->n_tasks; i++)
+		if (obstacle_add_all(notes, &m->singles[i].notes) < 0)
+			return err_nomem(e);
+	return 0;
+}
+
+static int trace_make(struct trace_making *m, struct err *e)
+{
+	int r = trace_find_gadget(&m->gadget, e);
+
+	while (r >= 0 && m->left) {
+		r = trace_next(m, e);
+		m->left -= r > 0;
+	}
+	trace_tell(m->b, &m->told);
+	return r < 0 ? r : 0;
+}
+
+int trace_until_parked(struct build *b, struct obstacle_list *notes, struct err *e)
+{
+	struct trace_making m = { .b = b, .told = trace_begin_telling(b), .left = b->plan->n_threads };
+	int r;
+
+	m.singles = calloc(b->plan->n_tasks, sizeof(*m.singles));
+	if (!m.singles)
+		return err_nomem(e);
+	for (size_t i = 0; i < b->plan->n_tasks; i++)
+		m.singles[i].notes.arena = notes->arena;
+	trace_expect(&m.expected, b->plan);
+	r = trace_make(&m, e);
+	if (r == 0)
+		r = trace_take_notes(&m, notes, e);
+	free(m.expected.v);
+	free(m.singles);
+	return r;
+}
+
+/* ---- when all have parked ---- */
 
 /*
  * A tracer is told first that its tracee has ended: only then does the parent in the tree see the zombie. One that
@@ -664,15 +729,11 @@ int trace_finish(struct build *b, struct obstacle_list *notes, struct err *e)
 
 	if (trace_await_zombies(b, e) < 0 || trace_find_gadget(&gadget, e) < 0)
 		return -1;
-	for (enum trace_stage stage = TRACE_BEGIN; stage < TRACE_STAGES; stage++) {
-		for (size_t i = 0; i < b->plan->n_tasks; i++) {
-			const Pb__Task *pb = b->plan->tasks[i].pb;
+	for (size_t i = 0; i < b->plan->n_tasks; i++) {
+		const Pb__Task *pb = b->plan->tasks[i].pb;
 
-			if (pb->state == PB__TASK_STATE__ZOMBIE || (pb->n_threads > 1) != (stage == TRACE_WITH_THREADS))
-				continue;
-			if (trace_finish_stage(b, i, stage, gadget, notes, e) < 0)
-				return err_wrap(e, "task %d (%s)", pb->pid, pb->comm);
-		}
+		if (pb->n_threads > 1 && trace_finish_threads(b, i, gadget, notes, e) < 0)
+			return err_wrap(e, "task %d (%s)", pb->pid, pb->comm);
 	}
 	return 0;
 }

@@ -15,10 +15,13 @@ int trace_await_loader(struct build *b, pid_t loader, struct err *e);
 /* Seize the root, which is waiting for build_go(). */
 int trace_begin(pid_t root, struct err *e);
 
-/* Let the tree make itself, until every thread of it has parked. */
-int trace_until_parked(struct build *b, struct err *e);
+/*
+ * Let the tree make itself, until every thread of it has parked. A task without other threads is finished (see below) as
+ * soon as it has, while the CPUs make others.
+ */
+int trace_until_parked(struct build *b, struct obstacle_list *notes, struct err *e);
 
-/* Give every parked thread its final state; nothing of torpor is left in it. */
+/* Give the parked threads of all other tasks their final state; nothing of torpor is left in any. */
 int trace_finish(struct build *b, struct obstacle_list *notes, struct err *e);
 
 /* Let the tree run. */

@@ -27,3 +27,16 @@ int obstacle_add(struct obstacle_list *list, const char *id, pid_t pid, const ch
 	};
 	return v[list->n++].text ? 0 : -ENOMEM;
 }
+
+int obstacle_add_all(struct obstacle_list *list, const struct obstacle_list *more)
+{
+	for (size_t i = 0; i < more->n; i++) {
+		struct obstacle *v = arena_grow(list->arena, list->v, list->n, sizeof(*v));
+
+		if (!v)
+			return -ENOMEM;
+		list->v = v;
+		v[list->n++] = more->v[i];
+	}
+	return 0;
+}

@@ -26,3 +26,6 @@ struct obstacle_list {
 /* Returns 0, or -ENOMEM. `help` is a constant. */
 int obstacle_add(struct obstacle_list *list, const char *id, pid_t pid, const char *comm, const char *help,
 		 const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+
+/* Add what is in `more`, which has the same arena. Returns as above. */
+int obstacle_add_all(struct obstacle_list *list, const struct obstacle_list *more);
