@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -266,7 +267,8 @@ static int verify_extent(const struct verify *v, size_t extent, uint8_t *buf)
 static void verify_run(void *arg)
 {
 	struct verify *v = arg;
-	uint8_t *buf = aligned_alloc(IMAGE_PAGE, IMAGE_EXTENT_MAX); /* to a page the kernel copies faster */
+	/* To a page the kernel copies faster. Not of the heap: what is made later would inherit that of this thread. */
+	uint8_t *buf = mmap(NULL, IMAGE_EXTENT_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	while (!atomic_load(&v->stop)) {
 		size_t i = atomic_fetch_add(&v->next, 1);
@@ -276,11 +278,12 @@ static void verify_run(void *arg)
 			break;
 		if (v->except && v->except[i])
 			continue;
-		r = buf ? verify_extent(v, i, buf) : -ENOMEM;
+		r = buf != MAP_FAILED ? verify_extent(v, i, buf) : -ENOMEM;
 		if (r)
 			verify_failed(v, i, r);
 	}
-	free(buf);
+	if (buf != MAP_FAILED)
+		munmap(buf, IMAGE_EXTENT_MAX);
 }
 
 static int verify_all(const struct image *img, const bool *except, bool pages, unsigned threads, struct err *e)

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "util/crew.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { CREW_MAX = 64, STACK_SIZE = 256 * 1024 };
+enum { CREW_MAX = 64, STACK_SIZE = 256 * 1024, STACK_GUARD = 4096 };
 
 struct crew_member {
 	void (*work)(void *arg);
 	void *arg;
+	void *stack; /* of our own: libc keeps its stacks for later, and whoever is made meanwhile would inherit them */
 	pthread_t thread;
 	_Atomic pid_t tid;
 };
@@ -22,6 +25,24 @@ static void *crew_main(void *arg)
 	atomic_store(&m->tid, gettid());
 	m->work(m->arg);
 	return NULL;
+}
+
+static int crew_start(struct crew_member *m)
+{
+	pthread_attr_t attr;
+	int r;
+
+	m->stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+	if (m->stack == MAP_FAILED)
+		return -errno;
+	mprotect(m->stack, STACK_GUARD, PROT_NONE);
+	pthread_attr_init(&attr);
+	pthread_attr_setstack(&attr, m->stack, STACK_SIZE);
+	r = pthread_create(&m->thread, &attr, crew_main, m);
+	pthread_attr_destroy(&attr);
+	if (r)
+		munmap(m->stack, STACK_SIZE);
+	return -r;
 }
 
 int crew_thread(pthread_t *ret, void *(*run)(void *arg), void *arg)
@@ -46,6 +67,7 @@ static void crew_join(struct crew_member *m)
 	pthread_join(m->thread, NULL);
 	while (syscall(SYS_tgkill, getpid(), atomic_load(&m->tid), 0) == 0)
 		sched_yield();
+	munmap(m->stack, STACK_SIZE);
 }
 
 void crew_run(unsigned threads, void (*work)(void *arg), void *arg)
@@ -56,7 +78,7 @@ void crew_run(unsigned threads, void (*work)(void *arg), void *arg)
 	while (n + 1 < threads && n < CREW_MAX) {
 		others[n].work = work;
 		others[n].arg = arg;
-		if (crew_thread(&others[n].thread, crew_main, &others[n]) < 0)
+		if (crew_start(&others[n]) < 0)
 			break;
 		n++;
 	}
