@@ -614,7 +614,7 @@ static int build_state(struct build *b, size_t index, struct memory_load *m, con
 static void build_stock(struct build *b, size_t index, struct memory_load *m)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
-	struct task_restore tr = { .arena = m->arena, .pb = pb };
+	struct task_restore tr = { .arena = m->arena, .pb = pb, .born = &b->born };
 	struct err e = ERR_INIT;
 
 	if (!family_makes(b->family, (uint32_t)index))
@@ -650,13 +650,13 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	struct arena arena = ARENA_INIT;
 	struct err e = ERR_INIT;
 	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .loaded = &b->meeting->loaded,
-				 .keeps_exe = !b->sets_exe, .one_thread = b->pids->steer.way == PID_FORK,
+				 .settable_exes = b->settable_exes, .one_thread = b->pids->steer.way == PID_FORK,
 				 .verifies = b->loads_first,
 				 .born_with = n_children || b->stock.space.n_mappings ? NULL : b->areas };
 	struct restore_task rt = {
 		.arena = &arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
 	};
-	struct task_restore tr = { .arena = &arena, .region = &m.region, .pb = pb, .inodes = b->inodes, .own = b->own, .born = b->born,
+	struct task_restore tr = { .arena = &arena, .region = &m.region, .pb = pb, .inodes = b->inodes, .own = b->own, .born = &b->born,
 				   .keeps_groups = b->keeps_groups, .lowered = &b->regions[index].lowered };
 	struct script *script;
 	bool early = false;

@@ -36,14 +36,14 @@ struct build {
 	struct pids *pids;     /* how PIDs are chosen */
 	bool meets;            /* at the barriers: build_must_meet() */
 	bool loads_first;      /* the one task is born with its memory loaded: by build_loader(), which verifies it */
-	bool sets_exe;         /* may /proc/PID/exe be set? */
+	const bool *settable_exes; /* memory_settable_exes(); NULL: /proc/PID/exe may not be set */
 	bool keeps_groups;     /* in a user namespace: supplementary groups stay as they are, under whatever numbers */
 	pid_t coordinator;
 	unsigned timeout_ms; /* without anybody coming further, before the restore is given up */
 	sigset_t interrupts; /* the signals by which loading first can be called off */
 	int park; /* the signal by which threads stop when they are complete; 0: SIGSTOP */
 	struct proc_status own;  /* of the coordinator, and so of what it makes */
-	struct limits_born born; /* likewise */
+	struct limits_born born; /* of this very process, by what it was made with */
 	const struct family *family;
 	struct stock stock;    /* what this very process was born with, or has for those that it makes */
 	const struct vm_area_list *areas; /* all that it was born with; NULL: not known */

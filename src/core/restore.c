@@ -614,10 +614,17 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 	r->build = (struct build){
 		.plan = &r->plan, .image = r->image, .inodes = &r->inodes, .object_fds = r->object_fds,
 		.meeting = r->shared, .coordinator = getpid(), .pids = r->pids, .park = restore_choose_park(&r->plan),
-		.loads_first = r->unverified, .sets_exe = privilege_can(PRIVILEGE_CHECKPOINT), .keeps_groups = r->inside,
+		.loads_first = r->unverified, .keeps_groups = r->inside,
 		.family = &r->family, .progress = r->o->progress, .timeout_ms = r->o->timeout_ms,
 		.regions = (struct build_region *)((struct meeting *)r->shared + 1),
 	};
+	if (privilege_can(PRIVILEGE_CHECKPOINT)) {
+		r->build.settable_exes = memory_settable_exes(r->meta, &r->inodes, &r->arena);
+		if (!r->build.settable_exes)
+			return err_nomem(e);
+	}
+	if (r->timing)
+		madvise(r->timing, sizeof(*r->timing), MADV_DONTFORK); /* each task would have to give it back */
 	r->build.meets = build_must_meet(&r->build);
 	r->build.born = limits_read_born(&r->arena);
 	return creds_read_own(&r->arena, &r->build.own, e);
@@ -703,7 +710,7 @@ static pid_t restore_make_tasks(struct restore *r, struct err *e)
 	if (trace_release(&r->build, e) < 0)
 		goto abandon;
 	restore_end_phase(r, IMAGE_PHASE_FINISH);
-	if (!r->build.sets_exe && obstacle_add(&r->notes, "N-EXE", root, r->meta->tasks[0]->comm, "restore with the capability",
+	if (!r->build.settable_exes && obstacle_add(&r->notes, "N-EXE", root, r->meta->tasks[0]->comm, "restore with the capability",
 					       "its link /proc/%d/exe, and those of its descendants, lead to torpor", root) < 0)
 		log_say(r->o->log, LOG_NOTE, "the links /proc/PID/exe lead to torpor");
 	restore_report_notes(r);

@@ -612,7 +612,7 @@ static int load_unmap_gaps(struct memory_load *m, const struct vdso_part *parts,
 }
 
 /* Is this file, by this name and in this mount, what /proc/self/exe leads to? */
-static bool load_is_our_exe(struct memory_load *m, int fd)
+static bool load_is_our_exe(struct arena *arena, int fd)
 {
 	const unsigned wanted = STATX_INO | STATX_MNT_ID;
 	struct statx ours, theirs;
@@ -624,20 +624,35 @@ static bool load_is_our_exe(struct memory_load *m, int fd)
 	    ours.stx_mnt_id != theirs.stx_mnt_id || ours.stx_dev_major != theirs.stx_dev_major ||
 	    ours.stx_dev_minor != theirs.stx_dev_minor)
 		return false;
-	return fd_readlink_proc(getpid(), "exe", m->arena, &our_path) == 0 &&
-	       fd_readlink_proc(getpid(), name, m->arena, &their_path) == 0 && strcmp(our_path, their_path) == 0;
+	return fd_readlink_proc(getpid(), "exe", arena, &our_path) == 0 && fd_readlink_proc(getpid(), name, arena, &their_path) == 0 &&
+	       strcmp(our_path, their_path) == 0;
 }
 
 /*
- * The link of /proc/PID/exe; -1: it stays. The kernel does not set it while what it leads to is mapped, which is so
- * when a program restores what is executed from its own file; but then it is right.
+ * The kernel does not set the link of /proc/PID/exe while what it leads to is mapped, which is so when a program restores
+ * what is executed from its own file; but then it is right.
  */
-static uint32_t load_exe_fd(struct memory_load *m)
+bool *memory_settable_exes(const Pb__Image *image, const struct inode_restore *inodes, struct arena *arena)
 {
-	const Pb__AddressSpace *s = m->space;
-	int fd = s->exe < m->inodes->n && !m->keeps_exe ? m->inodes->v[s->exe].fd : -1;
+	bool *settable = arena_alloc(arena, inodes->n + 1), *seen = arena_alloc(arena, inodes->n + 1);
 
-	return (uint32_t)(fd < 0 || load_is_our_exe(m, fd) ? -1 : fd);
+	for (size_t i = 0; settable && seen && i < image->n_spaces; i++) {
+		uint32_t exe = image->spaces[i]->exe;
+
+		if (exe < inodes->n && !seen[exe])
+			settable[exe] = inodes->v[exe].fd >= 0 && !load_is_our_exe(arena, inodes->v[exe].fd);
+		if (exe < inodes->n)
+			seen[exe] = true;
+	}
+	return seen ? settable : NULL;
+}
+
+/* The link of /proc/PID/exe; -1: it stays. */
+static uint32_t load_exe_fd(const struct memory_load *m)
+{
+	uint32_t exe = m->space->exe;
+
+	return (uint32_t)(m->settable_exes && exe < m->inodes->n && m->settable_exes[exe] ? m->inodes->v[exe].fd : -1);
 }
 
 static int load_set_mm(struct memory_load *m, struct script_builder *b, struct err *e)

@@ -130,7 +130,7 @@ struct memory_load {
 	const struct image_run *runs; /* what is to be loaded; ascending */
 	size_t n_runs;
 	_Atomic uint64_t *loaded; /* how many bytes all that load at the same time have loaded */
-	bool keeps_exe; /* /proc/PID/exe cannot be set: it stays as it is */
+	const bool *settable_exes; /* memory_settable_exes(); NULL: /proc/PID/exe cannot be set, and stays as it is */
 	bool one_thread; /* make no others: each would use up a PID */
 	bool verifies;   /* nobody has compared the checksums of what is to be loaded before */
 	struct region region;
@@ -163,6 +163,12 @@ int memory_map(struct memory_load *m, const Pb__Mapping *map, uint64_t at, struc
 
 /* It could not be mapped, which `number` (-errno) says: `e` says which, and whose limit that may be. Returns negative. */
 int memory_map_failed(const Pb__Mapping *map, int number, struct err *e);
+
+/*
+ * For each inode: can it become what /proc/PID/exe leads to, in this process and in all that it makes? Only for those that
+ * are the executable of an address space; their fds are open. In the arena; NULL: no memory.
+ */
+bool *memory_settable_exes(const Pb__Image *image, const struct inode_restore *inodes, struct arena *arena);
 
 /* What this process has mapped. */
 int memory_own_areas(struct arena *arena, struct vm_area_list *ret, struct err *e);

@@ -76,17 +76,36 @@ int limits_collect(struct task_collect *c, struct target *t, Pb__Task *pb, struc
 
 /* ---- restore ---- */
 
+/* That of this process. */
+static int limits_now(const struct task_restore *r, uint32_t resource, struct rlimit *ret, struct err *e)
+{
+	if (resource >= RLIM_NLIMITS)
+		return err_set(e, ERR_IMAGE, 0, "unknown resource limit %u", resource);
+	if (r->born && r->born->knows_limits) {
+		*ret = r->born->limits[resource];
+		return 0;
+	}
+	return getrlimit((__rlimit_resource_t)resource, ret) < 0 ? err_sys(e, errno, "getrlimit") : 0;
+}
+
+static bool limits_set(const struct task_restore *r, uint32_t resource, const struct rlimit *wanted)
+{
+	if (setrlimit((__rlimit_resource_t)resource, wanted) < 0)
+		return false;
+	if (r->born)
+		r->born->limits[resource] = *wanted;
+	return true;
+}
+
 /* As much room as we may have. A hard limit below the saved one can be raised only with privilege. */
-static int limits_widen_one(const Pb__Limit *saved, struct err *e)
+static int limits_widen_one(const struct task_restore *r, const Pb__Limit *saved, struct err *e)
 {
 	struct rlimit now, wanted;
 
-	if (saved->resource >= RLIM_NLIMITS)
-		return err_set(e, ERR_IMAGE, 0, "unknown resource limit %u", saved->resource);
-	if (getrlimit((__rlimit_resource_t)saved->resource, &now) < 0)
-		return err_sys(e, errno, "getrlimit");
+	if (limits_now(r, saved->resource, &now, e) < 0)
+		return -1;
 	wanted = (struct rlimit){ now.rlim_cur, saved->hard > now.rlim_max ? saved->hard : now.rlim_max };
-	if (wanted.rlim_max > now.rlim_max && setrlimit((__rlimit_resource_t)saved->resource, &wanted) < 0)
+	if (wanted.rlim_max > now.rlim_max && !limits_set(r, saved->resource, &wanted))
 		wanted.rlim_max = now.rlim_max;
 	switch (saved->resource) {
 	case RLIMIT_AS:
@@ -96,7 +115,7 @@ static int limits_widen_one(const Pb__Limit *saved, struct err *e)
 	case RLIMIT_SIGPENDING:
 		wanted.rlim_cur = wanted.rlim_max;
 		if (wanted.rlim_cur != now.rlim_cur) /* the maker has done so already, as a rule */
-			setrlimit((__rlimit_resource_t)saved->resource, &wanted);
+			limits_set(r, saved->resource, &wanted);
 	}
 	return 0;
 }
@@ -104,7 +123,7 @@ static int limits_widen_one(const Pb__Limit *saved, struct err *e)
 int limits_widen(const struct task_restore *r, struct err *e)
 {
 	for (size_t i = 0; i < r->pb->n_limits; i++)
-		if (limits_widen_one(r->pb->limits[i], e) < 0)
+		if (limits_widen_one(r, r->pb->limits[i], e) < 0)
 			return -1;
 	return 0;
 }
@@ -122,8 +141,8 @@ int limits_restore_script(const struct task_restore *r, struct script_builder *b
 		struct rlimit now, wanted = { saved->soft, saved->hard };
 		void *p;
 
-		if (getrlimit((__rlimit_resource_t)saved->resource, &now) < 0)
-			return err_sys(e, errno, "getrlimit");
+		if (limits_now(r, saved->resource, &now, e) < 0)
+			return -1;
 		if (wanted.rlim_max > now.rlim_max) {
 			wanted.rlim_max = now.rlim_max;
 			limits_lower(r);
@@ -174,9 +193,11 @@ static int limits_write_proc(const char *name, const char *text, struct err *e)
 
 struct limits_born limits_read_born(struct arena *arena)
 {
-	struct limits_born born = { 0 };
+	struct limits_born born = { .knows_limits = true };
 	char *text;
 
+	for (int i = 0; i < (int)RLIM_NLIMITS; i++)
+		born.knows_limits &= getrlimit((__rlimit_resource_t)i, &born.limits[i]) == 0;
 	born.knows_oom = fd_read_proc(getpid(), "oom_score_adj", arena, &text, NULL) == 0;
 	if (born.knows_oom)
 		born.oom_score_adj = atoi(text);
@@ -190,7 +211,7 @@ static int limits_restore_oom(const struct task_restore *r, struct err *e)
 {
 	char text[32];
 
-	if (!r->born.knows_oom || r->born.oom_score_adj == r->pb->oom_score_adj)
+	if (!r->born->knows_oom || r->born->oom_score_adj == r->pb->oom_score_adj)
 		return 0;
 	snprintf(text, sizeof(text), "%d", r->pb->oom_score_adj);
 	if (limits_write_proc("oom_score_adj", text, e) == 0)
@@ -206,7 +227,7 @@ static int limits_restore_filter(const struct task_restore *r, struct err *e)
 {
 	char text[32];
 
-	if (!r->space->has_coredump_filter || (r->born.knows_filter && r->born.coredump_filter == r->space->coredump_filter))
+	if (!r->space->has_coredump_filter || (r->born->knows_filter && r->born->coredump_filter == r->space->coredump_filter))
 		return 0;
 	snprintf(text, sizeof(text), "%#lx", r->space->coredump_filter);
 	return limits_write_proc("coredump_filter", text, e);

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/resource.h>
 #include <stdint.h>
 
 #include "image/pb.h"
@@ -118,9 +119,10 @@ void thread_leave_sequence(const struct target *t, struct target_thread *th);
 
 /* ---- restore ---- */
 
-/* What /proc tells of a process that it has from its maker. */
+/* What a process has from its maker. */
 struct limits_born {
-	bool knows_oom, knows_filter;
+	bool knows_oom, knows_filter, knows_limits;
+	struct rlimit limits[RLIM_NLIMITS]; /* as they are now: whoever sets one notes it here */
 	int oom_score_adj;
 	uint64_t coredump_filter;
 };
@@ -137,7 +139,7 @@ struct task_restore {
 	const struct inode_restore *inodes;
 	bool keeps_groups;      /* creds_check() has compared them, from outside the user namespace that we are in */
 	struct proc_status own; /* of this process, before it changes: by creds_read_own() */
-	struct limits_born born; /* of this process as well */
+	struct limits_born *born; /* of this process as well; or NULL */
 	bool *lowered;          /* set when a limit or the oom score may stay lower than it was; or NULL */
 };
 
