@@ -2,7 +2,7 @@
 
 /*
  * Theory of operation: the tree makes itself. The coordinator makes the root, each
- * task makes its children, and all meet at four barriers:
+ * task makes its children, and all meet at four barriers (unless nobody needs to wait, which is the usual case: build_must_meet()):
  *
  *   births    everybody exists, in the right session
  *   leaders   group leaders (or stand-ins for dead ones) lead their groups
