@@ -259,14 +259,17 @@ static bool build_leads_group(const struct plan *p, size_t index)
 	return build_group_of(p, index) == p->tasks[index].pb->pid;
 }
 
-/* Does it need somebody to be there, or somebody's number to be free, but for its maker and what it was born with? */
+/*
+ * Does it need somebody to be there, or somebody's number to be free, but for its maker and what it was born with? Or has
+ * it a timer, which runs from when it is armed, so that it should be late?
+ */
 static bool build_task_must_meet(const struct build *b, size_t index)
 {
 	const struct plan_task *t = &b->plan->tasks[index];
 	bool leads = build_leads_group(b->plan, index);
 
-	return t->pb->state == PB__TASK_STATE__ZOMBIE || t->makes_group || t->birth == BIRTH_BY_STANDIN || t->pb->terminal_given_up ||
-	       (build_leads_session(t->pb) && !leads) ||
+	return t->pb->state == PB__TASK_STATE__ZOMBIE || t->pb->n_timers || t->pb->n_itimers || t->makes_group ||
+	       t->birth == BIRTH_BY_STANDIN || t->pb->terminal_given_up || (build_leads_session(t->pb) && !leads) ||
 	       (!leads && build_group_at_birth(b->plan, index) != build_group_of(b->plan, index)) ||
 	       image_pages_of(b->image, IMAGE_OWNER_SPACE(t->pb->space)) >= EARLY_PAGES;
 }

@@ -10,8 +10,8 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <sys/resource.h>
 #include <stdint.h>
+#include <sys/resource.h>
 
 #include "image/pb.h"
 #include "inode/inode.h"
