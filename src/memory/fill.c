@@ -5,11 +5,13 @@
  * file: an extent is read piece by piece, its checksum compared, and its pages are
  * put where they belong, by several threads at once (fresh.h). Two extents that
  * fill one huge page are read into a huge page, which is then moved into place.
+ * Stretches of small mappings are cut before: each mapping gets its protection, then its pages.
  *
  * The threads are gone, with their TIDs, when memory_fill() returns.
  */
 
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -51,13 +53,16 @@ struct fill {
 	struct memory_load *m;
 	struct fresh fresh;
 	bool *is_fresh; /* for the first mapping of each stretch: all of it takes fresh pages */
+	bool *is_cut;   /* as well: it is settled before its pages come, so each mapping takes them by itself */
 	struct fill_piece *pieces;
 	size_t n_pieces;
 	struct fill_unit *units; /* huge pages first */
 	size_t n_units;
 	uint64_t total;
 
-	_Atomic size_t next; /* unit */
+	_Atomic uint32_t cutting; /* a thread does that */
+	_Atomic size_t cut_to;    /* mapping: it is done with all that begin before this one */
+	_Atomic size_t next;      /* unit */
 	_Atomic uint32_t failed;
 	struct err err; /* of the thread that failed first */
 };
@@ -141,6 +146,27 @@ static bool fill_may_be_huge(const struct fill *f, const struct fill_piece *p)
 	       p->to + HUGE_PAGE_SIZE <= f->m->place[p->mapping] + (map->end - map->start);
 }
 
+/*
+ * Should this stretch be cut before it is filled? If no huge page has room in any of its mappings, nothing is lost when each is
+ * filled by itself. Where that is so, it is given a page for a moment: of one that never had any, the kernel would no longer
+ * account the parts that lose their write access.
+ */
+static bool fill_cuts_first(const struct fill *f, uint32_t first)
+{
+	static const char page[MEMORY_PAGE];
+	const struct memory_stretch s = memory_stretch_of(f->m, first);
+	const uint64_t at = f->m->place[first];
+
+	for (uint32_t k = s.first; k < s.end; k++) {
+		const Pb__Mapping *map = f->m->space->mappings[k];
+
+		if (map->end - map->start >= HUGE_PAGE_SIZE || map->n_guards)
+			return false;
+	}
+	return s.end - s.first > 1 && fresh_copy(&f->fresh, at, page, sizeof(page)) == 0 &&
+	       madvise((void *)at, sizeof(page), MADV_DONTNEED) == 0;
+}
+
 /* Register the stretches that are given enough pages. */
 static int fill_add_fresh(struct fill *f, struct err *e)
 {
@@ -148,7 +174,8 @@ static int fill_add_fresh(struct fill *f, struct err *e)
 	bool opened = false;
 
 	f->is_fresh = arena_alloc(m->arena, m->space->n_mappings * sizeof(*f->is_fresh));
-	if (!f->is_fresh)
+	f->is_cut = arena_alloc(m->arena, m->space->n_mappings * sizeof(*f->is_cut));
+	if (!f->is_fresh || !f->is_cut)
 		return err_nomem(e);
 	for (size_t i = 0; i < f->n_pieces;) {
 		uint32_t first = memory_stretch_of(m, f->pieces[i].mapping).first;
@@ -163,6 +190,7 @@ static int fill_add_fresh(struct fill *f, struct err *e)
 			fresh_open(&f->fresh);
 		opened = true;
 		f->is_fresh[first] = fresh_add(&f->fresh, m->place[first], fill_stretch_end(m, first) - map->start);
+		f->is_cut[first] = f->is_fresh[first] && fill_cuts_first(f, first);
 	}
 	return 0;
 }
@@ -231,12 +259,32 @@ static int fill_write(uint64_t to, const char *from, uint64_t size)
 	return 0;
 }
 
+/* The kernel takes fresh pages for one mapping at a time. */
+static int fill_put_fresh(const struct fill *f, const struct fill_piece *p, const char *from, uint64_t size)
+{
+	const struct memory_load *m = f->m;
+	uint64_t done = 0;
+	int r = 0;
+
+	if (!f->is_cut[memory_stretch_of(m, p->mapping).first])
+		return fresh_copy(&f->fresh, p->to, from, size);
+	for (uint32_t k = p->mapping; r == 0 && done < size; k++) {
+		uint64_t at = p->to + done, end = m->place[k] + (m->space->mappings[k]->end - m->space->mappings[k]->start);
+		uint64_t part = at >= end ? 0 : end - at < size - done ? end - at : size - done;
+
+		if (part)
+			r = fresh_copy(&f->fresh, at, from + done, part);
+		done += part;
+	}
+	return r;
+}
+
 /* `data` is where the piece's pages are counted from. */
 static int fill_put(const struct fill *f, const struct fill_piece *p, const char *data, struct err *e)
 {
 	const char *from = data + (size_t)p->page * MEMORY_PAGE;
 	uint64_t size = (uint64_t)p->pages * MEMORY_PAGE;
-	int r = fill_is_fresh(f, p) ? fresh_copy(&f->fresh, p->to, from, size) : fill_write(p->to, from, size);
+	int r = fill_is_fresh(f, p) ? fill_put_fresh(f, p, from, size) : fill_write(p->to, from, size);
 
 	if (r == 0)
 		return 0;
@@ -366,15 +414,46 @@ static void fill_count(struct fill_worker *w, const struct fill_unit *u)
 	atomic_fetch_add(w->fill->m->loaded, done);
 }
 
+/*
+ * Settle the stretches for which that comes first: the kernel cuts a mapping more quickly that has no pages, and other CPUs have
+ * nothing to forget. It makes one such call at a time, so one thread does it all, in the order of addresses; others load already.
+ */
+static int fill_cut(struct fill *f, struct err *e)
+{
+	size_t n = f->m->space->n_mappings;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i = memory_stretch_of(f->m, (uint32_t)i).end) {
+		if (f->is_cut[i])
+			r = memory_settle_stretch(f->m, (uint32_t)i, e);
+		atomic_store(&f->cut_to, i + 1);
+	}
+	return r;
+}
+
+/* A unit must wait until that is done for all of it. As a rule it is: units tend to come in the same order, and take longer. */
+static void fill_await_cut(struct fill *f, const struct fill_unit *u)
+{
+	for (size_t i = 0; i < u->n; i++) {
+		uint32_t first = memory_stretch_of(f->m, u->pieces[i].mapping).first;
+
+		while (f->is_cut[first] && atomic_load(&f->cut_to) <= first && !atomic_load(&f->failed))
+			sched_yield();
+	}
+}
+
 static void fill_run(struct fill_worker *w)
 {
 	struct fill *f = w->fill;
 	struct err e = ERR_INIT;
 	size_t i;
 
+	if (atomic_exchange(&f->cutting, 1) == 0 && fill_cut(f, &e) < 0)
+		fill_fail(f, &e);
 	while (!atomic_load(&f->failed) && (i = atomic_fetch_add(&f->next, 1)) < f->n_units) {
 		const struct fill_unit *u = &f->units[i];
 
+		fill_await_cut(f, u);
 		if ((u->huge ? fill_load_huge : fill_load_extent)(f, w, u, &e) < 0)
 			fill_fail(f, &e);
 		fill_count(w, u);

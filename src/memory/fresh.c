@@ -6,6 +6,7 @@
 #include <linux/userfaultfd.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "memory/memory.h"
@@ -55,6 +56,15 @@ bool fresh_add(const struct fresh *f, uint64_t start, uint64_t size)
 	return f->fd >= 0 && ioctl(f->fd, UFFDIO_REGISTER, &reg) == 0;
 }
 
+/* Into a page that is there already: without a signal where it may not be written to. */
+static int fresh_overwrite(uint64_t to, const void *from)
+{
+	struct iovec local = { (void *)from, MEMORY_PAGE }, remote = { (void *)to, MEMORY_PAGE };
+	ssize_t n = process_vm_writev(getpid(), &local, 1, &remote, 1, 0);
+
+	return n == MEMORY_PAGE ? 0 : n < 0 ? -errno : -EFAULT;
+}
+
 int fresh_copy(const struct fresh *f, uint64_t to, const void *from, uint64_t size)
 {
 	for (uint64_t done = 0; done < size;) {
@@ -64,7 +74,9 @@ int fresh_copy(const struct fresh *f, uint64_t to, const void *from, uint64_t si
 		if (copy.copy > 0)
 			done += (uint64_t)copy.copy;
 		if (r == -EEXIST && done < size) { /* somebody was here before: then touching it is safe */
-			memcpy((void *)(to + done), (const char *)from + done, MEMORY_PAGE);
+			r = fresh_overwrite(to + done, (const char *)from + done);
+			if (r < 0)
+				return r;
 			done += MEMORY_PAGE;
 		} else if (r < 0 && r != -EAGAIN && r != -EEXIST) {
 			return r;

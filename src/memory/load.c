@@ -34,7 +34,12 @@
 #define ADDRESS_MIN 0x10000ull
 #define ADDRESS_MAX 0x7ffffffff000ull
 
-enum { HUGE_PAGE = 2 * 1024 * 1024, PARKING_SLACK = 64 * 1024 * 1024, MOVES_PER_VDSO_PART = 2 };
+enum {
+	HUGE_PAGE = 2 * 1024 * 1024,
+	PARKING_SLACK = 64 * 1024 * 1024,
+	STRETCH_MAX = 8 * 1024 * 1024, /* it ends with the mapping that reaches this size */
+	MOVES_PER_VDSO_PART = 2,
+};
 
 struct span {
 	uint64_t start, end;
@@ -341,9 +346,10 @@ static bool load_joins(const struct memory_load *m, const Pb__Mapping *a, const 
 /* The index behind the last mapping that can be placed together with this one. */
 static size_t load_joined_end(const struct memory_load *m, size_t i)
 {
+	const uint64_t start = m->space->mappings[i]->start;
 	size_t end = i + 1;
 
-	while (end < m->space->n_mappings && load_needs_place(m, end) &&
+	while (end < m->space->n_mappings && m->space->mappings[end - 1]->end - start < STRETCH_MAX && load_needs_place(m, end) &&
 	       load_joins(m, m->space->mappings[end - 1], m->space->mappings[end]))
 		end++;
 	return end;
@@ -402,8 +408,9 @@ int memory_place(struct memory_load *m, struct err *e)
 	int r = 0;
 
 	m->settled = arena_alloc(m->arena, n + 1);
+	m->early = arena_alloc(m->arena, n + 1);
 	m->stretches = arena_alloc(m->arena, (n + 1) * sizeof(*m->stretches));
-	if (!m->settled || !m->stretches)
+	if (!m->settled || !m->early || !m->stretches)
 		return err_nomem(e);
 	for (size_t i = 0; i < n; i++)
 		m->stretches[i] = (struct memory_stretch){ (uint32_t)i, (uint32_t)i + 1 };
@@ -489,9 +496,10 @@ static int load_protect(const Pb__Mapping *map, uint64_t at, struct err *e)
 	return 0;
 }
 
-/* Mappings `i` to `end`, which were placed together. What is advised as a whole need not be cut and joined again. */
-static int load_settle_stretch(struct memory_load *m, size_t i, size_t end, struct err *e)
+/* What is advised as a whole need not be cut and joined again. */
+int memory_settle_stretch(struct memory_load *m, uint32_t mapping, struct err *e)
 {
+	const size_t i = m->stretches[mapping].first, end = m->stretches[mapping].end;
 	const Pb__Mapping *first = m->space->mappings[i], *last = m->space->mappings[end - 1];
 	int r = first->flags ? load_apply_flags(first, m->place[i], last->end - first->start, e) : 0;
 
@@ -504,19 +512,17 @@ static int load_settle_stretch(struct memory_load *m, size_t i, size_t end, stru
 		if (r == 0 && (map->flags & VM_FLAG_LOCKED))
 			r = load_lock(map, m->place[k], map->end - map->start, e);
 	}
+	m->early[i] = true;
 	return r;
 }
 
 int memory_settle(struct memory_load *m, struct err *e)
 {
-	size_t end;
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < m->space->n_mappings; i = end) {
-		end = m->stretches[i].end;
-		if (!is_special(m->space->mappings[i]))
-			r = load_settle_stretch(m, i, end, e);
-	}
+	for (size_t i = 0; r == 0 && i < m->space->n_mappings; i = m->stretches[i].end)
+		if (!is_special(m->space->mappings[i]) && !m->early[i])
+			r = memory_settle_stretch(m, (uint32_t)i, e);
 	return r;
 }
 

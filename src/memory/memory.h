@@ -136,6 +136,7 @@ struct memory_load {
 	struct region region;
 	uint64_t *place; /* for each mapping: where it stands until the switch; 0: nowhere yet. May be NULL before memory_reserve() */
 	bool *settled;   /* for each mapping: it was placed with its final protection; NULL before memory_place() */
+	bool *early;     /* for the first mapping of each stretch: it is settled already; NULL before memory_place() */
 	struct memory_stretch *stretches; /* for each mapping: what was placed together with it; NULL before memory_place() */
 	const struct vm_area_list *born_with; /* what this process was born with, as read by who made it; NULL: not known */
 	struct vm_area_list own; /* what this process had mapped, by memory_reserve() */
@@ -151,7 +152,7 @@ int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e);
 /*
  * Map every saved mapping that has no place yet: at its final address where that is free now, else parked in the region.
  * Neighbours that only differ in protection are a stretch: they are placed together, as one mapping, until
- * memory_settle() protects them.
+ * they are settled.
  */
 int memory_place(struct memory_load *m, struct err *e);
 
@@ -177,10 +178,13 @@ int memory_own_areas(struct arena *arena, struct vm_area_list *ret, struct err *
 int memory_find_room(struct memory_load *m, const Pb__AddressSpace *const *spaces, size_t n, const Pb__Mapping *map,
 		     uint64_t *ret, struct err *e);
 
-/* Verify the stored pages, and fill the mappings with them (fill.c). */
+/* Give the stretch that this mapping belongs to its advice, and each of its mappings its final protection and locks. */
+int memory_settle_stretch(struct memory_load *m, uint32_t mapping, struct err *e);
+
+/* Verify the stored pages, and fill the mappings with them (fill.c). Some stretches are settled before. */
 int memory_fill(struct memory_load *m, struct err *e);
 
-/* Give the mappings their final protection, advice and locks. */
+/* Settle all stretches that are not settled yet. */
 int memory_settle(struct memory_load *m, struct err *e);
 
 /* How many script steps memory_switch() may append. */

@@ -13,7 +13,7 @@
 
 #include "maps.h"
 
-enum { PAGE = 4096, MAPPINGS = 5000 };
+enum { PAGE = 4096, MAPPINGS = 5000, STRIPES = 400, STRIPE_PAGES = 13 };
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
@@ -90,11 +90,53 @@ static void verify_neighbours(void)
 	}
 }
 
+static char *stripes;
+
+static int stripe_prot(int i)
+{
+	static const int prots[] = { PROT_READ | PROT_WRITE, PROT_READ, PROT_READ | PROT_WRITE, PROT_NONE, PROT_READ | PROT_EXEC };
+
+	return prots[i % 5];
+}
+
+static void protect_stripes(bool readable)
+{
+	for (int i = 0; i < STRIPES; i++)
+		check_call(mprotect(stripes + (size_t)i * STRIPE_PAGES * PAGE, STRIPE_PAGES * PAGE,
+				    readable ? PROT_READ : stripe_prot(i)));
+}
+
+/* So much that several threads load it, which meet in the same mappings. */
+static void make_stripes(void)
+{
+	const size_t pages = (size_t)STRIPES * STRIPE_PAGES;
+
+	stripes = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(stripes != MAP_FAILED);
+	for (size_t k = 0; k < pages; k++)
+		if (k % 17)
+			memcpy(stripes + k * PAGE, &k, sizeof(k));
+	protect_stripes(false);
+}
+
+static void verify_stripes(void)
+{
+	protect_stripes(true);
+	for (size_t k = 0; k < (size_t)STRIPES * STRIPE_PAGES; k++) {
+		size_t value = 0;
+
+		memcpy(&value, stripes + k * PAGE, sizeof(value));
+		check(value == (k % 17 ? k : 0));
+	}
+	protect_stripes(false);
+}
+
 /* Every second page may not be read; some were written, some hold nothing. */
 void setup(const char *argument)
 {
 	(void)argument;
 	make_neighbours();
+	make_stripes();
 	many = mmap(NULL, (size_t)MAPPINGS * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	check(many != MAP_FAILED);
 	for (int i = 0; i < MAPPINGS; i++) {
@@ -111,6 +153,7 @@ void verify(void)
 {
 	maps_verify();
 	verify_neighbours();
+	verify_stripes();
 	for (int i = 0; i < MAPPINGS; i++) {
 		char *p = many + (size_t)i * PAGE;
 		int value = 0;
