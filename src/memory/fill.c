@@ -160,8 +160,8 @@ static bool fill_cuts_first(const struct fill *f, uint32_t first)
 	for (uint32_t k = s.first; k < s.end; k++) {
 		const Pb__Mapping *map = f->m->space->mappings[k];
 
-		if (map->end - map->start >= HUGE_PAGE_SIZE || map->n_guards)
-			return false;
+		if (map->end - map->start >= HUGE_PAGE_SIZE || map->n_guards || (map->flags & VM_FLAG_LOCKED))
+			return false; /* what locks memory fetches it, and that can only be done last */
 	}
 	return s.end - s.first > 1 && fresh_copy(&f->fresh, at, page, sizeof(page)) == 0 &&
 	       madvise((void *)at, sizeof(page), MADV_DONTNEED) == 0;
