@@ -17,6 +17,8 @@
 #include "util/fd.h"
 #include "util/xxh3.h"
 
+enum { AREAS_TEXT = 32 * 1024 }; /* more than the longest line, with a name of PATH_MAX bytes of which each is escaped */
+
 static int memory_refuse(struct memory_collect *c, const struct target *task, const struct vm_area *a, const char *id,
 			 const char *what, const char *help)
 {
@@ -106,16 +108,14 @@ static int memory_add_mapping(struct memory_collect *c, struct target *task, Pb_
 	return 0;
 }
 
-/* Names that lie in a text which is going to be freed. */
-static int memory_keep_names(struct arena *arena, struct vm_area_list *list)
+/* Names that lie in a text which is going to be overwritten: of all mappings from `first` on. */
+static int memory_keep_names(struct arena *arena, struct vm_area_list *list, size_t first)
 {
-	const char *last = "", *kept = "";
+	const char *kept = first ? list->areas[first - 1].name : "";
 
-	for (size_t i = 0; i < list->n; i++) {
-		if (strcmp(list->areas[i].name, last) != 0) {
-			last = list->areas[i].name;
-			kept = arena_strdup(arena, last);
-		}
+	for (size_t i = first; i < list->n; i++) {
+		if (strcmp(list->areas[i].name, kept) != 0)
+			kept = arena_strdup(arena, list->areas[i].name);
 		if (!kept)
 			return -ENOMEM;
 		list->areas[i].name = kept;
@@ -123,18 +123,53 @@ static int memory_keep_names(struct arena *arena, struct vm_area_list *list)
 	return 0;
 }
 
-/* The text is a kilobyte for each mapping, of which nothing but the name is needed later. */
+/* The lines that the text is made of so far; the beginning of the next one moves to its front. Its size then, or negative. */
+static ssize_t memory_parse_lines(char *text, size_t size, struct arena *arena, struct vm_area_list *list)
+{
+	char *end = memrchr(text, '\n', size), first;
+	size_t known = list->n, left;
+	int r;
+
+	if (!end)
+		return (ssize_t)size;
+	left = (size_t)(text + size - ++end);
+	first = *end;
+	*end = '\0';
+	r = proc_parse_more_maps(text, arena, list);
+	if (r == 0)
+		r = memory_keep_names(arena, list, known);
+	*end = first;
+	memmove(text, end, left);
+	return r < 0 ? r : (ssize_t)left;
+}
+
+/*
+ * smaps has a kilobyte for each mapping, of which nothing but the name is needed later: what has been read is parsed while it is in the
+ * CPU's cache, and forgotten.
+ */
+static int memory_parse_file(int fd, struct arena *arena, struct vm_area_list *list)
+{
+	char text[AREAS_TEXT + 1];
+	ssize_t left = 0, n;
+
+	do {
+		n = fd_read_proc_piece(fd, text + left, AREAS_TEXT - (size_t)left);
+		if (n < 0)
+			return (int)n;
+		left = memory_parse_lines(text, (size_t)(left + n), arena, list);
+		if (left < 0)
+			return (int)left;
+	} while (n > 0 && left < AREAS_TEXT);
+	return left ? -EINVAL : 0;
+}
+
 int memory_read_areas(pid_t pid, const char *name, struct arena *arena, struct vm_area_list *ret, struct err *e)
 {
-	struct arena scratch = ARENA_INIT;
-	char *text;
-	int r = fd_read_proc(pid, name, &scratch, &text, NULL);
+	cleanup_close int fd = fd_open_proc(pid, name, O_RDONLY);
+	struct vm_area_list list = { 0 };
+	int r = fd < 0 ? fd : memory_parse_file(fd, arena, &list);
 
-	if (r == 0)
-		r = proc_parse_maps(text, arena, ret);
-	if (r == 0)
-		r = memory_keep_names(arena, ret);
-	arena_done(&scratch);
+	*ret = list;
 	return r < 0 ? err_sys(e, r, "reading /proc/%d/%s", pid, name) : 0;
 }
 

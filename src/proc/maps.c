@@ -214,9 +214,8 @@ static int maps_add_key(const char *line, struct vm_area_list *list)
 	return 0;
 }
 
-int proc_parse_maps(char *text, struct arena *arena, struct vm_area_list *ret)
+int proc_parse_more_maps(char *text, struct arena *arena, struct vm_area_list *list)
 {
-	struct vm_area_list list = { 0 };
 	char *end = text + strlen(text), *eol;
 
 	for (char *line = text; line < end; line = eol + 1) {
@@ -225,10 +224,19 @@ int proc_parse_maps(char *text, struct arena *arena, struct vm_area_list *ret)
 		eol = memchr(line, '\n', (size_t)(end - line));
 		if (!eol)
 			return -EINVAL; /* cut short: a name would be a wrong name */
-		r = maps_is_header(line) ? maps_add(line, eol, arena, &list) : maps_add_key(line, &list);
+		r = maps_is_header(line) ? maps_add(line, eol, arena, list) : maps_add_key(line, list);
 		if (r)
 			return r;
 	}
-	*ret = list;
 	return 0;
+}
+
+int proc_parse_maps(char *text, struct arena *arena, struct vm_area_list *ret)
+{
+	struct vm_area_list list = { 0 };
+	int r = proc_parse_more_maps(text, arena, &list);
+
+	if (r == 0)
+		*ret = list;
+	return r;
 }

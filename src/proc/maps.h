@@ -57,3 +57,6 @@ struct vm_area_list {
  * -EINVAL for a line that is not understood.
  */
 int proc_parse_maps(char *text, struct arena *arena, struct vm_area_list *ret);
+
+/* As above, of a part of it that ends with a line: the mappings are added to the list, and what is told of its last one goes on. */
+int proc_parse_more_maps(char *text, struct arena *arena, struct vm_area_list *list);

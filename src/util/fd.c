@@ -78,21 +78,30 @@ int fd_write_full(int fd, const void *buf, size_t size)
  */
 enum { PROC_PAGE = 4096, PROC_ENTRY = 1024 };
 
+ssize_t fd_read_proc_piece(int fd, char *buf, size_t size)
+{
+	const size_t most = PROC_PAGE - PROC_ENTRY;
+	ssize_t n;
+
+	do
+		n = read(fd, buf, size < most ? size : most);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
 int fd_read_all(int fd, struct arena *arena, char **ret, size_t *ret_size)
 {
-	size_t size = 0, room = PROC_PAGE, piece = PROC_PAGE - PROC_ENTRY;
+	size_t size = 0, room = PROC_PAGE;
 	char *buf = malloc(room);
 	int r = 0;
 
 	if (!buf)
 		return -ENOMEM;
 	for (;;) {
-		ssize_t n = read(fd, buf + size, room - size < piece ? room - size : piece);
+		ssize_t n = fd_read_proc_piece(fd, buf + size, room - size);
 
-		if (n < 0 && errno == EINTR)
-			continue;
 		if (n < 0)
-			r = -errno;
+			r = (int)n;
 		if (n <= 0)
 			break;
 		size += (size_t)n;

@@ -42,6 +42,9 @@ int fd_pread_full(int fd, void *buf, size_t size, off_t offset);
 int fd_pwrite_full(int fd, const void *buf, size_t size, off_t offset);
 int fd_write_full(int fd, const void *buf, size_t size);
 
+/* The next bytes of a /proc-like file, so many that the kernel makes none of them twice. How many, 0 at its end, or -errno. */
+ssize_t fd_read_proc_piece(int fd, char *buf, size_t size);
+
 /*
  * Read the whole of a /proc-like file (its size is not known) into the arena,
  * NUL-terminated. *ret_size is the length without the NUL and may be NULL.
