@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "arch/x86_64/regs.h"
+#include "core/ahead.h"
 #include "core/clones.h"
 #include "core/core.h"
 #include "core/live.h"
@@ -52,6 +53,8 @@ struct dump {
 	uint64_t begun;
 	uint64_t pages_before; /* stored before the pause, and in use */
 	uint64_t pages_same;   /* left to the parent without having been read */
+	struct ahead ahead;
+	uint64_t pages_ahead;  /* stored while it was collected what there is, and in use */
 	struct clones clones;  /* of what is stored after it */
 	bool finished;         /* the image needs no more than its name */
 	struct live *live; /* it runs on, and was looked at before, or it is tracked; NULL: it is examined in the pause only */
@@ -267,11 +270,21 @@ static int dump_take_same(struct dump *d, struct err *e)
 	return 0;
 }
 
+/* What was copied while it was collected need not be found and read any more. Only of a tree of one task: its pages are the first source. */
+static int dump_take_ahead(struct dump *d, struct err *e)
+{
+	if (ahead_end(&d->ahead, e) < 0)
+		return -1;
+	d->writer = ahead_take_writer(&d->ahead);
+	return !d->writer ? 0 : memory_take_ahead(&d->ahead.memory, d->writer, d->sources[0].owner, d->arena, &d->sources[0],
+						  &d->pages_ahead, e);
+}
+
 /* How much of the memory stands where. What was copied while it ran may stand in the parent, too. */
 static void dump_count_bytes(struct dump *d, const struct memory_stats *stored)
 {
 	uint64_t in_parent = d->parent.image ? image_writer_parent_pages(d->writer) : 0;
-	uint64_t before = d->pages_before + d->pages_same - (in_parent - stored->pages_parent);
+	uint64_t before = d->pages_before + d->pages_ahead + d->pages_same - (in_parent - stored->pages_parent);
 
 	d->result->bytes = (stored->pages_stored + before) * MEMORY_PAGE;
 	d->result->bytes_packed = image_writer_stored(d->writer);
@@ -296,10 +309,10 @@ static int dump_store_pages(struct dump *d, struct err *e)
 		return -1;
 	if (memory_store(d->sources, d->n_sources, d->writer, &base, &d->o->packing, d->o->progress, &stored, e) < 0)
 		return -1;
-	pb_set(stats, pages_zero, stored.pages_zero);
+	pb_set(stats, pages_zero, stored.pages_zero + d->ahead.memory.stats.pages_zero);
 	pb_set(stats, collect_ns, begun - d->tree.frozen_at);
 	pb_set(stats, memory_ns, clock_now_ns(CLOCK_MONOTONIC) - begun);
-	pb_set(stats, pages_paused, stored.pages_stored);
+	pb_set(stats, pages_paused, stored.pages_stored + d->pages_ahead);
 	d->image->stats = stats;
 	dump_count_bytes(d, &stored);
 	return 0;
@@ -449,6 +462,12 @@ static void dump_end_tree(struct dump *d)
 
 /* ---- all of it ---- */
 
+/* What is known of it before, by a parent or by marks, is not to be copied once more. */
+static bool dump_goes_ahead(const struct dump *d)
+{
+	return !d->o->keep_running && !d->o->check_only && !d->live && !d->parent.image;
+}
+
 /* Everything that changes nothing: can it be saved, and what is there to save? 1: it is not as it was known. */
 static int dump_examine(struct dump *d, struct err *e)
 {
@@ -458,6 +477,8 @@ static int dump_examine(struct dump *d, struct err *e)
 		return -1;
 	log_say(d->o->log, LOG_INFO, "froze %zu task(s) in %.1f ms", d->tree.n,
 		(double)(d->tree.frozen_at - d->begun) / MS);
+	if (dump_goes_ahead(d))
+		ahead_begin(&d->ahead, &d->tree, d->o);
 	if (!d->o->keep_running && d->live && live_adopt_standing(d->live, &d->tree, e) < 0)
 		return -1;
 	r = dump_collect(d, e);
@@ -476,8 +497,9 @@ static int dump_examine(struct dump *d, struct err *e)
 /* It stands until the image is complete, and is ended then. */
 static int dump_save(struct dump *d, struct err *e)
 {
-	/* No file before this: a program that watches its folder would see it, and have an event to read. */
-	if (dump_new_writer(d, e) < 0 || dump_take_same(d, e) < 0 || dump_store_pages(d, e) < 0)
+	/* No file before this, if it watches its folder: it would see that, and have an event to read. */
+	if (dump_take_ahead(d, e) < 0 || (!d->writer && dump_new_writer(d, e) < 0) || dump_take_same(d, e) < 0 ||
+	    dump_store_pages(d, e) < 0)
 		return -1;
 	dump_note_pause(d);
 	if (interrupt_check(e) < 0 || dump_take_signals(d, e) < 0 || dump_commit(d, e) < 0)
@@ -589,7 +611,7 @@ static int dump_live(struct dump *d, struct err *e)
 
 	d->live = &live;
 	/* A program that watches the folder would have an event to read: then no file is made before the pause. */
-	if (r == 0 && !live.watches)
+	if (r == 0 && !live.watches.folder)
 		r = dump_new_writer(d, e);
 	if (r == 0)
 		r = live_copy(&live, d->writer, &d->parent, e);
@@ -627,6 +649,7 @@ static int dump_standing(struct dump *d, struct err *e)
 	r = dump_examine(d, e);
 	if (r == 0 && !d->o->check_only)
 		r = dump_save(d, e);
+	ahead_done(&d->ahead);
 	if (d->live)
 		live_end(&live);
 	return r;

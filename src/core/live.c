@@ -1,16 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/live.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <libgen.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-
-#include "proc/fdinfo.h"
 #include "util/clock.h"
 #include "util/crew.h"
 #include "util/fd.h"
@@ -27,65 +17,13 @@ enum {
 	LIVE_FRESH_NS = 100000000,  /* what smaps told is as good as new */
 };
 
-/* ---- what a task has open ---- */
-
-/* The folder of the image; false when there is none. */
-static bool live_folder(const struct live *l, struct stat *ret)
-{
-	char *path = arena_strdup(l->arena, l->o->path);
-
-	return path && stat(dirname(path), ret) == 0;
-}
-
-static void live_look_at_fd(struct live *l, const struct fdinfo *info, const struct stat *folder)
-{
-	if (info->flags & O_DIRECT)
-		l->direct = true;
-	for (size_t i = 0; i < info->n_inotify; i++)
-		if (info->inotify[i].file.ino == folder->st_ino)
-			l->watches = true;
-	for (size_t i = 0; i < info->n_fanotify; i++)
-		if (info->fanotify[i].other || info->fanotify[i].file.ino == folder->st_ino)
-			l->watches = true;
-}
-
-/*
- * Whoever reads a file around the page cache (O_DIRECT) has the disk write into
- * its memory, perhaps after the page has been marked as not written. No other way
- * past the marks is open to a program that can be saved at all.
- */
-static void live_look_at_fds(struct live *l, pid_t pid)
-{
-	struct arena scratch = ARENA_INIT;
-	struct stat folder = { 0 };
-	struct dirent *entry;
-	char path[64], *text;
-	int number;
-	DIR *dir;
-
-	snprintf(path, sizeof(path), "/proc/%d/fdinfo", pid);
-	dir = opendir(path);
-	if (!dir)
-		return;
-	live_folder(l, &folder);
-	while ((entry = fd_next_entry(dir, &number))) {
-		struct fdinfo info = { 0 };
-
-		snprintf(path, sizeof(path), "fdinfo/%d", atoi(entry->d_name));
-		if (fd_read_proc(pid, path, &scratch, &text, NULL) == 0 && proc_parse_fdinfo(text, &scratch, &info) == 0)
-			live_look_at_fd(l, &info, &folder);
-		arena_done(&scratch);
-	}
-	closedir(dir);
-}
+/* ---- beginning ---- */
 
 static void live_look_at_all_fds(struct live *l)
 {
 	for (size_t i = 0; i < l->n; i++)
-		live_look_at_fds(l, l->tasks[i].track.task.pid);
+		watches_look(&l->watches, l->tasks[i].track.task.pid, l->o->path);
 }
-
-/* ---- beginning ---- */
 
 static uint64_t live_rss(struct live *l, pid_t pid)
 {
@@ -364,7 +302,7 @@ static int live_mark(struct live *l, struct err *e)
 
 static bool live_copies(const struct live *l)
 {
-	return l->writer && !l->direct && (l->o->pause == PAUSE_AUTO || l->o->pause == PAUSE_TRACK);
+	return l->writer && !l->watches.direct && (l->o->pause == PAUSE_AUTO || l->o->pause == PAUSE_TRACK);
 }
 
 int live_copy(struct live *l, struct image_writer *writer, const struct parent *parent, struct err *e)
@@ -472,7 +410,7 @@ const struct track *live_track(const struct live *l, pid_t pid)
 
 bool live_distrusts(const struct live *l)
 {
-	return l->direct;
+	return l->watches.direct;
 }
 
 /* ---- the search for pages ---- */
@@ -603,7 +541,7 @@ void live_settle(struct live *l)
 
 enum pause_way live_way(const struct live *l)
 {
-	return l->rounds && !l->direct ? PAUSE_TRACK : PAUSE_COPY;
+	return l->rounds && !l->watches.direct ? PAUSE_TRACK : PAUSE_COPY;
 }
 
 /* Of those that were in the image; who was born since is not tracked. */

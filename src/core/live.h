@@ -13,6 +13,7 @@
 
 #include "core/core.h"
 #include "core/tracker.h"
+#include "core/watches.h"
 #include "memory/base.h"
 #include "memory/track.h"
 #include "target/target.h"
@@ -59,8 +60,7 @@ struct live {
 	size_t n;
 	struct live_review review;
 	bool tracks;      /* some task is tracked */
-	bool watches;     /* the tree would notice the image's file (inotify) before it is stopped */
-	bool direct;      /* something reads files around the page cache: written pages may be missed */
+	struct watches watches;
 	bool asks_inside; /* smaps is read in the pause */
 	uint64_t known_at; /* when `known` of the tasks was read, CLOCK_MONOTONIC ns; 0: it is not new */
 	uint64_t rss;     /* bytes in memory, of all tasks */

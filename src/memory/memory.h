@@ -6,6 +6,7 @@
  * how they get into the image and back.
  */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,6 +15,7 @@
 #include "image/image.h"
 #include "image/pb.h"
 #include "inode/inode.h"
+#include "memory/copies.h"
 #include "proc/maps.h"
 #include "target/script.h"
 #include "target/target.h"
@@ -25,7 +27,6 @@ enum { MEMORY_PAGE = 4096 };
 
 /* ---- dump ---- */
 
-struct page_copies;
 struct track;
 
 struct memory_collect {
@@ -114,6 +115,37 @@ struct memory_stats {
 struct base;
 int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, const struct base *base,
 		 const struct image_packing *packing, const struct progress *progress, struct memory_stats *ret, struct err *e);
+
+/*
+ * As above, of one source, by this thread alone, until *enough: another thread says so. What was copied by then is noted in
+ * its `copies`.
+ */
+int memory_store_until(const atomic_bool *enough, const struct page_source *source, struct image_writer *w,
+		       const struct image_packing *packing, struct memory_stats *ret, struct err *e);
+
+/* Pages that are copied while smaps is read (ahead.c). */
+struct memory_ahead {
+	atomic_bool enough; /* any thread may set it: begin with no more pages */
+	struct page_copies copies;
+	struct memory_stats stats;
+};
+
+void memory_ahead_init(struct memory_ahead *a);
+void memory_ahead_done(struct memory_ahead *a);
+
+/*
+ * Copy private anonymous memory of a stopped task, of which nothing is known, until there is enough; not being able to is no
+ * failure. Nobody but who traces it may write to its memory, nor share it with it.
+ */
+int memory_copy_ahead(struct memory_ahead *a, const struct target *task, struct image_writer *w,
+		      const struct image_packing *packing, struct err *e);
+
+/*
+ * Of the pages that were found, those that were copied ahead need not be read: they become runs of `owner`, and leave `s`.
+ * *ret_pages is how many are stored.
+ */
+int memory_take_ahead(struct memory_ahead *a, struct image_writer *w, uint32_t owner, struct arena *arena,
+		      struct page_source *s, uint64_t *ret_pages, struct err *e);
 
 /* ---- restore: all of it inside the task that is being made ---- */
 

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -47,6 +48,7 @@ struct store_job {
 	const struct page_source *sources;
 	size_t n_sources;
 	uint64_t chunk_pages; /* most of one extent */
+	const atomic_bool *enough; /* NULL: not before all is stored */
 	size_t source, range; /* the next piece to take */
 	uint64_t page;
 	struct image_writer *writer;
@@ -99,6 +101,11 @@ static uint64_t store_share(uint64_t chunk_pages, uint64_t addr, uint64_t left, 
 	return left < room ? left : room;
 }
 
+static bool store_goes_on(const struct store_job *job)
+{
+	return !job->err.reason && !(job->enough && atomic_load(job->enough));
+}
+
 /* Take the next extent's worth of pieces. False when nothing is left, or a worker has failed. */
 static bool store_take(struct store_job *job, struct store_chunk *c)
 {
@@ -107,7 +114,7 @@ static bool store_take(struct store_job *job, struct store_chunk *c)
 	pthread_mutex_lock(&job->lock);
 	c->n = 0;
 	c->pages = 0;
-	range = job->err.reason ? NULL : store_peek(job);
+	range = store_goes_on(job) ? store_peek(job) : NULL;
 	c->source = range ? &job->sources[job->source] : NULL;
 	while (range && c->source == &job->sources[job->source]) {
 		uint64_t left = range->pages - job->page, skip = job->page * MEMORY_PAGE;
@@ -460,6 +467,19 @@ static unsigned store_workers(uint64_t pages, const struct image_packing *packin
 	return pages < SMALL_PAGES ? 1 : cpus;
 }
 
+static int store_run_job(struct store_job *job, unsigned workers, struct memory_stats *ret, struct err *e)
+{
+	job->chunk_pages = store_chunk_pages(job);
+	crew_run(workers, store_work, job);
+	once_free(job->once);
+	if (job->err.reason) {
+		*e = job->err;
+		return e->number ? -e->number : -ECANCELED;
+	}
+	*ret = job->stats;
+	return 0;
+}
+
 int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, const struct base *base,
 		 const struct image_packing *packing, const struct progress *progress, struct memory_stats *ret, struct err *e)
 {
@@ -469,16 +489,21 @@ int memory_store(const struct page_source *sources, size_t n, struct image_write
 	};
 	unsigned workers = store_workers(job.pages_total, packing);
 
-	job.chunk_pages = store_chunk_pages(&job);
-	pace_init(&job.pace, w, workers);
 	if (once_new(sources, n, &job.once, e) < 0)
 		return -1;
-	crew_run(workers, store_work, &job);
-	once_free(job.once);
-	if (job.err.reason) {
-		*e = job.err;
-		return e->number ? -e->number : -ECANCELED;
-	}
-	*ret = job.stats;
-	return 0;
+	pace_init(&job.pace, w, workers);
+	return store_run_job(&job, workers, ret, e);
+}
+
+int memory_store_until(const atomic_bool *enough, const struct page_source *source, struct image_writer *w,
+		       const struct image_packing *packing, struct memory_stats *ret, struct err *e)
+{
+	static const struct base none;
+	struct store_job job = {
+		.lock = PTHREAD_MUTEX_INITIALIZER, .sources = source, .n_sources = 1, .writer = w, .base = &none,
+		.packing = packing, .pages_total = store_count_pages(source, 1), .enough = enough, .err = ERR_INIT
+	};
+
+	pace_init(&job.pace, w, store_workers(UINT64_MAX, packing)); /* what it is to keep up with will be all of them */
+	return store_run_job(&job, 1, ret, e);
 }

@@ -54,6 +54,9 @@ for _name, _needs, _start in TRACKED:
     case(f"kill-dump-{_name}-track", needs=_needs, limit=LIMIT * 2, start=lambda t, start=_start: tracked(start(t)),
          keep=True)(kill_dump)
 
+# Its memory is copied while it is examined.
+case("kill-dump-large", limit=LIMIT * 2, start=Large, keep=False)(kill_dump)
+case("interrupt-dump-large", limit=LIMIT * 2, start=Large, keep=False)(interrupt_dump)
 case("kill-dump-end", limit=LIMIT, start=lambda t: Steady(t, 5), keep=False, at="end")(kill_dump)
 
 
@@ -126,6 +129,7 @@ for _name, (_needs, _start) in AT_CALLS.items():
         case(f"call-dump-{_name}" + ("-keep" if keep else ""), needs=_needs, limit=7200, start=_start, keep=keep,
              at="calls")(kill_dump)
     case(f"call-restore-{_name}", needs=_needs, limit=7200, start=_start, at_calls=True)(kill_restore)
+case("call-dump-large", limit=7200, start=Large, keep=False, at="calls")(kill_dump)
 case("call-restore-large", limit=7200, start=Large, at_calls=True)(kill_restore)
 
 

@@ -20,7 +20,7 @@
 
 #include "maps.h"
 
-enum { PAGE = 4096, PAGES = 300, HUGE = 2 << 20, DEEP = 3 << 20, GROWTH = 200 * PAGE };
+enum { PAGE = 4096, PAGES = 300, HUGE = 2 << 20, DEEP = 3 << 20, GROWTH = 200 * PAGE, BULK = 32 << 20 };
 
 #define RESERVATION (8ul << 40)
 
@@ -382,9 +382,31 @@ static void verify_large(void)
 
 /* ---- */
 
+static char *bulk; /* so much that a dump begins to copy before it knows the flags of mappings */
+
+static void make_bulk(void)
+{
+	bulk = map_apart(BULK, PROT_READ | PROT_WRITE, 0);
+	for (size_t at = 0; at < BULK; at += PAGE)
+		if (at / PAGE % 5)
+			fill(bulk + at, PAGE);
+		else
+			bulk[at] = 0;
+}
+
+static void verify_bulk(void)
+{
+	for (size_t at = 0; bulk && at < BULK; at += PAGE)
+		if (at / PAGE % 5)
+			verify_filled(bulk + at, PAGE);
+		else
+			check(bulk[at] == 0);
+}
+
 void setup(const char *argument)
 {
-	(void)argument;
+	if (argument && strcmp(argument, "bulk") == 0)
+		make_bulk();
 	make_holes();
 	make_protected();
 	make_code();
@@ -401,6 +423,7 @@ void setup(const char *argument)
 void verify(void)
 {
 	maps_verify();
+	verify_bulk();
 	verify_holes();
 	verify_protected();
 	verify_code();

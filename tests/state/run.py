@@ -207,6 +207,15 @@ def large_running(t):
     program.end()
 
 
+def memory_ahead(t):
+    """So much memory that its copying begins beside the reading of smaps."""
+    program = Program(t, "memory", "bulk")
+    for _ in range(2):
+        t.cycle(program.root)
+        program.verify("after the restore")
+    program.end()
+
+
 def prefork_shared(t, tier=None, argument=None):
     """What a tree shares since fork(2) is in the image once, and it shares it again."""
     t.setup.work_in(tier) if tier else None
@@ -637,6 +646,7 @@ def declare():
     case("sysv_shm-huge", way=sysv.huge_segment, pages=2)(huge_pages)
     case("hugetlb_shared-giant", way=giant_page, program="hugetlb_shared", size=1 << 20, pages=1)(huge_pages)
     case("memory-image-size")(image_size)
+    case("memory-ahead")(memory_ahead)
     for kind, how in PACKED:
         case(f"packed-{kind}-{how}", kind=kind, how=how)(packed)
     for kind, how in (("memory", "none"), ("shared", "none"), ("large", "lz4")):

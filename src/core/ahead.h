@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * A large program that is alone, and is to be ended: while it is collected what it is, which leaves one CPU idle, another
+ * thread begins to copy its memory.
+ */
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "core/core.h"
+#include "memory/memory.h"
+#include "target/target.h"
+
+struct ahead {
+	bool runs;
+	pthread_t thread;
+	const struct dump_options *o;
+	const struct target *task;
+	struct memory_ahead memory;
+	struct image_writer *writer; /* NULL: no file was made */
+	struct err err;
+	int result;
+};
+
+/*
+ * The tree stands: begin, if that is worth while. A task, and what `o` refers to, must stay until ahead_end(). Neither here nor later
+ * does it matter that something could not be begun.
+ */
+void ahead_begin(struct ahead *a, const struct target_tree *tree, const struct dump_options *o);
+
+/* No more of it. Negative: what has failed is in the file; the dump must fail as well. May be called twice, and for a zeroed struct. */
+int ahead_end(struct ahead *a, struct err *e);
+
+/* The file that was begun, or NULL; the caller's from now on. Only after ahead_end(). */
+struct image_writer *ahead_take_writer(struct ahead *a);
+
+/* Ends it, and takes the file back. Also for a zeroed struct. */
+void ahead_done(struct ahead *a);
