@@ -36,11 +36,15 @@ def steps(text):
     return found
 
 
+PACKED = r"( +packed +into +[0-9.]+ +[KMG]iB)?;"  # what can be packed quickly is, which depends on the machine
+
+
 def pattern(shown):
     """Numbers differ, and so do paths of people's folders."""
     text = re.escape(re.sub(r"/home/anna/", "\0", shown))
     text = re.sub(r"\d+(\\\.\d+)?", r"\\d+(\\.\\d+)?", text)
-    return re.compile(re.sub(r"(\\ )+", r" +", text).replace("\\\0", "/.*/").replace("\0", "/.*/").replace("MiB", "[KMG]iB").replace("KiB", "[KMG]iB"))
+    text = re.sub(r"(\\ )+", r" +", text).replace("\\\0", "/.*/").replace("\0", "/.*/")
+    return re.compile(text.replace("MiB", "[KMG]iB").replace("KiB", "[KMG]iB").replace("iB;", "iB" + PACKED))
 
 
 class Terminal:
