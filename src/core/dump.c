@@ -16,6 +16,7 @@
 
 #include "arch/x86_64/regs.h"
 #include "core/ahead.h"
+#include "core/scout.h"
 #include "core/clones.h"
 #include "core/core.h"
 #include "core/live.h"
@@ -53,6 +54,7 @@ struct dump {
 	uint64_t begun;
 	uint64_t pages_before; /* stored before the pause, and in use */
 	uint64_t pages_same;   /* left to the parent without having been read */
+	struct scout scout;
 	struct ahead ahead;
 	uint64_t pages_ahead;  /* stored while it was collected what there is, and in use */
 	struct clones clones;  /* of what is stored after it */
@@ -94,8 +96,9 @@ static int dump_collect_machine(struct dump *d, struct err *e)
 	return m->kernel_release && m->hostname ? 0 : err_nomem(e);
 }
 
-static int dump_collect_task(struct dump *d, struct target *t, Pb__Task *pb, struct err *e)
+static int dump_collect_task(struct dump *d, size_t index, Pb__Task *pb, struct err *e)
 {
+	struct target *t = d->tree.tasks[index];
 	struct memory_collect mc = { .arena = d->arena, .obstacles = &d->result->obstacles, .inodes = &d->inodes };
 	struct task_collect tc = { d->arena, &d->result->obstacles, &d->tree, &d->inodes, &d->namespaces, d->o->outside };
 	Pb__AddressSpace *space;
@@ -105,6 +108,8 @@ static int dump_collect_task(struct dump *d, struct target *t, Pb__Task *pb, str
 		return task_collect_zombie(&tc, t, pb, e);
 	if (d->live)
 		live_known(d->live, t->pid, &mc.known, &mc.track);
+	else
+		mc.now = scout_areas(&d->scout, index);
 	r = memory_collect(&mc, t, &space, e);
 	if (r)
 		return r;
@@ -132,7 +137,7 @@ static int dump_collect_tasks(struct dump *d, struct err *e)
 			return err_nomem(e);
 		if (interrupt_check(e) < 0)
 			return -1;
-		r = dump_collect_task(d, t, pb, e);
+		r = dump_collect_task(d, i, pb, e);
 		if (r)
 			return r < 0 ? err_wrap(e, "task %d (%s)", t->pid, t->stat.comm) : r;
 	}
@@ -479,6 +484,8 @@ static int dump_examine(struct dump *d, struct err *e)
 		(double)(d->tree.frozen_at - d->begun) / MS);
 	if (dump_goes_ahead(d))
 		ahead_begin(&d->ahead, &d->tree, d->o);
+	if (!d->live)
+		scout_begin(&d->scout, &d->tree);
 	if (!d->o->keep_running && d->live && live_adopt_standing(d->live, &d->tree, e) < 0)
 		return -1;
 	r = dump_collect(d, e);
@@ -728,6 +735,7 @@ int core_dump(const struct dump_options *o, struct dump_result *result, struct e
 			break;
 	if (!result->frozen_ns && d.tree.frozen_at)
 		result->frozen_ns = clock_now_ns(CLOCK_MONOTONIC) - d.tree.frozen_at;
+	scout_done(&d.scout);
 	kind_release_kept(&d.collect, false);
 	target_tree_release(&d.tree);
 	tracked_done(&d.tracked);

@@ -190,8 +190,12 @@ int memory_find_vdso(struct target *task, struct arena *arena, struct err *e)
 static int memory_collect_mappings(struct memory_collect *c, struct target *task, Pb__AddressSpace *space, struct err *e)
 {
 	struct vm_area_list list;
-	int r = memory_read_areas(task->pid, c->known ? "maps" : "smaps", c->arena, &list, e);
+	int r = 0;
 
+	if (c->now)
+		list = *c->now;
+	else
+		r = memory_read_areas(task->pid, c->known ? "maps" : "smaps", c->arena, &list, e);
 	if (r < 0)
 		return r;
 	if (c->known && !memory_take_flags(&list, c->known))

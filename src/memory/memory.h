@@ -34,6 +34,7 @@ struct memory_collect {
 	struct obstacle_list *obstacles;
 	struct inode_table *inodes;
 	const struct vm_area_list *known; /* what smaps told of it shortly before; NULL: ask now, 15 ms per GiB of memory */
+	const struct vm_area_list *now;   /* what smaps tells of it, since it stands; NULL: ask */
 	const struct track *track;        /* of this task; NULL: it is not tracked */
 	struct vm_area_list areas;        /* out: all mappings of the task that was collected last */
 };
