@@ -281,13 +281,13 @@ class Context:
             self.expect_gone(root, members)
         return path
 
-    def restore(self, root, name="image", expect=0):
+    def restore(self, root, name="image", expect=0, options=()):
         """Wake a tree up, detached. Its PID must be the one it had, in tier userns inside its namespace."""
         self.statuses.clear()
         pidfile = os.path.join(self.images, "pid")
         if os.path.exists(pidfile):
             os.unlink(pidfile)
-        arguments = ["restore", self.image(name), "--detach", "--pidfile", pidfile]
+        arguments = ["restore", self.image(name), "--detach", "--pidfile", pidfile, *options]
         for _ in range(SNATCHED if self.setup.tier == "fork" and expect == 0 else 0):
             result = self.torpor(*arguments, expect=None)
             if "is taken" not in result.err:  # by a program of somebody else, while the PIDs went by
