@@ -489,6 +489,7 @@ static int dump_examine(struct dump *d, struct err *e)
 	if (!d->o->keep_running && d->live && live_adopt_standing(d->live, &d->tree, e) < 0)
 		return -1;
 	r = dump_collect(d, e);
+	scout_end(&d->scout);
 	if (r)
 		return r;
 	if (d->live)

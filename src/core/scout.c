@@ -121,13 +121,18 @@ const struct vm_area_list *scout_areas(struct scout *s, size_t task)
 	return atomic_load(&t->state) == SCOUTED_READ ? &t->areas : NULL;
 }
 
+void scout_end(struct scout *s)
+{
+	if (!s->runs)
+		return;
+	atomic_store(&s->enough, true);
+	pthread_join(s->thread, NULL);
+	s->runs = false;
+}
+
 void scout_done(struct scout *s)
 {
-	if (s->runs) {
-		atomic_store(&s->enough, true);
-		pthread_join(s->thread, NULL);
-		s->runs = false;
-	}
+	scout_end(s);
 	free(s->tasks);
 	s->tasks = NULL;
 	arena_done(&s->arena);

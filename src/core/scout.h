@@ -27,11 +27,14 @@ struct scout {
 	struct scouted *tasks;
 };
 
-/* Begin, where that is worth while. The tree must stand until scout_done(). */
+/* Begin, where that is worth while. The tree must stand until scout_end(). */
 void scout_begin(struct scout *s, const struct target_tree *tree);
 
 /* What smaps tells of this task, for which nobody has asked before; NULL: the caller is to read it. Lasts until scout_done(). */
 const struct vm_area_list *scout_areas(struct scout *s, size_t task);
 
-/* Also for a zeroed struct. */
+/* All tasks have been examined, or will not be: the other thread is gone, what it has read stays. Also for a zeroed struct. */
+void scout_end(struct scout *s);
+
+/* Ends it, and forgets what it has read. Also for a zeroed struct. */
 void scout_done(struct scout *s);

@@ -8,7 +8,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { CREW_MAX = 64, STACK_SIZE = 256 * 1024, STACK_GUARD = 4096 };
+#ifdef __SANITIZE_THREAD__
+enum { STACK_SIZE = 2 * 1024 * 1024 }; /* it has much to keep there */
+#else
+enum { STACK_SIZE = 256 * 1024 };
+#endif
+enum { CREW_MAX = 64, STACK_GUARD = 4096 };
 
 struct crew_member {
 	void (*work)(void *arg);
