@@ -32,34 +32,39 @@ static void *crew_main(void *arg)
 	return NULL;
 }
 
-static int crew_start(struct crew_member *m)
+/* On this stack of STACK_SIZE bytes; NULL: on one of libc's. 0 or -errno. */
+static int crew_create(pthread_t *ret, void *stack, void *(*run)(void *arg), void *arg)
 {
 	pthread_attr_t attr;
+	int r;
+
+	pthread_attr_init(&attr);
+	if (stack)
+		pthread_attr_setstack(&attr, stack, STACK_SIZE);
+	else
+		pthread_attr_setstacksize(&attr, STACK_SIZE);
+	r = pthread_create(ret, &attr, run, arg);
+	pthread_attr_destroy(&attr);
+	return -r;
+}
+
+static int crew_start(struct crew_member *m)
+{
 	int r;
 
 	m->stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
 	if (m->stack == MAP_FAILED)
 		return -errno;
 	mprotect(m->stack, STACK_GUARD, PROT_NONE);
-	pthread_attr_init(&attr);
-	pthread_attr_setstack(&attr, m->stack, STACK_SIZE);
-	r = pthread_create(&m->thread, &attr, crew_main, m);
-	pthread_attr_destroy(&attr);
-	if (r)
+	r = crew_create(&m->thread, m->stack, crew_main, m);
+	if (r < 0)
 		munmap(m->stack, STACK_SIZE);
-	return -r;
+	return r;
 }
 
 int crew_thread(pthread_t *ret, void *(*run)(void *arg), void *arg)
 {
-	pthread_attr_t attr;
-	int r;
-
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_SIZE);
-	r = pthread_create(ret, &attr, run, arg);
-	pthread_attr_destroy(&attr);
-	return -r;
+	return crew_create(ret, NULL, run, arg);
 }
 
 /*
