@@ -157,6 +157,21 @@ static bool maps_is_key(const char *line)
 	return *line >= 'A' && *line <= 'Z';
 }
 
+/*
+ * The kernel looks for each next mapping behind the end of the one before. Of a program that runs, it may have grown together with that
+ * meanwhile: what was told first stays, and the mapping begins behind it.
+ */
+static void maps_cut_told(struct vm_area *area, const struct vm_area_list *list)
+{
+	uint64_t told = list->n ? list->areas[list->n - 1].end : 0;
+
+	if (area->start >= told || area->end <= told)
+		return;
+	if (area->ino)
+		area->offset += told - area->start;
+	area->start = told;
+}
+
 static int maps_add(char *line, char *eol, struct arena *arena, struct vm_area_list *list)
 {
 	struct vm_area area = { 0 };
@@ -164,6 +179,7 @@ static int maps_add(char *line, char *eol, struct arena *arena, struct vm_area_l
 
 	if (!maps_scan_header(line, eol, &area))
 		return -EINVAL;
+	maps_cut_told(&area, list);
 	areas = arena_grow(arena, list->areas, list->n, sizeof(*areas));
 	if (!areas)
 		return -ENOMEM;

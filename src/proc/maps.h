@@ -53,8 +53,9 @@ struct vm_area_list {
 
 /*
  * Parse the text of /proc/PID/maps or /proc/PID/smaps (both have the same
- * header lines; maps has no flags). `text` is changed. Returns 0, -ENOMEM or
- * -EINVAL for a line that is not understood.
+ * header lines; maps has no flags). `text` is changed. The mappings ascend and
+ * do not overlap, also of a program that runs. Returns 0, -ENOMEM or -EINVAL
+ * for a line that is not understood.
  */
 int proc_parse_maps(char *text, struct arena *arena, struct vm_area_list *ret);
 

@@ -264,6 +264,24 @@ static void maps_alone(void)
 		UNIT_CHECK(!list.areas[i].alone);
 }
 
+/* A program that runs: the second mapping has grown together with the first while it was looked for. */
+static void maps_overlap(void)
+{
+	static const char lines[] = "1000-3000 rw-p 0 00:00 0 \nVmFlags: rd wr uw \n2000-5000 rw-p 0 00:00 0 \nVmFlags: rd wr uw \n"
+				    "6000-8000 r--p 1000 fe:00 5 /f\n7000-9000 r--p 2000 fe:00 5 /f\n";
+	cleanup_arena struct arena arena = ARENA_INIT;
+	cleanup_free char *text = text_copy(lines, sizeof(lines) - 1);
+	struct vm_area_list list;
+
+	UNIT_CHECK_EQ(proc_parse_maps(text, &arena, &list), 0);
+	UNIT_CHECK_EQ(list.n, 4);
+	UNIT_CHECK_EQ(list.areas[1].start, 0x3000);
+	UNIT_CHECK_EQ(list.areas[1].end, 0x5000);
+	UNIT_CHECK_EQ(list.areas[1].flags, VM_FLAG_UFFD);
+	UNIT_CHECK_EQ(list.areas[3].start, 0x8000);
+	UNIT_CHECK_EQ(list.areas[3].offset, 0x3000);
+}
+
 static void maps_refused(void)
 {
 	static const char *const texts[] = {
@@ -1127,8 +1145,8 @@ static void hostile_random_bytes(void)
 	}
 }
 
-UNIT_MAIN(UNIT_CASE(maps_sample), UNIT_CASE(maps_names), UNIT_CASE(maps_flags), UNIT_CASE(maps_unnamed_flags), UNIT_CASE(maps_alone), UNIT_CASE(maps_refused),
-	  UNIT_CASE(maps_empty), UNIT_CASE(maps_nomem), UNIT_CASE(maps_self), UNIT_CASE(maps_many),
+UNIT_MAIN(UNIT_CASE(maps_sample), UNIT_CASE(maps_names), UNIT_CASE(maps_flags), UNIT_CASE(maps_unnamed_flags), UNIT_CASE(maps_alone),
+	  UNIT_CASE(maps_overlap), UNIT_CASE(maps_refused), UNIT_CASE(maps_empty), UNIT_CASE(maps_nomem), UNIT_CASE(maps_self), UNIT_CASE(maps_many),
 	  UNIT_CASE(stat_sample), UNIT_CASE(stat_comm), UNIT_CASE(stat_denied), UNIT_CASE(stat_refused),
 	  UNIT_CASE(stat_self), UNIT_CASE(status_sample), UNIT_CASE(status_masks), UNIT_CASE(status_lists),
 	  UNIT_CASE(status_refused), UNIT_CASE(status_self), UNIT_CASE(timers_sample), UNIT_CASE(timers_refused),
