@@ -672,7 +672,7 @@ static int dump_take_over(struct dump *d, struct err *e)
 	int r = tracker_find(d->o->pid, d->arena, &d->tracked, e);
 
 	if (r <= 0)
-		return r;
+		return r < 0 ? r : tracker_await_end(d->o->pid, e);
 	d->tracked.is_parent = d->parent.image && image_is(d->parent.image, &d->tracked.image);
 	log_say(d->o->log, LOG_INFO, "process %d keeps track of what it writes since %s", d->tracked.tracker,
 		d->tracked.is_parent ? "the parent" : "another image");
@@ -682,7 +682,8 @@ static int dump_take_over(struct dump *d, struct err *e)
 		fd_closep(&d->tracked.tasks[i].uffd);
 		d->tracked.tasks[i].uffd = -1;
 	}
-	return tracker_end(&d->tracked, e);
+	r = tracker_end(&d->tracked, e);
+	return r < 0 || d->tracked.is_parent ? r : tracker_await_end(d->o->pid, e);
 }
 
 /* A program that holds capabilities can only be looked at by one who holds them, too. */

@@ -11,8 +11,6 @@
 #include "kinds/kind.h"
 #include "memory/memory.h"
 
-#define ADDRESS_END 0x7ffffffff000ull
-
 enum { PID_LIMIT = 4 * 1024 * 1024, FD_LIMIT = 1 << 30, FD_BASE_MIN = 64, SIGNALS = 64, SIGINFO_SIZE = 128 };
 
 #define HUGE_PAGE_MAX (16ull << 30)
@@ -48,7 +46,7 @@ static int plan_check_mapping(const Pb__Image *meta, const Pb__Mapping *m, uint6
 	const uint64_t unaligned = MEMORY_PAGE - 1;
 	bool file = m->kind == PB__MAPPING_KIND__FILE_PRIVATE || m->kind == PB__MAPPING_KIND__FILE_SHARED;
 
-	if ((m->start | m->end) & unaligned || m->start < after || m->end <= m->start || m->end > ADDRESS_END)
+	if ((m->start | m->end) & unaligned || m->start < after || m->end <= m->start || m->end > MEMORY_ADDRESSES)
 		return plan_bad(e, "the mapping %lx-%lx has no possible place", m->start, m->end);
 	if (m->page_size && (!plan_is_page_size(m->page_size) || (m->start | m->end) & (m->page_size - 1)))
 		return plan_bad(e, "the mapping %lx-%lx has no possible place", m->start, m->end);

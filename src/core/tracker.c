@@ -23,8 +23,10 @@
 #include "proc/task.h"
 #include "sys/process.h"
 #include "util/arena.h"
+#include "util/clock.h"
 #include "util/err.h"
 #include "util/fd.h"
+#include "util/interrupt.h"
 #include "util/privilege.h"
 
 #define TRACKER_MAGIC "torptrk2"
@@ -33,6 +35,7 @@ enum {
 	CLIENTS_MAX = 8,
 	ANSWER_PATIENCE_S = 2, /* for what it holds */
 	END_PATIENCE_S = 20,   /* the kernel takes the marks away, which takes 10 ms per GiB */
+	GONE_PATIENCE_NS = 1000000000,
 	STATE_MAX = 64 << 20,
 	SHED_LEAST = 1 << 20, SHED_SPARE = 1 << 20,
 };
@@ -306,6 +309,19 @@ int tracker_end(struct tracked *t, struct err *e)
 	return 0;
 }
 
+/* What was killed closes its userfaultfds when the kernel gets to it, which may be after the name of its socket has gone. */
+int tracker_await_end(pid_t root, struct err *e)
+{
+	uint64_t until = clock_now_ns(CLOCK_MONOTONIC) + GONE_PATIENCE_NS;
+
+	while (track_is_watched(root) && clock_now_ns(CLOCK_MONOTONIC) < until) {
+		if (interrupt_check(e) < 0)
+			return -1;
+		usleep(1000);
+	}
+	return 0;
+}
+
 int tracker_stop(pid_t root, struct err *e)
 {
 	struct tracked t = { .link = -1 };
@@ -371,6 +387,16 @@ static void tracker_accept(struct tracker *t)
 		close(fd);
 }
 
+/*
+ * The marks go before it is told by the end of the connection. One after the other: of those that one close_range(2) closes, or the
+ * end of a process, the kernel lets the last one go first.
+ */
+static void tracker_let_go(const struct tracker *t)
+{
+	for (size_t i = 0; i < t->n; i++)
+		close(t->fds[i]);
+}
+
 /* One of them has something to say, or has gone. */
 static void tracker_hear(struct tracker *t, size_t client)
 {
@@ -380,7 +406,7 @@ static void tracker_hear(struct tracker *t, size_t client)
 	if (n < 0 && errno == EAGAIN)
 		return;
 	if (n > 0) {
-		close_range(0, ~0u, 0); /* the marks go before it is told by the end of the connection */
+		tracker_let_go(t);
 		_exit(0);
 	}
 	close(t->clients[client]);

@@ -32,7 +32,6 @@
 #include "util/fd.h"
 
 #define ADDRESS_MIN 0x10000ull
-#define ADDRESS_MAX 0x7ffffffff000ull
 
 enum {
 	HUGE_PAGE = 2 * 1024 * 1024,
@@ -131,7 +130,7 @@ static uint64_t load_find_gap(const struct spans *taken, uint64_t size)
 		if (taken->v[i].end > at)
 			at = taken->v[i].end;
 	}
-	return at < ADDRESS_MAX && ADDRESS_MAX - at >= size + 2 * HUGE_PAGE ? at + HUGE_PAGE : 0;
+	return at < MEMORY_ADDRESSES && MEMORY_ADDRESSES - at >= size + 2 * HUGE_PAGE ? at + HUGE_PAGE : 0;
 }
 
 static bool load_is_limited(int resource)
@@ -612,8 +611,8 @@ static int load_unmap_gaps(struct memory_load *m, const struct vdso_part *parts,
 			script_call(b, SCRIPT_MUST, "unmapping the old address space", SYS_munmap, at, keep[i].start - at);
 		at = keep[i].end > at ? keep[i].end : at;
 	}
-	if (at < ADDRESS_MAX)
-		script_call(b, SCRIPT_MUST, "unmapping the old address space", SYS_munmap, at, ADDRESS_MAX - at);
+	if (at < MEMORY_ADDRESSES)
+		script_call(b, SCRIPT_MUST, "unmapping the old address space", SYS_munmap, at, MEMORY_ADDRESSES - at);
 	return 0;
 }
 

@@ -25,6 +25,9 @@
 
 enum { MEMORY_PAGE = 4096 };
 
+/* A program has none from here on, unless it asks for them by name (Documentation/arch/x86/x86_64/5level-paging.rst). */
+#define MEMORY_ADDRESSES 0x7ffffffff000ull
+
 /* ---- dump ---- */
 
 struct track;

@@ -34,6 +34,9 @@ struct track {
 	bool bound; /* what is marked as not written, and was not copied, is as in the parent of the image */
 };
 
+/* Does somebody, perhaps another process, keep track of some memory of this process in this way? False also when that cannot be told. */
+bool track_is_watched(pid_t pid);
+
 /* Of a task that is not tracked (yet). */
 void track_init(struct track *t, pid_t pid);
 
