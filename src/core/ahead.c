@@ -9,7 +9,7 @@
 #include "util/crew.h"
 #include "util/fd.h"
 
-enum { AHEAD_LEAST = 16 << 20 }; /* bytes in memory: of less, smaps is read sooner than a thread is made */
+enum { AHEAD_LEAST = 1 << 20 }; /* bytes in memory: fewer are copied sooner than a thread is made */
 
 /* "size resident ...", in pages. */
 static uint64_t ahead_resident(pid_t pid)

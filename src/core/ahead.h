@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * A large program that is alone, and is to be ended: while it is collected what it is, which leaves one CPU idle, another
- * thread begins to copy its memory.
+ * A program that is alone, and is to be ended: while it is collected what it is, which leaves one CPU idle, another thread
+ * begins to copy its memory.
  */
 
 #include <pthread.h>
