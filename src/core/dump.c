@@ -301,8 +301,18 @@ static void dump_count_bytes(struct dump *d, const struct memory_stats *stored)
 		pb_set(d->image->stats, pages_unread, d->pages_same);
 }
 
+/* What was copied while it was examined is a part of the whole. */
+static void dump_tell_saved(void *data, const char *what, uint64_t done, uint64_t total)
+{
+	const struct dump *d = data;
+	uint64_t ahead = d->pages_ahead * MEMORY_PAGE;
+
+	progress_step(d->o->progress, what, ahead + done, ahead + total);
+}
+
 static int dump_store_pages(struct dump *d, struct err *e)
 {
+	const struct progress progress = { .step = dump_tell_saved, .data = d };
 	Pb__DumpStats *stats = pb_new(d->arena, Pb__DumpStats, pb__dump_stats__init);
 	struct memory_stats stored;
 	struct base base;
@@ -312,7 +322,7 @@ static int dump_store_pages(struct dump *d, struct err *e)
 		return err_nomem(e);
 	if (base_of_image(&base, &d->parent, d->image, d->writer, d->arena, e) < 0)
 		return -1;
-	if (memory_store(d->sources, d->n_sources, d->writer, &base, &d->o->packing, d->o->progress, &stored, e) < 0)
+	if (memory_store(d->sources, d->n_sources, d->writer, &base, &d->o->packing, &progress, &stored, e) < 0)
 		return -1;
 	pb_set(stats, pages_zero, stored.pages_zero + d->ahead.memory.stats.pages_zero);
 	pb_set(stats, collect_ns, begun - d->tree.frozen_at);
