@@ -120,7 +120,7 @@ class Recording:
 
 def extent(call):
     """(offset, size) of a write."""
-    found = re.search(r", (\d+)\) += (\d+)$", call.text)
+    found = re.search(r", (\d+) ?\) += (\d+)$", call.text)  # a blank: it was recorded in two lines
     if not found:
         raise Failure(f"a write that failed: {call.text[-200:]}")
     return int(found.group(1)), int(found.group(2))
