@@ -359,6 +359,10 @@ static int fill_load_extent(const struct fill *f, struct fill_worker *w, const s
 {
 	int r = fill_load_directly(f, u, e);
 
+	if (r < 0 && e->number == EFAULT) { /* it is not the image that cannot be read: fill_put() tells what it is */
+		*e = ERR_INIT;
+		r = 1;
+	}
 	if (r <= 0)
 		return r;
 	if (fill_get_buffer(w, false, e) < 0)
