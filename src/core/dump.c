@@ -16,12 +16,12 @@
 
 #include "arch/x86_64/regs.h"
 #include "core/ahead.h"
-#include "core/scout.h"
 #include "core/clones.h"
 #include "core/core.h"
 #include "core/live.h"
 #include "core/objects.h"
 #include "core/parent.h"
+#include "core/scout.h"
 #include "core/tracker.h"
 #include "ipc/ipc.h"
 #include "memory/base.h"

@@ -388,8 +388,8 @@ static void tracker_accept(struct tracker *t)
 }
 
 /*
- * The marks go before it is told by the end of the connection. One after the other: of those that one close_range(2) closes, or the
- * end of a process, the kernel lets the last one go first.
+ * The marks go before it is told by the end of the connection. One after the other: of all that one close_range(2) closes, the
+ * kernel (6.18) lets the last one go first.
  */
 static void tracker_let_go(const struct tracker *t)
 {

@@ -36,19 +36,6 @@ static int track_make(struct remote *r, int *ret, struct err *e)
 	return remote_unmake(r, SYS_close, (const uint64_t[6]){ (uint64_t)fd }, &closed, e);
 }
 
-/* The kernel looks at no page of a mapping that is not watched. */
-bool track_is_watched(pid_t pid)
-{
-	cleanup_close int pagemap = fd_open_proc(pid, "pagemap", O_RDONLY);
-	struct sys_page_region region;
-	struct sys_pm_scan_arg arg = {
-		.size = sizeof(arg), .end = MEMORY_ADDRESSES, .vec = (uint64_t)&region, .vec_len = 1,
-		.category_mask = SYS_PAGE_IS_WPALLOWED, .return_mask = SYS_PAGE_IS_WPALLOWED,
-	};
-
-	return pagemap >= 0 && sys_pagemap_scan(pagemap, &arg) > 0;
-}
-
 void track_init(struct track *t, pid_t pid)
 {
 	*t = (struct track){ .task = { .pid = pid, .mem_fd = -1, .pidfd = -1 }, .uffd = -1, .pagemap = -1 };
@@ -135,6 +122,19 @@ void track_end(struct track *t)
 }
 
 /* ---- watching ---- */
+
+/* The kernel looks at no page of a mapping that is not watched. */
+bool track_is_watched(pid_t pid)
+{
+	cleanup_close int pagemap = fd_open_proc(pid, "pagemap", O_RDONLY);
+	struct sys_page_region region;
+	struct sys_pm_scan_arg arg = {
+		.size = sizeof(arg), .end = MEMORY_ADDRESSES, .vec = (uint64_t)&region, .vec_len = 1,
+		.category_mask = SYS_PAGE_IS_WPALLOWED, .return_mask = SYS_PAGE_IS_WPALLOWED,
+	};
+
+	return pagemap >= 0 && sys_pagemap_scan(pagemap, &arg) > 0;
+}
 
 /*
  * Memory of the task's own and nothing else; who watches it is another question. Not file mappings: the kernel keeps the
