@@ -27,7 +27,7 @@
 #include "util/fd.h"
 #include "util/interrupt.h"
 
-enum { SEIZE_OPTIONS = PTRACE_O_TRACESYSGOOD, VFORK_PATIENCE_MS = 5, DETACH_PATIENCE = 50, SEIZE_ATTEMPTS = 3 };
+enum { SEIZE_OPTIONS = PTRACE_O_TRACESYSGOOD, VFORK_PATIENCE_MS = 5, DETACH_PATIENCE = 50, SEIZE_ATTEMPTS = 4 };
 
 /* task flags of /proc/PID/stat (kernel: include/linux/sched.h) */
 enum { PF_EXITING = 0x4, PF_KTHREAD = 0x00200000 };
@@ -50,29 +50,34 @@ static int freeze_read_stat(pid_t pid, struct arena *arena, struct proc_stat *re
 
 /* ---- one thread ---- */
 
-static int freeze_seize_denied(struct target *t, pid_t tid, int number, struct err *e)
+/* `tracer` was seen to trace the thread, or 0; `uid` is whom it runs as. */
+static int freeze_seize_denied(struct target *t, pid_t tracer, uint32_t uid, struct err *e)
 {
-	struct arena scratch = ARENA_INIT;
-	struct proc_status status = { .uid = { (uint32_t)-1 } };
-	char name[64], *text;
-
-	if (number != -EPERM)
-		return err_sys(e, number, "seizing thread %d of task %d (%s)", tid, t->pid, t->stat.comm);
-	snprintf(name, sizeof(name), "task/%d/status", tid);
-	if (fd_read_proc(t->pid, name, &scratch, &text, NULL) == 0)
-		proc_parse_status(text, &scratch, &status);
-	arena_done(&scratch);
-	if (status.tracer) {
-		err_state(e, "E-TASK-TRACED", 0, "cannot save task %d (%s): process %d is tracing it", t->pid, t->stat.comm,
-			  status.tracer);
+	if (tracer) {
+		err_state(e, "E-TASK-TRACED", 0, "cannot save task %d (%s): process %d is tracing it", t->pid, t->stat.comm, tracer);
 		return err_help(e, "end the debugger or strace (or detach it), then try again");
 	}
-	err_set(e, ERR_PERMISSION, -number, "cannot stop task %d (%s) of user %u", t->pid, t->stat.comm, status.uid[0]);
+	err_set(e, ERR_PERMISSION, EPERM, "cannot stop task %d (%s) of user %u", t->pid, t->stat.comm, uid);
 	err_id(e, "E-DUMP-PERMISSION");
-	if (status.uid[0] != getuid())
+	if (uid != getuid())
 		return err_help(e, "run torpor as that user, or as root");
 	return err_help(e, "it may be not dumpable (set-user-ID, execute-only, or by prctl), hold capabilities, "
 			   "or a security module (Yama's ptrace_scope) may forbid ptrace");
+}
+
+/* Remember who traces the thread, if anybody does in this moment, and whom it runs as. */
+static void freeze_look_at_tracer(pid_t pid, pid_t tid, pid_t *tracer, uint32_t *uid)
+{
+	struct arena scratch = ARENA_INIT;
+	struct proc_status status;
+	char name[64], *text;
+
+	snprintf(name, sizeof(name), "task/%d/status", tid);
+	if (fd_read_proc(pid, name, &scratch, &text, NULL) == 0 && proc_parse_status(text, &scratch, &status) == 0) {
+		*tracer = status.tracer ? status.tracer : *tracer;
+		*uid = status.uid[0];
+	}
+	arena_done(&scratch);
 }
 
 /* The kernel refuses to trace a thread that has ended with the same error as one that is not ours. */
@@ -90,20 +95,33 @@ static bool freeze_has_ended(pid_t pid, pid_t tid)
 	return ended;
 }
 
-/* 1: seized; 0: it is gone meanwhile. */
+/*
+ * 1: seized; 0: it is gone meanwhile. The kernel gives a thread that is traced and
+ * one that is not ours the same error, and a tracer may let go between the refusal
+ * and the look at who it is: tried again, it is seen once, or gone for good.
+ */
 static int freeze_seize(struct target *t, pid_t tid, struct err *e)
 {
-	int r = sys_ptrace(PTRACE_SEIZE, tid, 0, SEIZE_OPTIONS);
+	uint32_t uid = (uint32_t)-1;
+	pid_t tracer = 0;
+	int r;
 
-	/* A tracer that is just letting go would be gone before it could be named. */
-	for (int i = 0; r == -EPERM && i < SEIZE_ATTEMPTS && !freeze_has_ended(t->pid, tid); i++) {
-		usleep(1000);
+	for (int i = 0; i < SEIZE_ATTEMPTS; i++) {
+		if (i > 0)
+			usleep(1000);
 		r = sys_ptrace(PTRACE_SEIZE, tid, 0, SEIZE_OPTIONS);
+		if (r != -EPERM)
+			break;
+		if (freeze_has_ended(t->pid, tid))
+			return 0;
+		freeze_look_at_tracer(t->pid, tid, &tracer, &uid);
 	}
-	if (r == -ESRCH || (r == -EPERM && freeze_has_ended(t->pid, tid)))
+	if (r == -ESRCH)
 		return 0;
+	if (r == -EPERM)
+		return freeze_seize_denied(t, tracer, uid, e);
 	if (r < 0)
-		return freeze_seize_denied(t, tid, r, e);
+		return err_sys(e, r, "seizing thread %d of task %d (%s)", tid, t->pid, t->stat.comm);
 	sys_ptrace(PTRACE_INTERRUPT, tid, 0, 0);
 	return 1;
 }

@@ -11,6 +11,7 @@ TORPOR_TEST_CALLS=N (20), before each with TORPOR_TEST_CALLS=all.
 Set-up, user and reporting are those of tests/programs.
 """
 
+import ctypes
 import os
 import random
 import re
@@ -18,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 sys.dont_write_bytecode = True
@@ -321,6 +323,57 @@ def two_dumps(t):
         program.check()
         before.expect_same(t)
     summary(t, {"refused": refused, "saved": 40 - refused})
+
+
+class Flicker:
+    """A debugger that attaches to a task and lets go again, some hundred times a second."""
+
+    SEIZE, LIBC = 0x4206, ctypes.CDLL(None)
+
+    def __init__(self, pid):
+        self.pid, self.over, self.times = pid, False, 0
+        self.thread = threading.Thread(target=self.attach, daemon=True)
+
+    def attach(self):
+        while not self.over:
+            once = threading.Thread(target=self.hold, daemon=True)
+            once.start()
+            once.join()
+            time.sleep(random.random() * 0.002)
+
+    def hold(self):
+        """The end of the thread that traces lets go: unlike PTRACE_DETACH, it needs no stop of the task."""
+        self.times += self.LIBC.ptrace(self.SEIZE, self.pid, None, None) == 0
+        time.sleep(random.random() * 0.005)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *unused):
+        self.over = True
+        self.thread.join()
+
+
+@case("tracer-comes-and-goes")
+def tracer_comes_and_goes(t):
+    """Whoever traces a task only now and then is named as the cause, also when it has let go by then; or it is saved."""
+    program = Steady(t)
+    refused = 0
+    with Flicker(program.root) as flicker:
+        for _ in range(100):
+            result = t.torpor("dump", program.root, "-o", t.image(), "--keep-running", expect=None)
+            if result.status and (result.status != 1 or "is tracing it" not in result.err):
+                raise Failure(f"{result}")
+            if os.path.exists(t.image()) != (result.status == 0):
+                raise Failure(f"status {result.status}, and {os.listdir(t.images)}")
+            if result.status == 0:
+                os.unlink(t.image())
+            refused += result.status != 0
+    if not flicker.times:
+        raise Failure("nobody traced it")
+    program.check()
+    summary(t, {"times traced": flicker.times, "refused": refused, "saved": 100 - refused})
 
 
 @case("impossible-targets", shares_machine=True)
