@@ -40,6 +40,8 @@ import tools  # noqa: E402
 QUICK = ["1mib", "tree", "1gib"]
 HELPERS = ["measure", "floor", "reserve"]
 ROOM = 2048  # MiB that a command may need beside the memory of the program
+LARGE_MIB = 512  # what is smaller needs no floor to be understood, and is measured so many times as often: it takes little time
+SMALL_TIMES = 3
 
 
 class Bench:
@@ -139,13 +141,15 @@ def measure_program(bench, program, rounds):
     """All tools in turn. A fresh program for each: CRIU brings its back in a time namespace, which torpor refuses."""
     folder = bench.folder()
     troubles = {}
+    small = program.mib < LARGE_MIB
+    rounds *= SMALL_TIMES if small else 1
     try:
         with tools.Reserve(folder, program.mib + ROOM) as reserve:
             contest = [tools.Torpor(folder, reserve, bench.setup), tools.TorporNoSync(folder, reserve, bench.setup),
                        tools.Criu(folder, reserve, bench.criu)]
             floor = tools.Floor(folder, reserve)
             for _ in range(rounds):
-                for tool in [floor, *contest] if program.mib >= 512 else contest:
+                for tool in contest if small else [floor, *contest]:
                     if tool.word not in troubles:
                         try:
                             measure_tool(bench, program, folder, tool)
