@@ -494,6 +494,8 @@ static int dump_examine(struct dump *d, struct err *e)
 		(double)(d->tree.frozen_at - d->begun) / MS);
 	if (dump_goes_ahead(d))
 		ahead_begin(&d->ahead, &d->tree, d->o);
+	if (!d->o->keep_running && !d->tracked.n && tracker_await_end(d->o->pid, e) < 0)
+		return -1;
 	if (!d->live)
 		scout_begin(&d->scout, &d->tree);
 	if (!d->o->keep_running && d->live && live_adopt_standing(d->live, &d->tree, e) < 0)
@@ -681,8 +683,10 @@ static int dump_take_over(struct dump *d, struct err *e)
 {
 	int r = tracker_find(d->o->pid, d->arena, &d->tracked, e);
 
-	if (r <= 0)
-		return r < 0 ? r : tracker_await_end(d->o->pid, e);
+	if (r < 0)
+		return r;
+	if (r == 0) /* a program that is to be ended can as well be looked at when it stands, while another thread copies it */
+		return d->o->keep_running ? tracker_await_end(d->o->pid, e) : 0;
 	d->tracked.is_parent = d->parent.image && image_is(d->parent.image, &d->tracked.image);
 	log_say(d->o->log, LOG_INFO, "process %d keeps track of what it writes since %s", d->tracked.tracker,
 		d->tracked.is_parent ? "the parent" : "another image");
