@@ -117,10 +117,24 @@ static unsigned core_verify_threads(const struct image *img)
 	return useful < cpu_count() ? (unsigned)useful : cpu_count();
 }
 
+/* Parse and validate. */
+static int core_read_meta(const struct image *img, struct arena *arena, Pb__Image **ret, struct err *e)
+{
+	struct plan plan;
+
+	arena->huge = img->meta_size >= META_HUGE;
+	/* Unpacked, metadata is a few times its packed size; a hostile one must not grow without bounds. */
+	arena->limit = arena->used + 64 * (img->meta_size + 4096);
+	*ret = (Pb__Image *)pb_unpack(arena, &pb__image__descriptor, img->meta, img->meta_size);
+	arena->limit = 0;
+	if (!*ret)
+		return err_set(e, ERR_IMAGE, 0, "the metadata of %s is damaged", img->path);
+	return plan_make(&plan, *ret, img, arena, e);
+}
+
 int core_open(const char *path, enum core_verify verify, struct arena *arena, struct image **ret, Pb__Image **ret_meta, struct err *e)
 {
 	struct image *img;
-	struct plan plan;
 	cleanup_privilege struct privilege none = { 0 };
 	int r = image_open(&img, path, e);
 
@@ -129,15 +143,9 @@ int core_open(const char *path, enum core_verify verify, struct arena *arena, st
 	none = privilege_none();
 	if (verify == VERIFY_PAGES)
 		r = image_verify_pages(img, core_verify_threads(img), e);
-	arena->huge = img->meta_size >= META_HUGE;
-	/* Unpacked, metadata is a few times its packed size; a hostile one must not grow without bounds. */
-	arena->limit = arena->used + 64 * (img->meta_size + 4096);
-	*ret_meta = r < 0 ? NULL : (Pb__Image *)pb_unpack(arena, &pb__image__descriptor, img->meta, img->meta_size);
-	arena->limit = 0;
-	if (r == 0 && !*ret_meta)
-		r = err_set(e, ERR_IMAGE, 0, "the metadata of %s is damaged", path);
+	*ret_meta = NULL;
 	if (r == 0)
-		r = plan_make(&plan, *ret_meta, img, arena, e);
+		r = core_read_meta(img, arena, ret_meta, e);
 	if (r < 0) {
 		image_close(img);
 		return r;
@@ -176,11 +184,49 @@ static bool *restore_find_loaded(struct restore *r)
 /* All extents, or all but those that loading verifies. */
 static int restore_verify(struct restore *r, struct err *e)
 {
-	cleanup_privilege struct privilege none = privilege_none();
 	bool *loaded = restore_may_load_first(r) ? restore_find_loaded(r) : NULL;
 
 	r->unverified = loaded != NULL;
 	return image_verify_extents(r->image, loaded, core_verify_threads(r->image), e);
+}
+
+struct restore_reading {
+	struct restore *r;
+	int result;
+	struct err err;
+};
+
+static void restore_read_meta(void *data)
+{
+	struct restore_reading *x = data;
+
+	x->result = core_read_meta(x->r->image, &x->r->arena, &x->r->meta, &x->err);
+}
+
+/* Of several address spaces, all is verified, whatever the metadata say: they are unpacked meanwhile, which one thread does. */
+static int restore_read_tree(struct restore *r, struct err *e)
+{
+	struct restore_reading x = { .r = r, .err = ERR_INIT };
+	int result = image_verify_beside(r->image, core_verify_threads(r->image), restore_read_meta, &x, e);
+
+	if (x.result < 0)
+		*e = x.err;
+	return x.result < 0 ? x.result : result;
+}
+
+/* Nothing of the program is made before what it is made of is known to be right. */
+static int restore_open(struct restore *r, struct err *e)
+{
+	cleanup_privilege struct privilege none = { 0 };
+	size_t of_second;
+
+	if (image_open(&r->image, r->o->path, e) < 0)
+		return -1;
+	none = privilege_none();
+	(void)image_runs_of(r->image, IMAGE_OWNER_SPACE(1), &of_second);
+	if (of_second)
+		return restore_read_tree(r, e);
+	return core_read_meta(r->image, &r->arena, &r->meta, e) < 0 ? -1 : restore_verify(r, e);
 }
 
 /* As ever: before anything is made. */
@@ -811,9 +857,7 @@ int core_restore(const struct restore_options *o, struct program *ret, struct er
 	getrlimit(RLIMIT_STACK, &stack);
 	r.notes.arena = &r.arena;
 	restore_begin_timing(&r);
-	result = core_open(o->path, VERIFY_NONE, &r.arena, &r.image, &r.meta, e);
-	if (result == 0)
-		result = restore_verify(&r, e);
+	result = restore_open(&r, e);
 	p = privilege_raise(privilege_extra());
 	if (result == 0)
 		image_forget_meta(r.image); /* what is still in memory, each task is made with, and has to give back */

@@ -226,6 +226,9 @@ struct verify {
 	const struct image *img;
 	const bool *except; /* for each extent: it is left out; NULL: none is */
 	bool pages; /* unpack, and compare the sums of the pages as well */
+	pthread_t caller; /* does meanwhile(data), if there is anything to do, before it joins in */
+	void (*meanwhile)(void *data);
+	void *data;
 	atomic_size_t next;
 	atomic_bool stop;
 	pthread_mutex_t lock; /* for what follows */
@@ -267,9 +270,12 @@ static int verify_extent(const struct verify *v, size_t extent, uint8_t *buf)
 static void verify_run(void *arg)
 {
 	struct verify *v = arg;
-	/* To a page the kernel copies faster. Not of the heap: what is made later would inherit that of this thread. */
-	uint8_t *buf = mmap(NULL, IMAGE_EXTENT_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *buf;
 
+	if (v->meanwhile && pthread_equal(pthread_self(), v->caller))
+		v->meanwhile(v->data);
+	/* To a page the kernel copies faster. Not of the heap: what is made later would inherit that of this thread. */
+	buf = mmap(NULL, IMAGE_EXTENT_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	while (!atomic_load(&v->stop)) {
 		size_t i = atomic_fetch_add(&v->next, 1);
 		int r;
@@ -286,24 +292,35 @@ static void verify_run(void *arg)
 		munmap(buf, IMAGE_EXTENT_MAX);
 }
 
-static int verify_all(const struct image *img, const bool *except, bool pages, unsigned threads, struct err *e)
+static int verify_all(struct verify *v, unsigned threads, struct err *e)
 {
-	struct verify v = { .img = img, .except = except, .pages = pages, .failed = SIZE_MAX };
 	size_t n = threads < VERIFY_THREADS_MAX ? threads : VERIFY_THREADS_MAX;
 
-	if (n > img->n_extents)
-		n = img->n_extents;
-	pthread_mutex_init(&v.lock, NULL);
-	crew_run((unsigned)n, verify_run, &v);
-	return v.failed == SIZE_MAX ? 0 : extent_bad(img, v.failed, v.what, e);
+	if (n > v->img->n_extents)
+		n = v->img->n_extents;
+	v->failed = SIZE_MAX;
+	pthread_mutex_init(&v->lock, NULL);
+	crew_run((unsigned)n, verify_run, v);
+	return v->failed == SIZE_MAX ? 0 : extent_bad(v->img, v->failed, v->what, e);
 }
 
 int image_verify_extents(const struct image *img, const bool *except, unsigned threads, struct err *e)
 {
-	return verify_all(img, except, false, threads, e);
+	struct verify v = { .img = img, .except = except };
+
+	return verify_all(&v, threads, e);
+}
+
+int image_verify_beside(const struct image *img, unsigned threads, void (*meanwhile)(void *data), void *data, struct err *e)
+{
+	struct verify v = { .img = img, .caller = pthread_self(), .meanwhile = meanwhile, .data = data };
+
+	return verify_all(&v, threads, e);
 }
 
 int image_verify_pages(const struct image *img, unsigned threads, struct err *e)
 {
-	return verify_all(img, NULL, true, threads, e);
+	struct verify v = { .img = img, .pages = true };
+
+	return verify_all(&v, threads, e);
 }

@@ -200,6 +200,9 @@ int image_salvage(struct image **ret, const char *path, struct err *e);
  */
 int image_verify_extents(const struct image *img, const bool *except, unsigned threads, struct err *e);
 
+/* All of them; the caller calls meanwhile(data) before it joins in. */
+int image_verify_beside(const struct image *img, unsigned threads, void (*meanwhile)(void *data), void *data, struct err *e);
+
 /* As above, and unpack every extent and compare the sums of its pages. */
 int image_verify_pages(const struct image *img, unsigned threads, struct err *e);
 

@@ -587,6 +587,15 @@ static void streams_in_pieces(void)
 	UNIT_CHECK(folder_leave());
 }
 
+/* Who calls, and how often. */
+static void note_caller(void *data)
+{
+	int *seen = data;
+
+	seen[0] = gettid();
+	seen[1]++;
+}
+
 /* The lowest damaged extent is named, however many threads look. */
 static void names_the_lowest_damage(void)
 {
@@ -595,6 +604,7 @@ static void names_the_lowest_damage(void)
 	struct image *img = NULL;
 	struct bytes b = { 0 };
 	struct err e = ERR_INIT;
+	int seen[2] = { 0 };
 
 	folder_enter();
 	UNIT_CHECK_EQ(image_writer_new(&w, image_path, false, &e), 0);
@@ -611,12 +621,17 @@ static void names_the_lowest_damage(void)
 	for (size_t i = 20; i < 64; i += 5)
 		b.p[(1 + i) * IMAGE_PAGE + 5] ^= 1;
 	UNIT_CHECK(bytes_store(b.p, b.size));
-	for (unsigned threads = 1; threads < 100; threads += 7) {
+	for (int threads = 1, times = 0; threads < 100; threads += 7) {
 		UNIT_CHECK_EQ(image_open(&img, image_path, &e), 0);
 		UNIT_CHECK(image_verify_extents(img, NULL, threads, &e) < 0);
 		UNIT_CHECK_EQ(e.reason, ERR_IMAGE);
 		UNIT_CHECK(strstr(e.text, "extent 20, at offset 86016,"));
 		UNIT_CHECK(strstr(e.text, "address space 3 at 0x1014000-0x1015000"));
+		e = ERR_INIT;
+		UNIT_CHECK(image_verify_beside(img, threads, note_caller, seen, &e) < 0);
+		UNIT_CHECK(strstr(e.text, "extent 20, at offset 86016,"));
+		UNIT_CHECK_EQ(seen[0], gettid());
+		UNIT_CHECK_EQ(seen[1], ++times);
 		img = image_close(img);
 	}
 	free(b.p);
