@@ -178,6 +178,18 @@ def look_at_thread(pid, tid):
     return f"{int(about['SigBlk'], 16) & ~PASSING:016x}", about["TracerPid"].strip()
 
 
+# Of one that has just been made, or sends a signal: libc blocks all but SIGKILL and SIGSTOP for a moment.
+SHUT = f"{(1 << 64) - 1 & ~PASSING & ~(1 << signal.SIGKILL - 1) & ~(1 << signal.SIGSTOP - 1):016x}"
+
+
+def look_at_settled_thread(pid, tid):
+    """As above, but not in such a moment."""
+    end = time.monotonic() + PATIENCE
+    while (view := look_at_thread(pid, tid)) and view[0] == SHUT and time.monotonic() < end:
+        time.sleep(0.001)
+    return view
+
+
 class Before:
     """What /proc tells of a tree, to be compared with later."""
 
@@ -189,7 +201,7 @@ class Before:
             self.views[pid, "maps"] = look_at_maps(pid)
             self.views[pid, "fds"] = look_at_fds(pid)
             for tid in threads_of(pid):
-                self.views[pid, tid] = look_at_thread(pid, tid)
+                self.views[pid, tid] = look_at_settled_thread(pid, tid)
 
     def again(self, key):
         pid, what = key
