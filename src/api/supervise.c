@@ -21,8 +21,8 @@ enum { CALLED_OFF_MS = 2000 };
 static const char *const local[] = {
 	"autofs", "bcachefs", "binder", "binfmt_misc", "bpf", "btrfs", "cgroup", "cgroup2", "configfs", "cramfs", "debugfs", "devpts",
 	"devtmpfs", "efivarfs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fusectl", "hugetlbfs", "iso9660", "jfs", "mqueue",
-	"nsfs", "ntfs3", "overlay", "proc", "pstore", "ramfs", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "squashfs",
-	"sysfs", "tmpfs", "tracefs", "udf", "vfat", "xfs", "zfs",
+	"nsfs", "ntfs3", "overlay", "proc", "pstore", "ramfs", "rootfs", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs",
+	"squashfs", "sysfs", "tmpfs", "tracefs", "udf", "vfat", "xfs", "zfs",
 };
 
 static bool supervise_is_local(const char *type, size_t size)
