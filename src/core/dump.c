@@ -494,6 +494,7 @@ static int dump_examine(struct dump *d, struct err *e)
 		(double)(d->tree.frozen_at - d->begun) / MS);
 	if (dump_goes_ahead(d))
 		ahead_begin(&d->ahead, &d->tree, d->o);
+	/* Nobody tracks it; but who did, and was killed, may not be gone yet: what is read from now on would tell of its marks. */
 	if (!d->o->keep_running && !d->tracked.n && tracker_await_end(d->o->pid, e) < 0)
 		return -1;
 	if (!d->live)
@@ -685,7 +686,7 @@ static int dump_take_over(struct dump *d, struct err *e)
 
 	if (r < 0)
 		return r;
-	if (r == 0) /* a program that is to be ended can as well be looked at when it stands, while another thread copies it */
+	if (r == 0) /* of a program that is to be ended, dump_examine() waits, while another thread copies it already */
 		return d->o->keep_running ? tracker_await_end(d->o->pid, e) : 0;
 	d->tracked.is_parent = d->parent.image && image_is(d->parent.image, &d->tracked.image);
 	log_say(d->o->log, LOG_INFO, "process %d keeps track of what it writes since %s", d->tracked.tracker,
