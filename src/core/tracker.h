@@ -57,8 +57,9 @@ int tracker_find(pid_t root, struct arena *arena, struct tracked *ret, struct er
 int tracker_end(struct tracked *t, struct err *e);
 
 /*
- * There is no tracker that could be asked, or no more. Has one been killed a moment ago, or a dump that kept track itself? Wait until what it
- * watched of the first process is watched no more, for a second at most: it may be somebody else who watches, for good.
+ * There is no tracker that could be asked, or no more. Has one been killed a moment ago, or a dump that kept track itself? Wait
+ * until what it watched of the first process is watched no more, for a second at most: it may be somebody else who watches,
+ * for good.
  */
 int tracker_await_end(pid_t root, struct err *e);
 
