@@ -16,14 +16,14 @@ from harness import Failure, comm_of, read, stat_of, threads_of, trackers_of, tr
 
 # ---- (a) and (c): a dump that is killed or interrupted ----
 
-def files_after(t, parts_allowed):
+def files_after(t, torpor_pid, parts_allowed):
     """What the dump left. Returns whether there is an image; it is whole then."""
     image = t.image()
     for name in files(t):
         path = os.path.join(t.images, name)
         if path == image:
             t.torpor("verify", image)
-        elif parts_allowed and re.fullmatch(rf"{re.escape(os.path.basename(image))}\.part-\d+", name):  # torpor's, or its helper's
+        elif parts_allowed and name == f"{os.path.basename(image)}.part-{torpor_pid}":
             os.unlink(path)
         else:
             raise Failure(f"the dump left {name}")
@@ -72,9 +72,9 @@ def attack_dump(t, start, keep, signals, parts_allowed, expect_status, at="trace
         if os.path.exists(t.image()):
             os.unlink(t.image())
         signo = signals[number % len(signals)]
-        status, _ = moments.strike(t, arguments, signo)
+        status, pid = moments.strike(t, arguments, signo)
         expect_status(status, signo)
-        has_image = files_after(t, parts_allowed)
+        has_image = files_after(t, pid, parts_allowed)
         if status == 0 and not has_image or status > 0:
             raise Failure(f"status {status}, image: {has_image}; {t.errors(t.calls)}")
         outcome = after_dump(t, program, before, status, keep, has_image)
