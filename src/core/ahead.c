@@ -31,7 +31,7 @@ static int ahead_copy(struct ahead *a)
 	struct err unheard = ERR_INIT;
 
 	watches_look(&watches, a->task->pid, a->o->path);
-	if (watches.folder || atomic_load(&a->memory.enough))
+	if (watches.folder || atomic_load(&a->memory.shared.enough))
 		return 0;
 	/* If it cannot be made, that will be told when it would be time. */
 	if (image_writer_new(&a->writer, a->o->path, !a->o->no_sync, &unheard) < 0)
@@ -63,7 +63,7 @@ int ahead_end(struct ahead *a, struct err *e)
 {
 	if (!a->runs)
 		return 0;
-	atomic_store(&a->memory.enough, true);
+	memory_help(&a->memory.shared);
 	pthread_join(a->thread, NULL);
 	a->runs = false;
 	if (a->result < 0)
@@ -83,6 +83,8 @@ void ahead_done(struct ahead *a)
 {
 	struct err unheard = ERR_INIT;
 
+	if (a->runs)
+		memory_abandon(&a->memory.shared);
 	(void)ahead_end(a, &unheard);
 	image_writer_free(ahead_take_writer(a));
 	memory_ahead_done(&a->memory);

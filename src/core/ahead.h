@@ -30,11 +30,14 @@ struct ahead {
  */
 void ahead_begin(struct ahead *a, const struct target_tree *tree, const struct dump_options *o);
 
-/* No more of it. Negative: what has failed is in the file; the dump must fail as well. May be called twice, and for a zeroed struct. */
+/*
+ * No more of it: help to finish what it is at. Negative: what has failed is in the file; the dump must fail as well. May be
+ * called twice, and for a zeroed struct.
+ */
 int ahead_end(struct ahead *a, struct err *e);
 
 /* The file that was begun, or NULL; the caller's from now on. Only after ahead_end(). */
 struct image_writer *ahead_take_writer(struct ahead *a);
 
-/* Ends it, and takes the file back. Also for a zeroed struct. */
+/* Stops it, and takes the file back. Also for a zeroed struct. */
 void ahead_done(struct ahead *a);

@@ -80,7 +80,7 @@ static int ahead_store(struct ahead_finder *f, struct err *e)
 {
 	struct memory_ahead *a = f->ahead;
 	struct memory_stats stats = { 0 };
-	int r = f->source.n ? memory_store_until(&a->enough, &f->source, f->writer, f->packing, &stats, e) : 0;
+	int r = f->source.n ? memory_store_shared(&a->shared, &f->source, f->writer, f->packing, &stats, e) : 0;
 
 	a->stats.pages_stored += stats.pages_stored;
 	a->stats.pages_zero += stats.pages_zero;
@@ -122,7 +122,7 @@ static int ahead_stretch(struct ahead_finder *f, uint64_t start, uint64_t end, b
 	};
 	int r = 0;
 
-	while (r == 0 && start && !atomic_load(&f->ahead->enough)) {
+	while (r == 0 && start && !atomic_load(&f->ahead->shared.enough)) {
 		long n;
 
 		arg.start = start;
@@ -158,7 +158,7 @@ static int ahead_areas(struct ahead_finder *f, const struct vm_area *v, size_t n
 
 void memory_ahead_init(struct memory_ahead *a)
 {
-	*a = (struct memory_ahead){ 0 };
+	*a = (struct memory_ahead){ .shared = { .lock = PTHREAD_MUTEX_INITIALIZER, .left = PTHREAD_COND_INITIALIZER } };
 	copies_init(&a->copies);
 }
 

@@ -120,16 +120,33 @@ struct base;
 int memory_store(const struct page_source *sources, size_t n, struct image_writer *w, const struct base *base,
 		 const struct image_packing *packing, const struct progress *progress, struct memory_stats *ret, struct err *e);
 
+/* What one thread stores, and another helps it to finish. */
+struct store_job;
+struct memory_shared {
+	pthread_mutex_t lock;
+	pthread_cond_t left;   /* nobody helps any more */
+	struct store_job *job; /* what is being stored; NULL: nothing just now */
+	unsigned helpers;
+	atomic_bool enough;    /* nothing more is to be begun; set under the lock */
+	atomic_bool abandoned; /* what has been begun need not be finished */
+};
+
 /*
- * As above, of one source, by this thread alone, until *enough: another thread says so. What was copied by then is noted in
- * its `copies`.
+ * As above, of one source, by this thread and whoever helps; nothing if there is enough. What was copied is noted in its
+ * `copies`.
  */
-int memory_store_until(const atomic_bool *enough, const struct page_source *source, struct image_writer *w,
-		       const struct image_packing *packing, struct memory_stats *ret, struct err *e);
+int memory_store_shared(struct memory_shared *shared, const struct page_source *source, struct image_writer *w,
+			const struct image_packing *packing, struct memory_stats *ret, struct err *e);
+
+/* In another thread: there is enough. Help with what is being stored, until no piece of it is left to take. */
+void memory_help(struct memory_shared *shared);
+
+/* In another thread: stop. What is stored by then may be anything. */
+void memory_abandon(struct memory_shared *shared);
 
 /* Pages that are copied while smaps is read (ahead.c). */
 struct memory_ahead {
-	atomic_bool enough; /* any thread may set it: begin with no more pages */
+	struct memory_shared shared;
 	struct page_copies copies;
 	struct memory_stats stats;
 };
@@ -138,8 +155,8 @@ void memory_ahead_init(struct memory_ahead *a);
 void memory_ahead_done(struct memory_ahead *a);
 
 /*
- * Copy private anonymous memory of a stopped task, of which nothing is known, until there is enough; not being able to is no
- * failure. Nobody but who traces it may write to its memory, nor share it with it.
+ * Copy private anonymous memory of a stopped task, of which nothing is known, until there is enough (memory_help()); not
+ * being able to is no failure. Nobody but who traces it may write to its memory, nor share it with it.
  */
 int memory_copy_ahead(struct memory_ahead *a, const struct target *task, struct image_writer *w,
 		      const struct image_packing *packing, struct err *e);

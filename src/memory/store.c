@@ -31,8 +31,8 @@ enum {
 	CHUNK_PAGES = IMAGE_EXTENT_MAX / MEMORY_PAGE,
 	SMALL_CHUNK_PAGES = 128 * 1024 / MEMORY_PAGE,
 	SMALL_PAGES = 4 * CHUNK_PAGES, /* a target of less is small */
-	WORKERS_MAX = 8,
-	PACKERS_MEMORY = 40 * 1024 * 1024, /* for the packers of all workers */
+	WORKERS_MAX = 16,
+	WORKERS_MEMORY = 44 * 1024 * 1024, /* for the buffers and packers of all of them */
 };
 
 /* What one extent is read from: pieces of one source. */
@@ -48,7 +48,7 @@ struct store_job {
 	const struct page_source *sources;
 	size_t n_sources;
 	uint64_t chunk_pages; /* most of one extent */
-	const atomic_bool *enough; /* NULL: not before all is stored */
+	const struct memory_shared *shared; /* with other threads (memory_help()); NULL: with nobody */
 	size_t source, range; /* the next piece to take */
 	uint64_t page;
 	struct image_writer *writer;
@@ -58,6 +58,7 @@ struct store_job {
 	struct pace pace; /* packing->automatic */
 	const struct progress *progress;
 	uint64_t pages_taken, pages_total;
+	unsigned workers; /* that could be made */
 	struct memory_stats stats;
 	struct err err; /* of the worker that failed first */
 };
@@ -70,7 +71,7 @@ struct store_worker {
 	size_t n_pages;
 	struct memory_stats stats;
 	struct image_packer *packer; /* NULL: all is stored raw */
-	char *buf; /* IMAGE_EXTENT_MAX bytes */
+	char *buf; /* job->chunk_pages */
 };
 
 /* ---- the queue ---- */
@@ -103,7 +104,7 @@ static uint64_t store_share(uint64_t chunk_pages, uint64_t addr, uint64_t left, 
 
 static bool store_goes_on(const struct store_job *job)
 {
-	return !job->err.reason && !(job->enough && atomic_load(job->enough));
+	return !job->err.reason && !(job->shared && atomic_load(&job->shared->abandoned));
 }
 
 /* Take the next extent's worth of pieces. False when nothing is left, or a worker has failed. */
@@ -375,7 +376,7 @@ static struct store_worker *store_worker_free(struct store_worker *w)
 	if (!w)
 		return NULL;
 	if (w->buf != MAP_FAILED)
-		munmap(w->buf, IMAGE_EXTENT_MAX);
+		munmap(w->buf, w->job->chunk_pages * MEMORY_PAGE);
 	image_packer_free(w->packer);
 	free(w);
 	return NULL;
@@ -390,7 +391,7 @@ static struct store_worker *store_worker_new(struct store_job *job)
 	if (!w)
 		return NULL;
 	w->job = job;
-	w->buf = mmap(NULL, IMAGE_EXTENT_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	w->buf = mmap(NULL, job->chunk_pages * MEMORY_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	w->packer = packs ? image_packer_new() : NULL;
 	return w->buf != MAP_FAILED && (w->packer || !packs) ? w : store_worker_free(w);
 }
@@ -402,27 +403,35 @@ static void store_account(struct store_job *job, const struct store_worker *w, i
 		job->err = *err;
 	if (r < 0)
 		once_give_up(job->once);
-	if (w) {
-		job->stats.pages_stored += w->stats.pages_stored;
-		job->stats.pages_zero += w->stats.pages_zero;
-		job->stats.pages_parent += w->stats.pages_parent;
-	}
+	job->workers++;
+	job->stats.pages_stored += w->stats.pages_stored;
+	job->stats.pages_zero += w->stats.pages_zero;
+	job->stats.pages_parent += w->stats.pages_parent;
 	pthread_mutex_unlock(&job->lock);
 }
 
+static int store_chunks(struct store_worker *w, struct err *e)
+{
+	int r = 0;
+
+	while (r == 0 && store_take(w->job, &w->chunk)) {
+		r = interrupt_check(e);
+		if (r == 0)
+			r = store_chunk(w, e);
+	}
+	return r;
+}
+
+/* A worker that cannot be made is not missed, as long as there is another. */
 static void store_work(void *arg)
 {
 	struct store_job *job = arg;
 	struct store_worker *w = store_worker_new(job);
 	struct err err = ERR_INIT;
-	int r = w ? 0 : err_nomem(&err);
+	int r = w ? store_chunks(w, &err) : 0;
 
-	while (r == 0 && store_take(job, &w->chunk)) {
-		r = interrupt_check(&err);
-		if (r == 0)
-			r = store_chunk(w, &err);
-	}
-	store_account(job, w, r, &err);
+	if (w)
+		store_account(job, w, r, &err);
 	store_worker_free(w);
 }
 
@@ -458,20 +467,20 @@ static uint64_t store_chunk_pages(const struct store_job *job)
 static unsigned store_workers(uint64_t pages, const struct image_packing *packing)
 {
 	unsigned cpus = cpu_count();
-	size_t each = image_packer_size(packing);
+	size_t each = IMAGE_EXTENT_MAX + image_packer_size(packing);
 
 	if (cpus > WORKERS_MAX)
 		cpus = WORKERS_MAX;
-	if (each && cpus > PACKERS_MEMORY / each)
-		cpus = (unsigned)(PACKERS_MEMORY / each);
+	if (cpus > WORKERS_MEMORY / each)
+		cpus = (unsigned)(WORKERS_MEMORY / each);
 	return pages < SMALL_PAGES ? 1 : cpus;
 }
 
-static int store_run_job(struct store_job *job, unsigned workers, struct memory_stats *ret, struct err *e)
+/* All workers have ended. */
+static int store_result(const struct store_job *job, struct memory_stats *ret, struct err *e)
 {
-	job->chunk_pages = store_chunk_pages(job);
-	crew_run(workers, store_work, job);
-	once_free(job->once);
+	if (!job->workers)
+		return err_nomem(e);
 	if (job->err.reason) {
 		*e = job->err;
 		return e->number ? -e->number : -ECANCELED;
@@ -492,18 +501,85 @@ int memory_store(const struct page_source *sources, size_t n, struct image_write
 	if (once_new(sources, n, &job.once, e) < 0)
 		return -1;
 	pace_init(&job.pace, w, workers);
-	return store_run_job(&job, workers, ret, e);
+	job.chunk_pages = store_chunk_pages(&job);
+	crew_run(workers, store_work, &job);
+	once_free(job.once);
+	return store_result(&job, ret, e);
 }
 
-int memory_store_until(const atomic_bool *enough, const struct page_source *source, struct image_writer *w,
-		       const struct image_packing *packing, struct memory_stats *ret, struct err *e)
+/* ---- with a helper ---- */
+
+/* False: there is enough. */
+static bool store_share_job(struct memory_shared *shared, struct store_job *job)
+{
+	bool enough;
+
+	pthread_mutex_lock(&shared->lock);
+	enough = atomic_load(&shared->enough);
+	if (!enough)
+		shared->job = job;
+	pthread_mutex_unlock(&shared->lock);
+	return !enough;
+}
+
+/* Nobody begins to help any more, and who helps has come to the end. */
+static void store_unshare_job(struct memory_shared *shared)
+{
+	pthread_mutex_lock(&shared->lock);
+	shared->job = NULL;
+	while (shared->helpers)
+		pthread_cond_wait(&shared->left, &shared->lock);
+	pthread_mutex_unlock(&shared->lock);
+}
+
+static bool store_is_left(struct store_job *job)
+{
+	bool left;
+
+	pthread_mutex_lock(&job->lock);
+	left = store_peek(job);
+	pthread_mutex_unlock(&job->lock);
+	return left;
+}
+
+void memory_help(struct memory_shared *shared)
+{
+	struct store_job *job;
+
+	pthread_mutex_lock(&shared->lock);
+	atomic_store(&shared->enough, true);
+	job = shared->job;
+	shared->helpers += job != NULL;
+	pthread_mutex_unlock(&shared->lock);
+	if (!job)
+		return;
+	if (store_is_left(job))
+		store_work(job);
+	pthread_mutex_lock(&shared->lock);
+	shared->helpers--;
+	pthread_cond_signal(&shared->left);
+	pthread_mutex_unlock(&shared->lock);
+}
+
+void memory_abandon(struct memory_shared *shared)
+{
+	atomic_store(&shared->abandoned, true);
+}
+
+int memory_store_shared(struct memory_shared *shared, const struct page_source *source, struct image_writer *w,
+			const struct image_packing *packing, struct memory_stats *ret, struct err *e)
 {
 	static const struct base none;
 	struct store_job job = {
 		.lock = PTHREAD_MUTEX_INITIALIZER, .sources = source, .n_sources = 1, .writer = w, .base = &none,
-		.packing = packing, .pages_total = store_count_pages(source, 1), .enough = enough, .err = ERR_INIT
+		.packing = packing, .pages_total = store_count_pages(source, 1), .shared = shared, .err = ERR_INIT
 	};
 
 	pace_init(&job.pace, w, store_workers(UINT64_MAX, packing)); /* what it is to keep up with will be all of them */
-	return store_run_job(&job, 1, ret, e);
+	job.chunk_pages = store_chunk_pages(&job);
+	if (!store_share_job(shared, &job))
+		return 0;
+	store_work(&job);
+	store_unshare_job(shared);
+	return store_result(&job, ret, e);
 }
