@@ -174,10 +174,16 @@ def shown_target(target):
     return target.shown() if target.reached() else f"**{target.shown()}**"
 
 
+def targets_of_all(runs):
+    """Of the programs that all runs have, in the order of the first: for each target, what each run says of it."""
+    found = [{target.words: target for target in targets_of(run)} for run in runs]
+    return [[targets[words] for targets in found] for words in found[0] if all(words in targets for targets in found)]
+
+
 def print_targets(runs):
     """A line for each target, with a column for each run. Returns how many are missed in a run, though the floor allows them."""
     rows, found = [], {"reached": 0, "below the floor": 0, "**missed**": 0}
-    for line in zip(*(list(targets_of(run)) for run in runs)):
+    for line in targets_of_all(runs):
         if all(t.value is not None and t.reached() for t in line):
             verdict = "reached"
         elif all(t.value is not None and (t.reached() or t.beyond()) for t in line):

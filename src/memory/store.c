@@ -510,7 +510,7 @@ int memory_store(const struct page_source *sources, size_t n, struct image_write
 /* ---- with a helper ---- */
 
 /* False: there is enough. */
-static bool store_share_job(struct memory_shared *shared, struct store_job *job)
+static bool store_offer(struct memory_shared *shared, struct store_job *job)
 {
 	bool enough;
 
@@ -523,7 +523,7 @@ static bool store_share_job(struct memory_shared *shared, struct store_job *job)
 }
 
 /* Nobody begins to help any more, and who helps has come to the end. */
-static void store_unshare_job(struct memory_shared *shared)
+static void store_withdraw(struct memory_shared *shared)
 {
 	pthread_mutex_lock(&shared->lock);
 	shared->job = NULL;
@@ -577,9 +577,9 @@ int memory_store_shared(struct memory_shared *shared, const struct page_source *
 
 	pace_init(&job.pace, w, store_workers(UINT64_MAX, packing)); /* what it is to keep up with will be all of them */
 	job.chunk_pages = store_chunk_pages(&job);
-	if (!store_share_job(shared, &job))
+	if (!store_offer(shared, &job))
 		return 0;
 	store_work(&job);
-	store_unshare_job(shared);
+	store_withdraw(shared);
 	return store_result(&job, ret, e);
 }
