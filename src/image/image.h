@@ -95,6 +95,10 @@ struct image_packed {
 
 uint64_t image_writer_seed(const struct image_writer *w);
 
+/* What has been learned of what to pack its extents with (pace.h); it goes with the writer. */
+struct pace;
+struct pace *image_writer_pace(struct image_writer *w);
+
 /* As image_writer_extent(). */
 int image_writer_packed(struct image_writer *w, const struct image_packed *x, uint32_t *ret_extent, struct err *e);
 

@@ -20,13 +20,20 @@ enum {
 /* Bytes per second that a file takes at most, however fast the disk: only one thread at a time writes into it. Measured. */
 static const double pace_file = 4e9;
 
-void pace_init(struct pace *p, struct image_writer *w, unsigned workers)
+void pace_init(struct pace *p, struct image_writer *w)
 {
 	*p = (struct pace){
-		.lock = PTHREAD_MUTEX_INITIALIZER, .writer = w, .workers = workers, .begun_ns = clock_now_ns(CLOCK_MONOTONIC),
+		.lock = PTHREAD_MUTEX_INITIALIZER, .writer = w, .workers = 1, .begun_ns = clock_now_ns(CLOCK_MONOTONIC),
 		.codecs = { { .packing = { .codec = IMAGE_CODEC_RAW } }, { .packing = { .codec = IMAGE_CODEC_LZ4 } },
 			    { .packing = { .codec = IMAGE_CODEC_ZSTD } } },
 	};
+}
+
+void pace_expect(struct pace *p, unsigned workers)
+{
+	pthread_mutex_lock(&p->lock);
+	p->workers = workers;
+	pthread_mutex_unlock(&p->lock);
 }
 
 /* Bytes of memory per second that would be dealt with, if all were packed so: by the processors, by the file, or by a disk that lags. */

@@ -29,8 +29,10 @@ struct pace {
 	unsigned choice;
 };
 
-/* For as many threads as will call pace_choose() at once. */
-void pace_init(struct pace *p, struct image_writer *w, unsigned workers);
+void pace_init(struct pace *p, struct image_writer *w);
+
+/* So many threads will call pace_choose() at once from now on. */
+void pace_expect(struct pace *p, unsigned workers);
 
 /*
  * What a look has found, `ns` after the beginning: so many bytes are written, and

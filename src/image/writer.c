@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 
 #include "image/layout.h"
+#include "image/pace.h"
 #include "sys/memory.h"
 #include "util/err.h"
 #include "util/fd.h"
@@ -52,6 +53,7 @@ struct image_writer {
 	char *parent_path;
 	uint32_t *parent_extents; /* for each of the parent's, 1 + its index here; 0: it has none yet */
 
+	struct pace pace;
 	_Atomic uint64_t stored;
 	_Atomic int failure; /* errno of the first write that failed */
 
@@ -177,6 +179,7 @@ int image_writer_new(struct image_writer **ret, const char *path, bool sync, str
 	w->dir_fd = w->fd = -1;
 	w->sync = sync;
 	pthread_mutex_init(&w->lock, NULL);
+	pace_init(&w->pace, w);
 	w->path = strdup(path);
 	r = w->path ? writer_open_folder(w, e) : err_nomem(e);
 	if (!r)
@@ -391,6 +394,11 @@ bool image_writer_backlog(struct image_writer *w, uint64_t *ret_written, uint64_
 uint64_t image_writer_seed(const struct image_writer *w)
 {
 	return image_seed(w->id);
+}
+
+struct pace *image_writer_pace(struct image_writer *w)
+{
+	return &w->pace;
 }
 
 void image_writer_forget_runs(struct image_writer *w)

@@ -55,7 +55,6 @@ struct store_job {
 	struct once *once; /* what is stored already; NULL: nothing can be shared */
 	const struct base *base; /* what another image holds */
 	const struct image_packing *packing;
-	struct pace pace; /* packing->automatic */
 	const struct progress *progress;
 	uint64_t pages_taken, pages_total;
 	unsigned workers; /* that could be made */
@@ -305,7 +304,8 @@ static int store_runs(struct store_job *job, const struct page_source *s, const 
 /* As it is worth while right now. What to pack with is made when it is needed first. */
 static int store_paced(struct store_worker *w, struct image_packed *x, uint32_t size, uint32_t *ret_extent, struct err *e)
 {
-	struct image_packing packing = pace_choose(&w->job->pace);
+	struct pace *pace = image_writer_pace(w->job->writer);
+	struct image_packing packing = pace_choose(pace);
 	uint64_t begun = clock_now_ns(CLOCK_THREAD_CPUTIME_ID);
 	int r;
 
@@ -313,7 +313,7 @@ static int store_paced(struct store_worker *w, struct image_packed *x, uint32_t 
 		packing.codec = IMAGE_CODEC_RAW;
 	image_pack(w->packer, &packing, w->buf, size, x);
 	r = image_writer_packed(w->job->writer, x, ret_extent, e);
-	pace_note(&w->job->pace, &packing, size, x->stored, clock_now_ns(CLOCK_THREAD_CPUTIME_ID) - begun);
+	pace_note(pace, &packing, size, x->stored, clock_now_ns(CLOCK_THREAD_CPUTIME_ID) - begun);
 	return r;
 }
 
@@ -500,7 +500,7 @@ int memory_store(const struct page_source *sources, size_t n, struct image_write
 
 	if (once_new(sources, n, &job.once, e) < 0)
 		return -1;
-	pace_init(&job.pace, w, workers);
+	pace_expect(image_writer_pace(w), workers);
 	job.chunk_pages = store_chunk_pages(&job);
 	crew_run(workers, store_work, &job);
 	once_free(job.once);
@@ -575,7 +575,7 @@ int memory_store_shared(struct memory_shared *shared, const struct page_source *
 		.packing = packing, .pages_total = store_count_pages(source, 1), .shared = shared, .err = ERR_INIT
 	};
 
-	pace_init(&job.pace, w, store_workers(UINT64_MAX, packing)); /* what it is to keep up with will be all of them */
+	pace_expect(image_writer_pace(w), store_workers(UINT64_MAX, packing)); /* what it is to keep up with will be all of them */
 	job.chunk_pages = store_chunk_pages(&job);
 	if (!store_offer(shared, &job))
 		return 0;

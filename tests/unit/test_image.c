@@ -1184,7 +1184,8 @@ static int pace_run(struct pace *p, const typeof(heap[0]) *memory, int extents)
 
 static void pace_begin(struct pace *p, struct image_writer *w)
 {
-	pace_init(p, w, 2);
+	pace_init(p, w);
+	pace_expect(p, 2);
 	p->looked_at = 1ull << 60; /* no look of its own */
 }
 

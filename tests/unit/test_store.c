@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* What one thread stores, and another helps it to finish. */
+/* What one thread stores, and another helps it to finish; and what is learned from it. */
 
 #include <pthread.h>
 #include <sched.h>
@@ -27,14 +27,13 @@ struct storing {
 	struct page_copies copies;
 	struct page_range range;
 	struct page_source source;
+	struct image_packing packing;
 	struct image_writer *writer;
 	struct memory_stats stats;
 	struct err err;
 	int result;
 	atomic_bool done;
 };
-
-static const struct image_packing raw = { .codec = IMAGE_CODEC_RAW };
 
 static bool begin(struct storing *s)
 {
@@ -68,7 +67,7 @@ static void *store(void *arg)
 {
 	struct storing *s = arg;
 
-	s->result = memory_store_shared(&s->shared, &s->source, s->writer, &raw, &s->stats, &s->err);
+	s->result = memory_store_shared(&s->shared, &s->source, s->writer, &s->packing, &s->stats, &s->err);
 	atomic_store(&s->done, true);
 	return NULL;
 }
@@ -157,4 +156,22 @@ static void abandoned(void)
 	end(&s);
 }
 
-UNIT_MAIN(UNIT_CASE(alone), UNIT_CASE(helped), UNIT_CASE(enough), UNIT_CASE(abandoned))
+/* The first megabytes show what packs them; what is stored later in the same file need not show it again. */
+static void learned(void)
+{
+	struct storing s;
+	uint64_t first;
+
+	UNIT_CHECK(begin(&s));
+	s.packing.automatic = true;
+	store(&s);
+	UNIT_CHECK_EQ(s.result, 0);
+	first = image_writer_stored(s.writer);
+	UNIT_CHECK(first >= 4 * IMAGE_EXTENT_MAX);
+	store(&s);
+	UNIT_CHECK_EQ(s.result, 0);
+	UNIT_CHECK(image_writer_stored(s.writer) - first < IMAGE_EXTENT_MAX);
+	end(&s);
+}
+
+UNIT_MAIN(UNIT_CASE(alone), UNIT_CASE(helped), UNIT_CASE(enough), UNIT_CASE(abandoned), UNIT_CASE(learned))
