@@ -306,11 +306,12 @@ static int store_paced(struct store_worker *w, struct image_packed *x, uint32_t 
 {
 	struct pace *pace = image_writer_pace(w->job->writer);
 	struct image_packing packing = pace_choose(pace);
-	uint64_t begun = clock_now_ns(CLOCK_THREAD_CPUTIME_ID);
+	uint64_t begun;
 	int r;
 
 	if (packing.codec != IMAGE_CODEC_RAW && !w->packer && !(w->packer = image_packer_new()))
 		packing.codec = IMAGE_CODEC_RAW;
+	begun = clock_now_ns(CLOCK_THREAD_CPUTIME_ID);
 	image_pack(w->packer, &packing, w->buf, size, x);
 	r = image_writer_packed(w->job->writer, x, ret_extent, e);
 	pace_note(pace, &packing, size, x->stored, clock_now_ns(CLOCK_THREAD_CPUTIME_ID) - begun);
