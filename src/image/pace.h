@@ -29,6 +29,7 @@ struct pace {
 	unsigned choice;
 };
 
+/* Nothing is known yet; one thread is expected. */
 void pace_init(struct pace *p, struct image_writer *w);
 
 /* So many threads will call pace_choose() at once from now on. */

@@ -158,7 +158,7 @@ static int ahead_areas(struct ahead_finder *f, const struct vm_area *v, size_t n
 
 void memory_ahead_init(struct memory_ahead *a)
 {
-	*a = (struct memory_ahead){ .shared = { .lock = PTHREAD_MUTEX_INITIALIZER, .left = PTHREAD_COND_INITIALIZER } };
+	*a = (struct memory_ahead){ .shared = MEMORY_SHARED_INIT };
 	copies_init(&a->copies);
 }
 

@@ -6,6 +6,7 @@
  * how they get into the image and back.
  */
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -130,6 +131,8 @@ struct memory_shared {
 	atomic_bool enough;    /* nothing more is to be begun; set under the lock */
 	atomic_bool abandoned; /* what has been begun need not be finished */
 };
+
+#define MEMORY_SHARED_INIT { .lock = PTHREAD_MUTEX_INITIALIZER, .left = PTHREAD_COND_INITIALIZER }
 
 /*
  * As above, of one source, by this thread and whoever helps; nothing if there is enough. What was copied is noted in its

@@ -70,7 +70,7 @@ struct store_worker {
 	size_t n_pages;
 	struct memory_stats stats;
 	struct image_packer *packer; /* NULL: all is stored raw */
-	char *buf; /* job->chunk_pages */
+	char *buf; /* room for job->chunk_pages */
 };
 
 /* ---- the queue ---- */
@@ -106,7 +106,13 @@ static bool store_goes_on(const struct store_job *job)
 	return !job->err.reason && !(job->shared && atomic_load(&job->shared->abandoned));
 }
 
-/* Take the next extent's worth of pieces. False when nothing is left, or a worker has failed. */
+/* The next piece; NULL when nothing is left, a worker has failed, or all of it is abandoned. */
+static const struct page_range *store_next(struct store_job *job)
+{
+	return store_goes_on(job) ? store_peek(job) : NULL;
+}
+
+/* Take the next extent's worth of pieces. False when there is no next. */
 static bool store_take(struct store_job *job, struct store_chunk *c)
 {
 	const struct page_range *range;
@@ -114,7 +120,7 @@ static bool store_take(struct store_job *job, struct store_chunk *c)
 	pthread_mutex_lock(&job->lock);
 	c->n = 0;
 	c->pages = 0;
-	range = store_goes_on(job) ? store_peek(job) : NULL;
+	range = store_next(job);
 	c->source = range ? &job->sources[job->source] : NULL;
 	while (range && c->source == &job->sources[job->source]) {
 		uint64_t left = range->pages - job->page, skip = job->page * MEMORY_PAGE;
@@ -392,7 +398,8 @@ static struct store_worker *store_worker_new(struct store_job *job)
 	if (!w)
 		return NULL;
 	w->job = job;
-	w->buf = mmap(NULL, job->chunk_pages * MEMORY_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	w->buf = mmap(NULL, job->chunk_pages * MEMORY_PAGE, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	w->packer = packs ? image_packer_new() : NULL;
 	return w->buf != MAP_FAILED && (w->packer || !packs) ? w : store_worker_free(w);
 }
@@ -477,6 +484,13 @@ static unsigned store_workers(uint64_t pages, const struct image_packing *packin
 	return pages < SMALL_PAGES ? 1 : cpus;
 }
 
+/* For so many workers. */
+static void store_prepare(struct store_job *job, unsigned workers)
+{
+	pace_expect(image_writer_pace(job->writer), workers);
+	job->chunk_pages = store_chunk_pages(job);
+}
+
 /* All workers have ended. */
 static int store_result(const struct store_job *job, struct memory_stats *ret, struct err *e)
 {
@@ -501,8 +515,7 @@ int memory_store(const struct page_source *sources, size_t n, struct image_write
 
 	if (once_new(sources, n, &job.once, e) < 0)
 		return -1;
-	pace_expect(image_writer_pace(w), workers);
-	job.chunk_pages = store_chunk_pages(&job);
+	store_prepare(&job, workers);
 	crew_run(workers, store_work, &job);
 	once_free(job.once);
 	return store_result(&job, ret, e);
@@ -538,7 +551,7 @@ static bool store_is_left(struct store_job *job)
 	bool left;
 
 	pthread_mutex_lock(&job->lock);
-	left = store_peek(job);
+	left = store_next(job);
 	pthread_mutex_unlock(&job->lock);
 	return left;
 }
@@ -576,8 +589,7 @@ int memory_store_shared(struct memory_shared *shared, const struct page_source *
 		.packing = packing, .pages_total = store_count_pages(source, 1), .shared = shared, .err = ERR_INIT
 	};
 
-	pace_expect(image_writer_pace(w), store_workers(UINT64_MAX, packing)); /* what it is to keep up with will be all of them */
-	job.chunk_pages = store_chunk_pages(&job);
+	store_prepare(&job, store_workers(UINT64_MAX, packing)); /* what it is to keep up with will be all of them */
 	if (!store_offer(shared, &job))
 		return 0;
 	store_work(&job);

@@ -38,7 +38,7 @@ struct storing {
 static bool begin(struct storing *s)
 {
 	*s = (struct storing){
-		.shared = { .lock = PTHREAD_MUTEX_INITIALIZER, .left = PTHREAD_COND_INITIALIZER },
+		.shared = MEMORY_SHARED_INIT,
 		.range = { .addr = BASE, .pages = PAGES },
 		.source = { .fd = memfd_create("pages", MFD_CLOEXEC), .ranges = &s->range, .n = 1, .copies = &s->copies },
 		.err = ERR_INIT,
@@ -131,12 +131,12 @@ static void alone(void)
 	end(&s);
 }
 
-static void enough(void)
+static void stores_nothing_after(void (*say)(struct memory_shared *shared))
 {
 	struct storing s;
 
 	UNIT_CHECK(begin(&s));
-	memory_help(&s.shared);
+	say(&s.shared);
 	store(&s);
 	UNIT_CHECK_EQ(s.result, 0);
 	UNIT_CHECK_EQ(s.stats.pages_stored, 0);
@@ -144,16 +144,14 @@ static void enough(void)
 	end(&s);
 }
 
+static void enough(void)
+{
+	stores_nothing_after(memory_help);
+}
+
 static void abandoned(void)
 {
-	struct storing s;
-
-	UNIT_CHECK(begin(&s));
-	memory_abandon(&s.shared);
-	store(&s);
-	UNIT_CHECK_EQ(s.result, 0);
-	UNIT_CHECK_EQ(s.stats.pages_stored, 0);
-	end(&s);
+	stores_nothing_after(memory_abandon);
 }
 
 /* The first megabytes show what packs them; what is stored later in the same file need not show it again. */
