@@ -99,6 +99,10 @@ uint64_t image_writer_seed(const struct image_writer *w);
 struct pace;
 struct pace *image_writer_pace(struct image_writer *w);
 
+/* What its threads make extents with (kit.h), while they do not. */
+struct kits;
+struct kits *image_writer_kits(struct image_writer *w);
+
 /* As image_writer_extent(). */
 int image_writer_packed(struct image_writer *w, const struct image_packed *x, uint32_t *ret_extent, struct err *e);
 

@@ -22,6 +22,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
+#include "image/kit.h"
 #include "image/layout.h"
 #include "image/pace.h"
 #include "sys/memory.h"
@@ -54,6 +55,7 @@ struct image_writer {
 	uint32_t *parent_extents; /* for each of the parent's, 1 + its index here; 0: it has none yet */
 
 	struct pace pace;
+	struct kits kits;
 	_Atomic uint64_t stored;
 	_Atomic int failure; /* errno of the first write that failed */
 
@@ -180,6 +182,7 @@ int image_writer_new(struct image_writer **ret, const char *path, bool sync, str
 	w->sync = sync;
 	pthread_mutex_init(&w->lock, NULL);
 	pace_init(&w->pace, w);
+	kits_init(&w->kits);
 	w->path = strdup(path);
 	r = w->path ? writer_open_folder(w, e) : err_nomem(e);
 	if (!r)
@@ -207,6 +210,7 @@ struct image_writer *image_writer_free(struct image_writer *w)
 	fd_closep(&w->fd);
 	fd_closep(&w->dir_fd);
 	pthread_mutex_destroy(&w->lock);
+	kits_done(&w->kits);
 	free(w->extents);
 	free(w->runs);
 	free(w->sums);
@@ -399,6 +403,11 @@ uint64_t image_writer_seed(const struct image_writer *w)
 struct pace *image_writer_pace(struct image_writer *w)
 {
 	return &w->pace;
+}
+
+struct kits *image_writer_kits(struct image_writer *w)
+{
+	return &w->kits;
 }
 
 void image_writer_forget_runs(struct image_writer *w)

@@ -11,10 +11,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/uio.h>
 
 #include "image/codec.h"
+#include "image/kit.h"
 #include "image/layout.h"
 #include "image/pace.h"
 #include "memory/base.h"
@@ -69,8 +69,8 @@ struct store_worker {
 	struct once_page pages[CHUNK_PAGES]; /* those of the chunk that are not zero */
 	size_t n_pages;
 	struct memory_stats stats;
-	struct image_packer *packer; /* NULL: all is stored raw */
-	char *buf; /* room for job->chunk_pages */
+	struct kit *kit; /* with room for job->chunk_pages */
+	char *buf;       /* that room */
 };
 
 /* ---- the queue ---- */
@@ -307,6 +307,14 @@ static int store_runs(struct store_job *job, const struct page_source *s, const 
 	return r == 0 && run.pages ? store_run(job, s, &run, e) : r;
 }
 
+/* False when out of memory. */
+static bool store_get_packer(struct store_worker *w)
+{
+	if (!w->kit->packer)
+		w->kit->packer = image_packer_new();
+	return w->kit->packer;
+}
+
 /* As it is worth while right now. What to pack with is made when it is needed first. */
 static int store_paced(struct store_worker *w, struct image_packed *x, uint32_t size, uint32_t *ret_extent, struct err *e)
 {
@@ -315,10 +323,10 @@ static int store_paced(struct store_worker *w, struct image_packed *x, uint32_t 
 	uint64_t begun;
 	int r;
 
-	if (packing.codec != IMAGE_CODEC_RAW && !w->packer && !(w->packer = image_packer_new()))
+	if (packing.codec != IMAGE_CODEC_RAW && !store_get_packer(w))
 		packing.codec = IMAGE_CODEC_RAW;
 	begun = clock_now_ns(CLOCK_THREAD_CPUTIME_ID);
-	image_pack(w->packer, &packing, w->buf, size, x);
+	image_pack(w->kit->packer, &packing, w->buf, size, x);
 	r = image_writer_packed(w->job->writer, x, ret_extent, e);
 	pace_note(pace, &packing, size, x->stored, clock_now_ns(CLOCK_THREAD_CPUTIME_ID) - begun);
 	return r;
@@ -333,7 +341,7 @@ static int store_extent(struct store_worker *w, uint32_t pages, uint32_t *ret_ex
 	image_page_sums(image_writer_seed(w->job->writer), w->buf, pages, sums);
 	if (w->job->packing->automatic)
 		return store_paced(w, &x, pages * MEMORY_PAGE, ret_extent, e);
-	image_pack(w->packer, w->job->packing, w->buf, pages * MEMORY_PAGE, &x);
+	image_pack(w->kit->packer, w->job->packing, w->buf, pages * MEMORY_PAGE, &x);
 	return image_writer_packed(w->job->writer, &x, ret_extent, e);
 }
 
@@ -382,9 +390,8 @@ static struct store_worker *store_worker_free(struct store_worker *w)
 {
 	if (!w)
 		return NULL;
-	if (w->buf != MAP_FAILED)
-		munmap(w->buf, w->job->chunk_pages * MEMORY_PAGE);
-	image_packer_free(w->packer);
+	if (w->kit)
+		kits_give(image_writer_kits(w->job->writer), w->kit);
 	free(w);
 	return NULL;
 }
@@ -398,10 +405,11 @@ static struct store_worker *store_worker_new(struct store_job *job)
 	if (!w)
 		return NULL;
 	w->job = job;
-	w->buf = mmap(NULL, job->chunk_pages * MEMORY_PAGE, PROT_READ | PROT_WRITE,
-		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	w->packer = packs ? image_packer_new() : NULL;
-	return w->buf != MAP_FAILED && (w->packer || !packs) ? w : store_worker_free(w);
+	w->kit = kits_take(image_writer_kits(job->writer), job->chunk_pages * MEMORY_PAGE);
+	if (!w->kit || (packs && !store_get_packer(w)))
+		return store_worker_free(w);
+	w->buf = w->kit->room;
+	return w;
 }
 
 static void store_account(struct store_job *job, const struct store_worker *w, int r, const struct err *err)
