@@ -39,11 +39,17 @@ static int ahead_copy(struct ahead *a)
 	return memory_copy_ahead(&a->memory, a->task, a->writer, &a->o->packing, &a->err);
 }
 
+/* The disk begins on what is copied while what is left is found and copied by others. */
 static void *ahead_run(void *arg)
 {
 	struct ahead *a = arg;
+	struct image_writer *writer;
 
 	a->result = ahead_copy(a);
+	writer = a->writer; /* it is taken over now */
+	sem_post(&a->copied);
+	if (writer)
+		image_writer_start(writer);
 	return NULL;
 }
 
@@ -56,7 +62,8 @@ void ahead_begin(struct ahead *a, const struct target_tree *tree, const struct d
 		return;
 	*a = (struct ahead){ .o = o, .task = task, .err = ERR_INIT };
 	memory_ahead_init(&a->memory);
-	a->runs = crew_thread(&a->thread, ahead_run, a) == 0;
+	sem_init(&a->copied, 0, 0);
+	a->runs = a->to_join = crew_thread(&a->thread, ahead_run, a) == 0;
 }
 
 int ahead_end(struct ahead *a, struct err *e)
@@ -64,7 +71,8 @@ int ahead_end(struct ahead *a, struct err *e)
 	if (!a->runs)
 		return 0;
 	memory_help(&a->memory.shared);
-	pthread_join(a->thread, NULL);
+	while (sem_wait(&a->copied) < 0)
+		;
 	a->runs = false;
 	if (a->result < 0)
 		*e = a->err;
@@ -79,6 +87,13 @@ struct image_writer *ahead_take_writer(struct ahead *a)
 	return w;
 }
 
+void ahead_join(struct ahead *a)
+{
+	if (a->to_join)
+		pthread_join(a->thread, NULL);
+	a->to_join = false;
+}
+
 void ahead_done(struct ahead *a)
 {
 	struct err unheard = ERR_INIT;
@@ -86,6 +101,7 @@ void ahead_done(struct ahead *a)
 	if (a->runs)
 		memory_abandon(&a->memory.shared);
 	(void)ahead_end(a, &unheard);
+	ahead_join(a);
 	image_writer_free(ahead_take_writer(a));
 	memory_ahead_done(&a->memory);
 }

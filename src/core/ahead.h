@@ -7,6 +7,7 @@
  */
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 
 #include "core/core.h"
@@ -14,8 +15,10 @@
 #include "target/target.h"
 
 struct ahead {
-	bool runs;
+	bool runs;    /* the thread, and it has not been heard of */
+	bool to_join; /* it may be about to end */
 	pthread_t thread;
+	sem_t copied; /* posted when there is a result */
 	const struct dump_options *o;
 	const struct target *task;
 	struct memory_ahead memory;
@@ -38,6 +41,9 @@ int ahead_end(struct ahead *a, struct err *e);
 
 /* The file that was begun, or NULL; the caller's from now on. Only after ahead_end(). */
 struct image_writer *ahead_take_writer(struct ahead *a);
+
+/* Nobody else uses that file any more. Only after ahead_end(), and also for a zeroed struct. */
+void ahead_join(struct ahead *a);
 
 /* Stops it, and takes the file back. Also for a zeroed struct. */
 void ahead_done(struct ahead *a);

@@ -523,6 +523,7 @@ static int dump_save(struct dump *d, struct err *e)
 	    dump_store_pages(d, e) < 0)
 		return -1;
 	dump_note_pause(d);
+	ahead_join(&d->ahead);
 	if (interrupt_check(e) < 0 || dump_take_signals(d, e) < 0 || dump_commit(d, e) < 0)
 		return -1;
 	dump_note_lost_signals(d);

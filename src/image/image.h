@@ -99,6 +99,9 @@ uint64_t image_writer_seed(const struct image_writer *w);
 struct pace;
 struct pace *image_writer_pace(struct image_writer *w);
 
+/* Nothing more comes for a while: let the disk begin on what there is, if the commit will wait for that. */
+void image_writer_start(struct image_writer *w);
+
 /* What its threads make extents with (kit.h), while they do not. */
 struct kits;
 struct kits *image_writer_kits(struct image_writer *w);

@@ -297,16 +297,16 @@ static int writer_reserve(struct image_writer *w, struct image_extent *extent, c
 }
 
 /*
- * Let the disk begin on what is in the page cache after WRITER_FIRST_KICK bytes, and every WRITER_KICK bytes then. Other
+ * Let the disk begin on what is in the page cache, if it was not given `least` bytes of that. Other
  * threads may not have filled their part of the stretch yet: the next kick
  * covers it once more, and pages on their way already cost nothing then.
  */
-static void writer_kick(struct image_writer *w)
+static void writer_kick(struct image_writer *w, uint64_t least)
 {
 	uint64_t from = 0, to = 0;
 
 	pthread_mutex_lock(&w->lock);
-	if (w->end - w->kick_to >= (w->kick_from == w->kick_to ? WRITER_FIRST_KICK : WRITER_KICK)) {
+	if (w->end - w->kick_to >= least) {
 		from = w->kick_from;
 		to = w->end;
 		w->kick_from = w->kick_to;
@@ -316,6 +316,23 @@ static void writer_kick(struct image_writer *w)
 	/* Only a hint: fsync() reports what goes wrong. */
 	if (to)
 		(void)sync_file_range(w->fd, (off_t)from, (off_t)(to - from), SYNC_FILE_RANGE_WRITE);
+}
+
+/* After WRITER_FIRST_KICK bytes, and every WRITER_KICK bytes then. */
+static void writer_kick_in_time(struct image_writer *w)
+{
+	bool first;
+
+	pthread_mutex_lock(&w->lock);
+	first = w->kick_from == w->kick_to;
+	pthread_mutex_unlock(&w->lock);
+	writer_kick(w, first ? WRITER_FIRST_KICK : WRITER_KICK);
+}
+
+void image_writer_start(struct image_writer *w)
+{
+	if (w->sync)
+		writer_kick(w, IMAGE_PAGE);
 }
 
 int image_writer_packed(struct image_writer *w, const struct image_packed *x, uint32_t *ret_extent, struct err *e)
@@ -339,7 +356,7 @@ int image_writer_packed(struct image_writer *w, const struct image_packed *x, ui
 	}
 	atomic_fetch_add(&w->stored, x->stored);
 	if (w->sync)
-		writer_kick(w);
+		writer_kick_in_time(w);
 	return 0;
 }
 
