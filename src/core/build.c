@@ -9,8 +9,8 @@
  *   members   everybody is in its group; stand-ins and zombies may end
  *   loaded    everybody has its memory, and the threads that loaded it are gone
  *
- * The memory of a large task that is alone is loaded before all of that, by a process
- * that is none of the tree: build_loader().
+ * The memory of a task that is alone is loaded before all of that, unless it is tiny, by a
+ * process that is none of the tree: build_loader().
  *
  * Then each task, on its own: file descriptors, folders, limits, script; and it
  * enters the runner, which ends in a stop for the coordinator. All of them are

@@ -42,7 +42,7 @@
 
 enum { VERIFY_THREAD_SHARE = 4 * 1024 * 1024, OBJECT_FDS_SPARE = 256, PID_POLL_US = 20000, HOLDERS_NAMED = 8,
        STACK_USED = 256 * 1024, /* by what called us, arguments and environment */
-       META_HUGE = 256 * 1024, LOADS_FIRST_MIN = 16 * 1024 * 1024 /* of memory: less is read twice as quickly as another process is made */ };
+       META_HUGE = 256 * 1024, LOADS_FIRST_MIN = 512 * 1024 /* of memory: less is read twice as quickly as another process is made */ };
 
 struct restore {
 	const struct restore_options *o;
@@ -157,7 +157,7 @@ int core_open(const char *path, enum core_verify verify, struct arena *arena, st
 /* ---- verify ---- */
 
 /*
- * One pass over a large image, where a process that is none of the tree can load the memory of all of it, which is of one
+ * One pass over an image, where a process that is none of the tree can load the memory of all of it, which is of one
  * task: build_loader(). Whether PIDs can be chosen as that needs it is seen later.
  */
 static bool restore_may_load_first(const struct restore *r)

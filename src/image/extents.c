@@ -247,6 +247,20 @@ static void verify_failed(struct verify *v, size_t extent, int what)
 	pthread_mutex_unlock(&v->lock);
 }
 
+/*
+ * *buf has IMAGE_EXTENT_MAX bytes, or is NULL before it is needed. To a page the kernel copies faster. Not of the heap: what is made
+ * later would inherit that of this thread.
+ */
+static bool verify_get_buffer(uint8_t **buf)
+{
+	void *p = *buf;
+
+	if (!p)
+		p = mmap(NULL, IMAGE_EXTENT_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	*buf = p == MAP_FAILED ? NULL : p;
+	return *buf;
+}
+
 /* `buf` has IMAGE_EXTENT_MAX bytes. 0, -errno or EXTENT_*. */
 static int verify_extent(const struct verify *v, size_t extent, uint8_t *buf)
 {
@@ -270,12 +284,10 @@ static int verify_extent(const struct verify *v, size_t extent, uint8_t *buf)
 static void verify_run(void *arg)
 {
 	struct verify *v = arg;
-	uint8_t *buf;
+	uint8_t *buf = NULL;
 
 	if (v->meanwhile && pthread_equal(pthread_self(), v->caller))
 		v->meanwhile(v->data);
-	/* To a page the kernel copies faster. Not of the heap: what is made later would inherit that of this thread. */
-	buf = mmap(NULL, IMAGE_EXTENT_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	while (!atomic_load(&v->stop)) {
 		size_t i = atomic_fetch_add(&v->next, 1);
 		int r;
@@ -284,11 +296,11 @@ static void verify_run(void *arg)
 			break;
 		if (v->except && v->except[i])
 			continue;
-		r = buf != MAP_FAILED ? verify_extent(v, i, buf) : -ENOMEM;
+		r = verify_get_buffer(&buf) ? verify_extent(v, i, buf) : -ENOMEM;
 		if (r)
 			verify_failed(v, i, r);
 	}
-	if (buf != MAP_FAILED)
+	if (buf)
 		munmap(buf, IMAGE_EXTENT_MAX);
 }
 

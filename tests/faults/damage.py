@@ -148,16 +148,18 @@ def flip(path, at):
 
 def change_meanwhile(t, root, at):
     """
-    A byte changes between the verification and the loading: torpor waits there for a PID that a zombie holds. It must
+    A byte changes between the verification and the loading: torpor waits there for PIDs that zombies hold. It must
     be seen, and leave nothing; and the image with its byte back must be restored.
     """
+    pids = tree_of(root)
     dump, _ = t.torpor_start(["dump", root, "-o", t.image()])
-    os.waitpid(dump, 0)  # nobody but this one: the program stays a zombie
+    os.waitpid(dump, 0)  # nobody but this one: the program stays zombies
     at = at(read_bytes(t.image()))
     restore, call = t.torpor_start(["restore", t.image(), "--detach"])
     time.sleep(0.5 * t.limit_factor())
     flip(t.image(), at)
-    os.waitpid(root, 0)
+    for pid in pids:
+        os.waitpid(pid, 0)
     result = t.torpor_result(restore, call, ["restore"], time.monotonic())
     if result.status != 4 or "has changed since it was verified" not in result.err:
         raise Failure(f"restore of an image that was changed meanwhile: {result}")
@@ -169,7 +171,7 @@ def change_meanwhile(t, root, at):
 
 @case("damage-meanwhile", limit=60)
 def meanwhile(t):
-    program = Steady(t)
+    program = Steady(t, 2)  # one that is alone would be verified only while it is loaded
     change_meanwhile(t, program.root, lambda content: 4096 + 77)  # in the first page that is stored
     program.check()
 
