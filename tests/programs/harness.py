@@ -308,11 +308,11 @@ class Context:
             raise Failure(f"{where} tells {told!r}, not {root}")
 
     def below(self, pid):
-        """The program for which the torpor at or below this process stands in, as it is seen here: its init's child."""
+        """The program for which the torpor at or below this process stands in, as it is seen here: its init's child, when it has a name."""
         def find():
             tree = {p: s for p in tree_of(pid) if (s := stat_of(p))}
             inits = [p for p in tree if tree[p].comm == "torpor-init"]
-            return [p for p in tree if inits and tree[p].ppid == inits[0]]
+            return [p for p in tree if inits and tree[p].ppid == inits[0] and tree[p].comm != "torpor-init"]
         return self.until(find, 20, f"the program below torpor {pid}")[0]
 
     def expect_restored(self, root, pid):
