@@ -168,19 +168,29 @@ static int store_read_file(int fd, uint64_t from, char *buf, size_t size, struct
 /*
  * process_vm_readv(2) is the quicker way, but the kernel pins pages for it, and
  * for that gives the process a copy of its own of all that it shares with others
- * since fork(2). False: not that way, or not all of it.
+ * since fork(2). One call for all pieces that may be read so. Returns how many were; *ret_size is what they hold.
  */
-static bool store_read_pinned(const struct page_range *piece, char *buf, size_t size)
+static size_t store_read_pinned(const struct page_range *pieces, size_t n, char *buf, size_t *ret_size)
 {
-	struct iovec to = { buf, size }, from = { (void *)piece->from, size };
+	struct iovec to = { .iov_base = buf }, from[CHUNK_PAGES];
+	const struct target *task = pieces->task;
+	size_t asked, read = 0;
+	ssize_t got;
 
-	return piece->alone && process_vm_readv(piece->task->pid, &to, 1, &from, 1, 0) == (ssize_t)size;
+	for (asked = 0; asked < n && task && pieces[asked].task == task && pieces[asked].alone; asked++) {
+		from[asked] = (struct iovec){ (void *)pieces[asked].from, pieces[asked].pages * MEMORY_PAGE };
+		to.iov_len += from[asked].iov_len;
+	}
+	got = asked ? process_vm_readv(task->pid, &to, 1, from, asked, 0) : 0;
+	for (*ret_size = 0; read < asked && (ssize_t)(*ret_size + from[read].iov_len) <= got; read++)
+		*ret_size += from[read].iov_len;
+	return read;
 }
 
 /* /proc/PID/mem also reads what the program itself may not (PROT_NONE). */
 static int store_read_mem(const struct page_range *piece, char *buf, size_t size, struct err *e)
 {
-	int r = store_read_pinned(piece, buf, size) ? 0 : fd_pread_full(piece->task->mem_fd, buf, size, (off_t)piece->from);
+	int r = fd_pread_full(piece->task->mem_fd, buf, size, (off_t)piece->from);
 
 	return r < 0 ? err_sys(e, r, "reading %zu bytes at %#lx of task %d", size, piece->from, piece->task->pid) : 0;
 }
@@ -196,12 +206,16 @@ static int store_note_lost(const struct store_chunk *c, const struct page_range 
 /* A task that runs may have unmapped what was there: such a piece is left out. */
 static int store_read(struct store_chunk *c, char *buf, struct err *e)
 {
+	size_t pinned, size;
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < c->n; i++) {
+	for (size_t i = 0; r == 0 && i < c->n; i += pinned ?: 1, buf += size) {
 		struct page_range *piece = &c->pieces[i];
-		size_t size = piece->pages * MEMORY_PAGE;
 
+		pinned = store_read_pinned(piece, c->n - i, buf, &size);
+		if (pinned)
+			continue;
+		size = piece->pages * MEMORY_PAGE;
 		r = piece->task ? store_read_mem(piece, buf, size, e)
 				: store_read_file(c->source->fd, piece->from, buf, size, e);
 		if (r < 0 && c->source->copies) {
@@ -209,7 +223,6 @@ static int store_read(struct store_chunk *c, char *buf, struct err *e)
 			c->pages -= piece->pages;
 			piece->pages = size = 0;
 		}
-		buf += size;
 	}
 	return r;
 }
