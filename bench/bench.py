@@ -40,6 +40,7 @@ import tools  # noqa: E402
 QUICK = ["1mib", "tree", "1gib"]
 HELPERS = ["measure", "floor", "reserve"]
 ROOM = 2048  # MiB that a command may need beside the memory of the program
+SMALL_ROOM = 64
 LARGE_MIB = 512  # what is smaller needs no floor to be understood, and is measured so many times as often: it takes little time
 SMALL_TIMES = 3
 
@@ -116,7 +117,7 @@ def bare_start(argv):
     with tempfile.TemporaryDirectory() as folder:
         measure, took, times = programs.compile_c("measure", folder), os.path.join(folder, "took"), []
         for _ in range(11):
-            subprocess.run([measure, took, "0", *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+            subprocess.run([measure, took, "0", "time", *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
             times.append(int(harness.read(took).split()[1]) / 1e9)
     return statistics.median(times)
 
@@ -144,12 +145,14 @@ def measure_program(bench, program, rounds):
     small = program.mib < LARGE_MIB
     rounds *= SMALL_TIMES if small else 1
     try:
-        with tools.Reserve(folder, program.mib + ROOM) as reserve:
+        with tools.Reserve(folder, program.mib + (SMALL_ROOM if small else ROOM)) as reserve:
             contest = [tools.Torpor(folder, reserve, bench.setup), tools.TorporNoSync(folder, reserve, bench.setup),
                        tools.Criu(folder, reserve, bench.criu)]
             floor = tools.Floor(folder, reserve)
-            for _ in range(rounds):
+            for number in range(rounds + small):
                 for tool in contest if small else [floor, *contest]:
+                    if small:  # to see how much memory it takes would be a good part of its time
+                        tool.notes = ["time"] if number else ["peak"]
                     if tool.word not in troubles:
                         try:
                             measure_tool(bench, program, folder, tool)

@@ -107,6 +107,7 @@ class Tool:
     word = "bare"
     restores = True
     patience = 6  # so often it may be disturbed; after that, all counts
+    notes = ["time", "peak"]
 
     def __init__(self, folder, reserve):
         self.measure, self.reserve = compile_c("measure", folder), reserve
@@ -121,17 +122,19 @@ class Tool:
         """Run a command of the tool and note what it took."""
         wall, cpu, peak, back = self.measured(argv, what, **how)
         self.check(back, wall)
-        self.note(what, wall / 1e9)
-        self.note(what + " cpu", cpu / 1e9)
-        self.note(what + " peak", peak * 1024)
+        if "time" in self.notes:
+            self.note(what, wall / 1e9)
+            self.note(what + " cpu", cpu / 1e9)
+        if "peak" in self.notes:
+            self.note(what + " peak", peak * 1024)
 
     def measured(self, argv, what, **how):
         """As measure.c tells it, but for the status. From a state where nothing waits for the disk."""
         log, took = os.path.join(self.images, what + ".err"), os.path.join(self.images, what + ".took")
         os.sync()
         with open(log, "w") as err:
-            subprocess.run([self.measure, took, str(self.reserve.given()), *argv], stdin=subprocess.DEVNULL, stdout=err,
-                           stderr=err, check=False, **how)
+            subprocess.run([self.measure, took, str(self.reserve.given()), "all" if "peak" in self.notes else "time", *argv],
+                           stdin=subprocess.DEVNULL, stdout=err, stderr=err, check=False, **how)
         self.reserve.take_again()
         with open(took) as f:
             status, *figures = [int(v) for v in f.read().split()]
