@@ -51,6 +51,7 @@ struct restore {
 	Pb__Image *meta;
 	bool unverified; /* the extents that the root's memory is loaded from: loading verifies them */
 	struct plan plan;
+	struct proc_status own; /* what is read of this process, before a namespace is made */
 	struct inode_restore inodes;
 	struct restore_objects objects;
 	struct ipc_restore ipc;
@@ -492,13 +493,11 @@ static int restore_choose_tier(struct restore *r, struct err *e)
 
 static int restore_plan(struct restore *r, struct err *e)
 {
-	struct proc_status own = { 0 };
-
 	if (plan_make(&r->plan, r->meta, r->image, &r->arena, e) < 0 || restore_check_machine(r, e) < 0 ||
-	    creds_read_own(&r->arena, &own, e) < 0)
+	    creds_read_own(&r->arena, &r->own, e) < 0)
 		return -1;
 	for (size_t i = 0; i < r->plan.n_tasks; i++)
-		if (r->plan.tasks[i].pb->state != PB__TASK_STATE__ZOMBIE && creds_check(r->plan.tasks[i].pb, &own, e) < 0)
+		if (r->plan.tasks[i].pb->state != PB__TASK_STATE__ZOMBIE && creds_check(r->plan.tasks[i].pb, &r->own, e) < 0)
 			return -1;
 	return restore_choose_tier(r, e);
 }
@@ -673,7 +672,8 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 		madvise(r->timing, sizeof(*r->timing), MADV_DONTFORK); /* each task would have to give it back */
 	r->build.meets = build_must_meet(&r->build);
 	r->build.born = limits_read_born(&r->arena);
-	return creds_read_own(&r->arena, &r->build.own, e);
+	r->build.own = r->own;
+	return r->inside ? creds_read_own(&r->arena, &r->build.own, e) : 0;
 }
 
 /* All tasks stand, and have closed what was not theirs; now we do. */

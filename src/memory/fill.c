@@ -138,12 +138,12 @@ static bool fill_is_fresh(const struct fill *f, const struct fill_piece *p)
 }
 
 /* The kernel moves pages only where access is equal on both sides. */
-static bool fill_may_be_huge(const struct fill *f, const struct fill_piece *p)
+static bool fill_may_be_huge(struct fill *f, const struct fill_piece *p)
 {
 	const Pb__Mapping *map = f->m->space->mappings[p->mapping];
 
-	return fill_is_fresh(f, p) && f->fresh.moves && !(map->flags & VM_FLAG_NOHUGEPAGE) && !(map->prot & PROT_EXEC) &&
-	       p->to + HUGE_PAGE_SIZE <= f->m->place[p->mapping] + (map->end - map->start);
+	return fill_is_fresh(f, p) && !(map->flags & VM_FLAG_NOHUGEPAGE) && !(map->prot & PROT_EXEC) &&
+	       p->to + HUGE_PAGE_SIZE <= f->m->place[p->mapping] + (map->end - map->start) && fresh_moves_huge(&f->fresh);
 }
 
 /*
@@ -198,7 +198,7 @@ static int fill_add_fresh(struct fill *f, struct err *e)
 /* ---- units ---- */
 
 /* Do whole extents, one after the other, fill the huge page that begins with this piece? */
-static bool fill_is_huge(const struct fill *f, size_t piece)
+static bool fill_is_huge(struct fill *f, size_t piece)
 {
 	const struct fill_piece *p = &f->pieces[piece];
 

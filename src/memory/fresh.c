@@ -38,9 +38,17 @@ static int fresh_userfaultfd(uint64_t features)
 void fresh_open(struct fresh *f)
 {
 	*f = (struct fresh){ .fd = fresh_userfaultfd(SYS_UFFD_FEATURE_MOVE) };
-	f->moves = f->fd >= 0 && !huge_forbidden();
+	f->moves = f->fd >= 0;
 	if (f->fd < 0)
 		f->fd = fresh_userfaultfd(0);
+}
+
+bool fresh_moves_huge(struct fresh *f)
+{
+	if (!f->asked)
+		f->huge = f->moves && !huge_forbidden();
+	f->asked = true;
+	return f->huge;
 }
 
 void fresh_close(struct fresh *f)

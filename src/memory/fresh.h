@@ -20,11 +20,16 @@ enum { HUGE_PAGE_SIZE = 2 * 1024 * 1024 };
 
 struct fresh {
 	int fd;     /* -1: none of this is to be had */
-	bool moves; /* huge pages are permitted, and can be moved */
+	bool moves; /* pages can be moved */
+	bool asked; /* fresh_moves_huge(): what the system has answered is known */
+	bool huge;
 };
 
 /* Never fails: see fresh_add(). */
 void fresh_open(struct fresh *f);
+
+/* Are huge pages permitted, and can they be moved? The first call asks the system: before threads share it. */
+bool fresh_moves_huge(struct fresh *f);
 
 /* The mappings are ordinary ones again. */
 void fresh_close(struct fresh *f);
