@@ -40,7 +40,7 @@ import tools  # noqa: E402
 QUICK = ["1mib", "tree", "1gib"]
 HELPERS = ["measure", "floor", "reserve"]
 ROOM = 2048  # MiB that a command may need beside the memory of the program
-SMALL_ROOM = 64
+SMALL_ROOM = 64  # the same beside a small program: to free more of it takes the CPU's caches
 LARGE_MIB = 512  # what is smaller needs no floor to be understood, and is measured so many times as often: it takes little time
 SMALL_TIMES = 3
 

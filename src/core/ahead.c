@@ -64,6 +64,8 @@ void ahead_begin(struct ahead *a, const struct target_tree *tree, const struct d
 	memory_ahead_init(&a->memory);
 	sem_init(&a->copied, 0, 0);
 	a->runs = a->to_join = crew_thread(&a->thread, ahead_run, a) == 0;
+	if (!a->runs)
+		sem_destroy(&a->copied);
 }
 
 int ahead_end(struct ahead *a, struct err *e)
@@ -89,8 +91,10 @@ struct image_writer *ahead_take_writer(struct ahead *a)
 
 void ahead_join(struct ahead *a)
 {
-	if (a->to_join)
-		pthread_join(a->thread, NULL);
+	if (!a->to_join)
+		return;
+	pthread_join(a->thread, NULL);
+	sem_destroy(&a->copied);
 	a->to_join = false;
 }
 

@@ -149,16 +149,18 @@ static void *help_run(void *arg)
 static bool help_await_stop(pid_t tid)
 {
 	int status;
-	pid_t got;
 
-	while ((got = waitpid(tid, &status, __WALL)) == tid || (got < 0 && errno == EINTR)) {
-		if (got < 0)
+	for (;;) {
+		pid_t got = waitpid(tid, &status, __WALL);
+
+		if (got < 0 && errno == EINTR)
 			continue;
-		if (!WIFSTOPPED(status) || status >> 16 == PTRACE_EVENT_EXIT)
-			return WIFSTOPPED(status);
+		if (got != tid || !WIFSTOPPED(status))
+			return false;
+		if (status >> 16 == PTRACE_EVENT_EXIT)
+			return true;
 		sys_ptrace(SYS_PTRACE_CONT, tid, 0, 0);
 	}
-	return false;
 }
 
 /* Of a task that has been killed, and whose leader stops at its end. Its other threads end first: they need a CPU for that. */
