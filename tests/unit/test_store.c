@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "image/image.h"
+#include "image/kit.h"
 #include "memory/memory.h"
 #include "unit.h"
 #include "util/err.h"
@@ -172,4 +173,40 @@ static void learned(void)
 	end(&s);
 }
 
-UNIT_MAIN(UNIT_CASE(alone), UNIT_CASE(helped), UNIT_CASE(enough), UNIT_CASE(abandoned), UNIT_CASE(learned))
+/* What was given back is lent again, to one at a time, and only where it has the size that is asked for. */
+static void kits(void)
+{
+	struct kits kits;
+	struct kit *first, *second, *larger;
+
+	kits_init(&kits);
+	first = kits_take(&kits, 2 * MEMORY_PAGE);
+	second = kits_take(&kits, 2 * MEMORY_PAGE);
+	UNIT_CHECK(first && second && first != second && first->room != second->room);
+	memset(first->room, 1, 2 * MEMORY_PAGE);
+	kits_give(&kits, first);
+	larger = kits_take(&kits, 3 * MEMORY_PAGE);
+	UNIT_CHECK(larger && larger != first && larger->size == 3 * MEMORY_PAGE);
+	UNIT_CHECK(kits_take(&kits, 2 * MEMORY_PAGE) == first);
+	kits_give(&kits, larger);
+	kits_give(&kits, second);
+	kits_give(&kits, first);
+	kits_done(&kits);
+}
+
+/* Storing makes no second kit for the same thread. */
+static void one_kit(void)
+{
+	struct storing s;
+	struct kit *kit;
+
+	UNIT_CHECK(begin(&s));
+	store(&s);
+	store(&s);
+	UNIT_CHECK_EQ(s.result, 0);
+	kit = image_writer_kits(s.writer)->first;
+	UNIT_CHECK(kit && !kit->next);
+	end(&s);
+}
+
+UNIT_MAIN(UNIT_CASE(alone), UNIT_CASE(helped), UNIT_CASE(enough), UNIT_CASE(abandoned), UNIT_CASE(learned), UNIT_CASE(kits), UNIT_CASE(one_kit))
