@@ -21,6 +21,7 @@
 #include "memory/fresh.h"
 #include "memory/memory.h"
 #include "proc/maps.h"
+#include "sys/memory.h"
 #include "util/clock.h"
 #include "util/cpu.h"
 #include "util/crew.h"
@@ -33,6 +34,8 @@ enum {
 	THREAD_SHARE = 4 * 1024 * 1024,  /* what a thread must have to do at least */
 	THREADS_MAX = 8,
 	BUFFER_ROOM = 2 * HUGE_PAGE_SIZE, /* a huge page can be aligned in it */
+	BUFFER_FIRST = 128 * 1024,        /* of it, for what comes piece by piece */
+	POPULATE_MIN = 3 * MEMORY_PAGE,   /* less is not made sooner in one call than by a fault for each page */
 };
 
 /* Pages of one extent that belong into one stretch of mappings, side by side. */
@@ -318,6 +321,14 @@ static int fill_take(void *arg, uint32_t at, const void *data, uint32_t size, st
 	return r;
 }
 
+/* Only a favour: what is not there when it is read to is made then. */
+static void fill_populate(const struct iovec *to, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (to[i].iov_len >= POPULATE_MIN)
+			madvise(to[i].iov_base, to[i].iov_len, MADV_POPULATE_WRITE);
+}
+
 enum { DIRECT_MAX = 64 };
 
 /*
@@ -336,6 +347,7 @@ static int fill_load_directly(const struct fill *f, const struct fill_unit *u, s
 			return 1;
 		to[i] = (struct iovec){ (void *)p->to, (size_t)p->pages * MEMORY_PAGE };
 	}
+	fill_populate(to, u->n);
 	return image_read_extent_to(f->m->image, u->pieces[0].extent, to, u->n, e);
 }
 
@@ -352,6 +364,8 @@ static int fill_get_buffer(struct fill_worker *w, bool huge, struct err *e)
 	w->room = p;
 	w->buf = p + (-(uintptr_t)p & (HUGE_PAGE_SIZE - 1));
 	w->moves = huge && madvise(w->buf, HUGE_PAGE_SIZE, MADV_HUGEPAGE) == 0;
+	if (!huge)
+		fill_populate(&(struct iovec){ w->buf, BUFFER_FIRST }, 1);
 	return 0;
 }
 

@@ -48,6 +48,10 @@ static inline void sys_pagemap_go_on(struct sys_pm_scan_arg *arg, const struct s
 	arg->start = arg->walk_end > last->end ? arg->walk_end : last->end;
 }
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
 #endif
