@@ -9,7 +9,9 @@ import termios
 import time
 
 from dialogues import Terminal, dialogue, expect_status, restore_at_pipes
-from harness import PYTHON, Failure, as_user, case, kill, stat_of
+from harness import PYTHON, Failure, as_user, case, kill, read, stat_of
+
+SYS_READ = 0
 
 
 @case("foreground-status")
@@ -109,6 +111,8 @@ def move_to_another_terminal(t, target, typed, answer):
     first.send(typed)
     first.expect(answer)
     root = t.until(lambda: [p for p in t.shape(first.shell) if p != first.shell], 5, "the program")[0]
+    # Python notices a signal that comes just before that only with the next input.
+    t.until(lambda: read(f"/proc/{root}/syscall", "").startswith(f"{SYS_READ} "), 5, "the program that waits in read(2)")
     t.torpor("dump", root, "-o", t.image())
     first.expect("it is over\r\n")
     t.until(lambda: not stat_of(root), 5, "the end of the program")
