@@ -22,7 +22,6 @@
 
 enum {
 	VERIFY_THREADS_MAX = 64,
-	CACHED_PIECE = 128 * 1024, /* stays in the CPU's cache between reading and hashing */
 };
 
 /* What is wrong with an extent, where it is not that it cannot be read (-errno). */
@@ -113,8 +112,8 @@ static int extent_read_raw(const struct image *img, const struct image_extent *x
 	bool right = true;
 
 	xxh3_begin(&state);
-	for (uint32_t done = 0; done < x->stored; done += CACHED_PIECE, buf += step) {
-		uint32_t n = x->stored - done < CACHED_PIECE ? x->stored - done : CACHED_PIECE;
+	for (uint32_t done = 0; done < x->stored; done += IMAGE_PIECE, buf += step) {
+		uint32_t n = x->stored - done < IMAGE_PIECE ? x->stored - done : IMAGE_PIECE;
 		int r = fd_pread_full(img->fd, buf, n, (off_t)(x->offset + done));
 
 		if (r < 0)
@@ -170,7 +169,7 @@ static int extent_read(const struct image *img, size_t extent, void *buf, size_t
 
 int image_read_extent(const struct image *img, size_t extent, void *buf, struct err *e)
 {
-	return extent_read(img, extent, buf, CACHED_PIECE, NULL, e);
+	return extent_read(img, extent, buf, IMAGE_PIECE, NULL, e);
 }
 
 int image_stream_extent(const struct image *img, size_t extent, void *buf, image_take *take, void *arg, struct err *e)

@@ -17,6 +17,7 @@ struct err;
 enum {
 	IMAGE_PAGE = 4096,
 	IMAGE_EXTENT_MAX = 1024 * 1024, /* most bytes of one extent before compression */
+	IMAGE_PIECE = 128 * 1024,       /* most that is read of a raw one at a time: it stays in the CPU's cache until it is hashed */
 	IMAGE_ID_SIZE = 16,
 	IMAGE_CHAIN_MAX = 64, /* most files of one chain */
 };
@@ -227,7 +228,7 @@ int image_read_extent(const struct image *img, size_t extent, void *buf, struct 
 typedef int image_take(void *arg, uint32_t at, const void *data, uint32_t size, struct err *e);
 
 /*
- * As above, but hand it over in pieces of whole pages, while they are in the CPU's
+ * As above, but hand it over in pieces (IMAGE_PIECE) of whole pages, while they are in the CPU's
  * cache: before the checksum is known. What was taken must not be used if this
  * fails. `buf` is only there to be read into; best it begins on a page.
  */

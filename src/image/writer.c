@@ -296,17 +296,22 @@ static int writer_reserve(struct image_writer *w, struct image_extent *extent, c
 	return 0;
 }
 
+/* Under the lock: so many bytes are waited for before the disk is to begin on them. */
+static uint64_t writer_kick_size(const struct image_writer *w)
+{
+	return w->kick_from == w->kick_to ? WRITER_FIRST_KICK : WRITER_KICK;
+}
+
 /*
- * Let the disk begin on what is in the page cache, if it was not given `least` bytes of that. Other
- * threads may not have filled their part of the stretch yet: the next kick
- * covers it once more, and pages on their way already cost nothing then.
+ * Let the disk begin on what is in the page cache: when that is worth while, or `now`. Other threads may not have filled
+ * their part of the stretch yet: the next kick covers it once more, and pages on their way already cost nothing then.
  */
-static void writer_kick(struct image_writer *w, uint64_t least)
+static void writer_kick(struct image_writer *w, bool now)
 {
 	uint64_t from = 0, to = 0;
 
 	pthread_mutex_lock(&w->lock);
-	if (w->end - w->kick_to >= least) {
+	if (w->end - w->kick_to >= (now ? IMAGE_PAGE : writer_kick_size(w))) {
 		from = w->kick_from;
 		to = w->end;
 		w->kick_from = w->kick_to;
@@ -318,21 +323,10 @@ static void writer_kick(struct image_writer *w, uint64_t least)
 		(void)sync_file_range(w->fd, (off_t)from, (off_t)(to - from), SYNC_FILE_RANGE_WRITE);
 }
 
-/* After WRITER_FIRST_KICK bytes, and every WRITER_KICK bytes then. */
-static void writer_kick_in_time(struct image_writer *w)
-{
-	bool first;
-
-	pthread_mutex_lock(&w->lock);
-	first = w->kick_from == w->kick_to;
-	pthread_mutex_unlock(&w->lock);
-	writer_kick(w, first ? WRITER_FIRST_KICK : WRITER_KICK);
-}
-
 void image_writer_start(struct image_writer *w)
 {
 	if (w->sync)
-		writer_kick(w, IMAGE_PAGE);
+		writer_kick(w, true);
 }
 
 int image_writer_packed(struct image_writer *w, const struct image_packed *x, uint32_t *ret_extent, struct err *e)
@@ -356,7 +350,7 @@ int image_writer_packed(struct image_writer *w, const struct image_packed *x, ui
 	}
 	atomic_fetch_add(&w->stored, x->stored);
 	if (w->sync)
-		writer_kick_in_time(w);
+		writer_kick(w, false);
 	return 0;
 }
 

@@ -34,7 +34,6 @@ enum {
 	THREAD_SHARE = 4 * 1024 * 1024,  /* what a thread must have to do at least */
 	THREADS_MAX = 8,
 	BUFFER_ROOM = 2 * HUGE_PAGE_SIZE, /* a huge page can be aligned in it */
-	BUFFER_FIRST = 128 * 1024,        /* of it, for what comes piece by piece */
 	POPULATE_MIN = 3 * MEMORY_PAGE,   /* less is not made sooner in one call than by a fault for each page */
 };
 
@@ -365,7 +364,7 @@ static int fill_get_buffer(struct fill_worker *w, bool huge, struct err *e)
 	w->buf = p + (-(uintptr_t)p & (HUGE_PAGE_SIZE - 1));
 	w->moves = huge && madvise(w->buf, HUGE_PAGE_SIZE, MADV_HUGEPAGE) == 0;
 	if (!huge)
-		fill_populate(&(struct iovec){ w->buf, BUFFER_FIRST }, 1);
+		fill_populate(&(struct iovec){ w->buf, IMAGE_PIECE }, 1);
 	return 0;
 }
 

@@ -70,7 +70,6 @@ struct store_worker {
 	size_t n_pages;
 	struct memory_stats stats;
 	struct kit *kit; /* with room for job->chunk_pages */
-	char *buf;       /* that room */
 };
 
 /* ---- the queue ---- */
@@ -339,7 +338,7 @@ static int store_paced(struct store_worker *w, struct image_packed *x, uint32_t 
 	if (packing.codec != IMAGE_CODEC_RAW && !store_get_packer(w))
 		packing.codec = IMAGE_CODEC_RAW;
 	begun = clock_now_ns(CLOCK_THREAD_CPUTIME_ID);
-	image_pack(w->kit->packer, &packing, w->buf, size, x);
+	image_pack(w->kit->packer, &packing, w->kit->room, size, x);
 	r = image_writer_packed(w->job->writer, x, ret_extent, e);
 	pace_note(pace, &packing, size, x->stored, clock_now_ns(CLOCK_THREAD_CPUTIME_ID) - begun);
 	return r;
@@ -351,17 +350,17 @@ static int store_extent(struct store_worker *w, uint32_t pages, uint32_t *ret_ex
 	uint64_t sums[CHUNK_PAGES];
 	struct image_packed x = { .sums = sums };
 
-	image_page_sums(image_writer_seed(w->job->writer), w->buf, pages, sums);
+	image_page_sums(image_writer_seed(w->job->writer), w->kit->room, pages, sums);
 	if (w->job->packing->automatic)
 		return store_paced(w, &x, pages * MEMORY_PAGE, ret_extent, e);
-	image_pack(w->kit->packer, w->job->packing, w->buf, pages * MEMORY_PAGE, &x);
+	image_pack(w->kit->packer, w->job->packing, w->kit->room, pages * MEMORY_PAGE, &x);
 	return image_writer_packed(w->job->writer, &x, ret_extent, e);
 }
 
 /* Store what nobody has stored before, and find out where the rest is. */
 static int store_put(struct store_worker *w, struct err *e)
 {
-	uint32_t kept = store_compact(w->pages, w->n_pages, w->buf), extent = 0;
+	uint32_t kept = store_compact(w->pages, w->n_pages, w->kit->room), extent = 0;
 	struct once *once = w->job->once;
 	int r = kept ? store_extent(w, kept, &extent, e) : 0;
 
@@ -380,13 +379,13 @@ static int store_chunk(struct store_worker *w, struct err *e)
 	struct store_chunk *c = &w->chunk;
 	uint32_t owner = c->source->owner;
 	size_t in_base;
-	int r = store_read(c, w->buf, e);
+	int r = store_read(c, w->kit->room, e);
 
 	if (r < 0)
 		return r;
-	if (c->source->copies && store_note_zero(c, w->buf, e) < 0)
+	if (c->source->copies && store_note_zero(c, w->kit->room, e) < 0)
 		return -1;
-	w->n_pages = store_pages_of(c, w->buf, w->pages);
+	w->n_pages = store_pages_of(c, w->kit->room, w->pages);
 	w->stats.pages_zero += c->pages - w->n_pages;
 	r = base_look(w->job->base, owner, w->pages, w->n_pages, &in_base, e);
 	if (r < 0)
@@ -419,10 +418,7 @@ static struct store_worker *store_worker_new(struct store_job *job)
 		return NULL;
 	w->job = job;
 	w->kit = kits_take(image_writer_kits(job->writer), job->chunk_pages * MEMORY_PAGE);
-	if (!w->kit || (packs && !store_get_packer(w)))
-		return store_worker_free(w);
-	w->buf = w->kit->room;
-	return w;
+	return w->kit && (!packs || store_get_packer(w)) ? w : store_worker_free(w);
 }
 
 static void store_account(struct store_job *job, const struct store_worker *w, int r, const struct err *err)
