@@ -36,7 +36,8 @@ struct script {
 	uint64_t stack; /* SCRIPT_THREAD: top of the stack for the new thread's runner */
 	uint64_t tid;   /* of the thread that is to execute it; 0: whoever does */
 	uint64_t park;  /* the signal by which it stops at its end, which is not blocked then; 0: SIGSTOP */
+	uint64_t unmap_start, unmap_size; /* instead of that, it unmaps this, itself and the runner included, and crashes; 0: it does not */
 };
 
 _Static_assert(sizeof(struct script_op) == 80, "layout is shared with the runner");
-_Static_assert(sizeof(struct script) == 40, "layout is shared with the runner");
+_Static_assert(sizeof(struct script) == 56, "layout is shared with the runner");

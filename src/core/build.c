@@ -400,19 +400,50 @@ static int build_map_steer(const struct build *b, const struct task_restore *tr,
 	return *ret == MAP_FAILED ? err_sys(e, errno, "mapping what tells how to choose TIDs") : 0;
 }
 
-/* At the end, all signals are still blocked but for the one by which the thread parks. */
-static int build_park(const struct build *b, const struct task_restore *tr, struct script_builder *s, struct err *e)
+/* At the end, all signals are still blocked but for the one by which the thread stops. */
+static int build_let_through(const struct task_restore *tr, int signo, struct script_builder *s, struct err *e)
 {
-	const uint64_t blocked = ~(b->park ? 1ull << (b->park - 1) : 0);
-	void *p = b->park ? region_put(tr->region, &blocked, sizeof(blocked)) : NULL;
+	const uint64_t blocked = ~(1ull << (signo - 1));
+	void *p = region_put(tr->region, &blocked, sizeof(blocked));
 
-	if (!b->park)
-		return 0;
 	if (!p)
 		return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
 	script_call(s, SCRIPT_MUST, "letting one signal through", SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)p, 0, sizeof(blocked));
-	s->script->park = (uint64_t)b->park;
 	return 0;
+}
+
+static int build_park(const struct build *b, const struct task_restore *tr, struct script_builder *s, struct err *e)
+{
+	s->script->park = (uint64_t)b->park;
+	return b->park ? build_let_through(tr, b->park, s, e) : 0;
+}
+
+/*
+ * May the task unmap the region itself, and stop by the crash that follows? Only one without other threads, which stand in
+ * the region as well; and the kernel drops the action of a signal that it must send while that is ignored, and does not
+ * send it twice (force_sig_info_to_task() and legacy_queue() in kernel/signal.c).
+ */
+static bool build_may_crash(const Pb__Task *pb)
+{
+	const Pb__Thread *leader = pb->threads[0];
+	const uint64_t pending = signals_of(pb->pending, pb->n_pending) | signals_of(leader->pending, leader->n_pending);
+
+	if (pb->n_threads > 1 || pending >> (SIGSEGV - 1) & 1)
+		return false;
+	for (size_t i = 0; i < pb->n_sigactions; i++)
+		if (pb->sigactions[i]->signo == SIGSEGV && pb->sigactions[i]->handler == (uint64_t)SIG_IGN)
+			return false;
+	return true;
+}
+
+/* The last step of the leader's script. */
+static int build_end(const struct build *b, const struct task_restore *tr, struct script_builder *s, struct err *e)
+{
+	if (!build_may_crash(tr->pb))
+		return build_park(b, tr, s, e);
+	s->script->unmap_start = tr->region->start;
+	s->script->unmap_size = tr->region->size;
+	return build_let_through(tr, SIGSEGV, s, e);
 }
 
 static int build_thread_script(const struct build *b, const struct task_restore *tr, const Pb__Thread *th, struct script **ret,
@@ -500,7 +531,7 @@ static int build_script(struct build *b, struct memory_load *m, const struct tas
 		return -1;
 	if (!b->loads_first) /* what is born into an address space that is there is not registered */
 		thread_forget_libc(&s);
-	if (memory_switch(m, &s, e) < 0 || build_steps(b, tr, &s, e) < 0 || build_park(b, tr, &s, e) < 0)
+	if (memory_switch(m, &s, e) < 0 || build_steps(b, tr, &s, e) < 0 || build_end(b, tr, &s, e) < 0)
 		return -1;
 	*ret = s.script;
 	return script_finish(&s, e);

@@ -612,19 +612,6 @@ static int restore_prepare_family(struct restore *r, struct err *e)
 	return family_make(&r->family, &r->arena, r->image, members, r->plan.n_tasks, e);
 }
 
-static uint64_t restore_pending(Pb__Siginfo *const *infos, size_t n)
-{
-	uint64_t set = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		int32_t signo;
-
-		memcpy(&signo, infos[i]->info.data, sizeof(signo)); /* plan.c has looked at them */
-		set |= 1ull << (signo - 1);
-	}
-	return set;
-}
-
 /* A signal for threads to park by, that nobody sends and that is not pending anywhere. Not a queued one: queues may be full. */
 static int restore_choose_park(const struct plan *p)
 {
@@ -634,9 +621,9 @@ static int restore_choose_park(const struct plan *p)
 	for (size_t i = 0; i < p->n_tasks; i++) {
 		const Pb__Task *pb = p->tasks[i].pb;
 
-		pending |= restore_pending(pb->pending, pb->n_pending);
+		pending |= signals_of(pb->pending, pb->n_pending);
 		for (size_t k = 0; k < pb->n_threads; k++)
-			pending |= restore_pending(pb->threads[k]->pending, pb->threads[k]->n_pending);
+			pending |= signals_of(pb->threads[k]->pending, pb->threads[k]->n_pending);
 	}
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
 		if (!(pending >> (signals[i] - 1) & 1))

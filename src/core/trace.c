@@ -200,17 +200,38 @@ static int trace_check_parked(const struct build *b, const struct plan_task *t, 
 	return err_wrap(e, "task %d (%s)", t->pb->pid, t->pb->comm);
 }
 
+/*
+ * A SIGSEGV of this task: 1 if it is the end of its script, behind which nothing is mapped. One that another process has sent
+ * comes too early for the program. Another crash is its end.
+ */
+static int trace_crash(const struct build *b, const struct plan_task *t, pid_t tid)
+{
+	const struct build_region *region = &b->regions[t - b->plan->tasks];
+	siginfo_t info;
+
+	if (sys_ptrace_getsiginfo(tid, &info) < 0)
+		return 0;
+	if (info.si_code == SEGV_MAPERR && (uint64_t)info.si_addr - region->start < region->size)
+		return 1;
+	sys_ptrace(SYS_PTRACE_CONT, tid, 0, info.si_code > 0 ? SIGSEGV : 0);
+	return 0;
+}
+
 /* One event. Returns 1 when a thread has parked, 0 for all else, negative when the restore has failed. */
 static int trace_event(struct build *b, pid_t tid, int status, struct err *e)
 {
+	const struct plan_task *t;
 	int signo = 0;
 
 	if (!WIFSTOPPED(status))
 		return !trace_knows(b, tid) || trace_may_end(b, tid, status) ? 0 : trace_lost(b, tid, status, e);
 	if (!(status >> 16)) {
 		signo = WSTOPSIG(status);
+		t = trace_task(b, tid);
 		if ((signo == SIGSTOP || signo == b->park) && !trace_is_zombie_signal(b, tid))
-			return trace_check_parked(b, trace_task(b, tid), tid, signo, e) < 0 ? -1 : 1;
+			return trace_check_parked(b, t, tid, signo, e) < 0 ? -1 : 1;
+		if (signo == SIGSEGV && t && !trace_is_zombie_signal(b, tid))
+			return trace_crash(b, t, tid);
 	}
 	sys_ptrace(SYS_PTRACE_CONT, tid, 0, (uintptr_t)signo); /* gone: its end will be reported */
 	return 0;
@@ -547,7 +568,7 @@ static int trace_call_await(const struct build *b, const Pb__Task *pb, const cha
 
 static const char UNMAPPING[] = "unmapping the runner";
 
-/* The region is the last trace of torpor. */
+/* The region is the last trace of torpor. Most tasks unmap it by themselves: build_may_crash(). */
 static int trace_clean_begin(struct build *b, size_t index, uint64_t gadget, struct err *e)
 {
 	const Pb__Task *pb = b->plan->tasks[index].pb;
@@ -624,6 +645,8 @@ static int trace_go_on(struct trace_making *m, size_t index, int status, struct 
 	case TRACE_MAKES:
 		if (pb->n_threads > 1)
 			return 1;
+		if (WSTOPSIG(status) == SIGSEGV) /* the region is gone already */
+			return trace_finish_task(m->b, index, m->gadget, &s->notes, e) < 0 ? -1 : 1;
 		s->stage = TRACE_ENTERS_CALL;
 		return trace_clean_begin(m->b, index, m->gadget, e);
 	case TRACE_ENTERS_CALL:

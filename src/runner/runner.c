@@ -6,7 +6,7 @@
  * flat piece of position-independent code without data; it sees only abi/ and
  * arch/. What it executes is decided by host code (src/target/script.h).
  *
- * #syscalls whatever the script says, getpid gettid tgkill nanosleep; and for steering PIDs: clone exit wait4 kill futex open
+ * #syscalls whatever the script says, getpid gettid tgkill munmap nanosleep; and for steering PIDs: clone exit wait4 kill futex open
  * #syscalls read write close sched_yield
  */
 
@@ -16,7 +16,7 @@
 #include "arch/x86_64/syscall.h"
 #include "runner/steer.h"
 
-enum { NR_SCHED_YIELD = 24, NR_GETPID = 39, NR_EXIT = 60, NR_GETTID = 186, NR_TGKILL = 234, SIGSTOP_NR = 19 };
+enum { NR_MUNMAP = 11, NR_SCHED_YIELD = 24, NR_GETPID = 39, NR_EXIT = 60, NR_GETTID = 186, NR_TGKILL = 234, SIGSTOP_NR = 19 };
 enum { CLONE_FLAGS = 0, CLONE_STACK = 5, CLONE_STACK_SIZE = 6 }; /* words of struct clone_args */
 
 void runner_main(void *arg);
@@ -86,6 +86,17 @@ static void runner_park(const struct script *script)
 		arch_syscall(NR_TGKILL, args);
 }
 
+/*
+ * Nothing of us is left, and the next instruction is not there any more: the tracer sees the SIGSEGV, and gives the thread its
+ * final registers. Comes back if the kernel has refused it, with all that was there.
+ */
+static void runner_unmap_itself(const struct script *script)
+{
+	const uint64_t args[6] = { script->unmap_start, script->unmap_size };
+
+	arch_syscall(NR_MUNMAP, args);
+}
+
 __attribute__((section(".text.head"))) void runner_main(void *arg)
 {
 	struct script *script = arg;
@@ -98,5 +109,7 @@ __attribute__((section(".text.head"))) void runner_main(void *arg)
 		if (op->result < 0 && (op->flags & SCRIPT_MUST))
 			break;
 	}
+	if (script->done == script->n && script->unmap_size)
+		runner_unmap_itself(script);
 	runner_park(script);
 }

@@ -6,6 +6,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <linux/ptrace.h>
+#include <signal.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -23,6 +24,7 @@ enum {
 	SYS_PTRACE_DETACH = 17,
 	SYS_PTRACE_GETREGS = 12,
 	SYS_PTRACE_SETREGS = 13,
+	SYS_PTRACE_GETSIGINFO = 0x4202,
 };
 
 static inline int sys_ptrace(int request, pid_t tid, uintptr_t addr, uintptr_t data)
@@ -54,6 +56,12 @@ static inline int sys_ptrace_setregset(pid_t tid, unsigned note, const void *buf
 	struct iovec iov = { (void *)buf, size };
 
 	return sys_ptrace(PTRACE_SETREGSET, tid, note, (uintptr_t)&iov);
+}
+
+/* The signal of a signal-delivery-stop; -EINVAL in every other stop. */
+static inline int sys_ptrace_getsiginfo(pid_t tid, siginfo_t *ret)
+{
+	return sys_ptrace(SYS_PTRACE_GETSIGINFO, tid, 0, (uintptr_t)ret);
 }
 
 static inline int sys_ptrace_getsigmask(pid_t tid, uint64_t *ret)

@@ -226,6 +226,19 @@ int signals_collect_thread(struct task_collect *c, struct target *t, pid_t tid, 
 	return signals_collect_queue(&(struct signal_queue){ c->arena, t, tid, 0, &th->pending, &th->n_pending }, status->sig_pending, e);
 }
 
+uint64_t signals_of(Pb__Siginfo *const *infos, size_t n)
+{
+	uint64_t set = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		int32_t signo;
+
+		memcpy(&signo, infos[i]->info.data, sizeof(signo)); /* plan_make() has looked at them */
+		set |= signal_bit(signo);
+	}
+	return set;
+}
+
 static int signals_full(struct err *e)
 {
 	return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");

@@ -84,6 +84,8 @@ int creds_collect(struct task_collect *c, struct target *t, const struct proc_st
 		  struct err *e);
 /* Those whose action may be another one than the default. SIGCHLD may have flags (SA_NOCLDWAIT) without being caught or ignored. */
 uint64_t signals_with_actions(const struct proc_status *status);
+/* As a set: bit N - 1 is signal N. */
+uint64_t signals_of(Pb__Siginfo *const *infos, size_t n);
 int signals_ask(struct questions *q, const struct proc_status *status);
 int signals_collect(struct task_collect *c, struct target *t, struct questions *q, const struct proc_status *status, Pb__Task *pb,
 		    struct err *e);

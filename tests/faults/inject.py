@@ -383,9 +383,9 @@ def stuck(t):
     program.mark()
     root = program.root
     t.dump(root)
-    result, calls = injector.run(f"tgkill:{signal.SIGSTKFLT:d}", "restore", t.image(), "--detach", "--timeout", "0.3")
+    result, calls = injector.run("set_robust_list:0", "restore", t.image(), "--detach", "--timeout", "0.3")
     if not calls or result.status != 5 or "E-RESTORE-TIMEOUT" not in result.err or f"of task {root} " not in result.err:
-        raise Failure(f"{calls or 'no tgkill(2)'}: {result}")
+        raise Failure(f"{calls or 'no set_robust_list(2)'}: {result}")
     expect_nobody(t, [root], calls)
     t.restore(root)
     program.again()

@@ -87,6 +87,18 @@ def giant_page(t, name):
     program.end()
 
 
+CRASHES = "default ignored caught blocked pending".split()
+
+
+def crash(t, how):
+    """Not even the action of SIGSEGV, by which its end of a restore is told, is another one afterwards."""
+    program = Program(t, "crash", how)
+    for _ in range(2):
+        t.cycle(program.root)
+        program.verify("after the restore")
+    program.end()
+
+
 def posix_ipc(t, way):
     """Its semaphore is mapped under a name that it has lost before (sem_open), and then under that which it has: not
     compared. What is left in /dev/shm is removed."""
@@ -647,6 +659,8 @@ def declare():
         case(f"hugetlb_shared-{way.__name__}", way=way, program="hugetlb_shared", pages=14)(huge_pages)
     case("sysv_shm-huge", way=sysv.huge_segment, pages=2)(huge_pages)
     case("hugetlb_shared-giant", way=giant_page, program="hugetlb_shared", size=1 << 20, pages=1)(huge_pages)
+    for how in CRASHES:
+        case(f"crash-{how}", how=how)(crash)
     case("memory-image-size")(image_size)
     case("memory-ahead")(memory_ahead)
     for kind, how in PACKED:
