@@ -128,21 +128,28 @@ static int extent_read_raw(const struct image *img, const struct image_extent *x
 	return right ? 0 : EXTENT_PAGES_DIFFER;
 }
 
-/* NULL as `buf`: only compare the checksum. */
-static int extent_read_packed(const struct image *img, const struct image_extent *x, uint8_t *buf, const uint64_t *sums)
+/* What is stored of it, and the padding behind it, as it is: `packed` has room for that. */
+static int extent_read_stored(const struct image *img, const struct image_extent *x, uint8_t *packed)
 {
 	uint32_t padded = (uint32_t)image_align(x->stored);
-	uint8_t *packed = aligned_alloc(IMAGE_PAGE, padded);
-	int r = packed ? fd_pread_full(img->fd, packed, padded, (off_t)x->offset) : -ENOMEM;
+	int r = fd_pread_full(img->fd, packed, padded, (off_t)x->offset);
 
 	if (!r && image_checksum(packed, x->stored) != x->checksum)
 		r = EXTENT_SUM_DIFFERS;
 	for (uint32_t i = x->stored; !r && i < padded; i++)
 		if (packed[i])
 			r = EXTENT_PADDING;
-	if (!r && buf && !image_unpack(x->codec, packed, x->stored, buf, x->size))
+	return r;
+}
+
+static int extent_read_packed(const struct image *img, const struct image_extent *x, uint8_t *buf, const uint64_t *sums)
+{
+	uint8_t *packed = aligned_alloc(IMAGE_PAGE, image_align(x->stored));
+	int r = packed ? extent_read_stored(img, x, packed) : -ENOMEM;
+
+	if (!r && !image_unpack(x->codec, packed, x->stored, buf, x->size))
 		r = EXTENT_NOT_UNPACKED;
-	if (!r && buf && !extent_pages_right(img, buf, 0, x->size, sums))
+	if (!r && !extent_pages_right(img, buf, 0, x->size, sums))
 		r = EXTENT_PAGES_DIFFER;
 	free(packed);
 	return r;
@@ -277,7 +284,8 @@ static int verify_extent(const struct verify *v, size_t extent, uint8_t *buf)
 		return r;
 	if (x->codec == IMAGE_CODEC_RAW)
 		return extent_read_raw(img, x, buf, 0, pages ? sums : NULL, NULL);
-	return extent_read_packed(img, x, v->pages ? buf : NULL, pages ? sums : NULL);
+	/* Packed, it is smaller than the extent that it is (reader_extent_valid()). */
+	return v->pages ? extent_read_packed(img, x, buf, pages ? sums : NULL) : extent_read_stored(img, x, buf);
 }
 
 static void verify_run(void *arg)
