@@ -645,16 +645,13 @@ static int build_state(struct build *b, size_t index, struct memory_load *m, con
 }
 
 /* What those that this task makes have in common with it is in memory before they are born. */
-static void build_stock(struct build *b, size_t index, struct memory_load *m)
+static int build_stock(struct build *b, size_t index, struct memory_load *m, struct err *e)
 {
-	const Pb__Task *pb = b->plan->tasks[index].pb;
-	struct task_restore tr = { .arena = m->arena, .pb = pb, .born = &b->born };
-	struct err e = ERR_INIT;
+	struct task_restore tr = { .arena = m->arena, .pb = b->plan->tasks[index].pb, .born = &b->born };
 
 	if (!family_makes(b->family, (uint32_t)index))
-		return;
-	if (limits_widen(&tr, &e) < 0 || stock_prepare(&b->stock, b->family, (uint32_t)index, m, &e) < 0)
-		build_fail(b, pb, &e);
+		return 0;
+	return limits_widen(&tr, e) < 0 ? -1 : stock_prepare(&b->stock, b->family, (uint32_t)index, m, e);
 }
 
 static size_t build_count_children(const struct build *b, size_t index)
@@ -667,14 +664,12 @@ static size_t build_count_children(const struct build *b, size_t index)
 }
 
 /* Once for many: what each child would read of itself. */
-static void build_note_areas(struct build *b, const Pb__Task *pb, size_t n_children, struct arena *arena)
+static int build_note_areas(struct build *b, size_t n_children, struct arena *arena, struct err *e)
 {
 	struct vm_area_list *areas = n_children < AREAS_CHILDREN ? NULL : arena_new(arena, struct vm_area_list);
-	struct err e = ERR_INIT;
 
-	if (areas && memory_own_areas(arena, areas, &e) < 0)
-		build_fail(b, pb, &e);
 	b->areas = areas;
+	return areas ? memory_own_areas(arena, areas, e) : 0;
 }
 
 static _Noreturn void build_task(struct build *b, size_t index)
@@ -685,7 +680,7 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	struct err e = ERR_INIT;
 	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .loaded = &b->meeting->loaded,
 				 .settable_exes = b->settable_exes, .one_thread = b->pids->steer.way == PID_FORK,
-				 .verifies = b->loads_first,
+				 .maps_vdso = b->maps_vdso, .verifies = b->loads_first,
 				 .born_with = n_children || b->stock.space.n_mappings ? NULL : b->areas };
 	struct restore_task rt = {
 		.arena = &arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
@@ -699,13 +694,13 @@ static _Noreturn void build_task(struct build *b, size_t index)
 		m.space = b->plan->image->spaces[pb->space];
 		m.runs = image_runs_of(b->image, IMAGE_OWNER_SPACE(pb->space), &m.n_runs);
 		build_stretch_stack(b, index);
-		build_stock(b, index, &m);
+		if (build_stock(b, index, &m, &e) < 0)
+			build_fail(b, pb, &e);
 		tr.space = m.space;
 		early = build_loads_early(b, index, n_children);
 	}
-	if (b->loads_first && build_load_first(b, &m, &tr, &e) < 0)
+	if ((b->loads_first && build_load_first(b, &m, &tr, &e) < 0) || build_note_areas(b, n_children, &arena, &e) < 0)
 		build_fail(b, pb, &e);
-	build_note_areas(b, pb, n_children, &arena);
 	if (!b->meets && build_leads_group(b->plan, index) && !build_leads_session(pb))
 		build_join(b, pb); /* who is born into the group need not join it */
 	build_children(b, index, &rt);

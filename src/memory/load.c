@@ -26,6 +26,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "arch/x86_64/syscall.h"
 #include "memory/memory.h"
 #include "proc/maps.h"
 #include "sys/memory.h"
@@ -562,6 +563,43 @@ static void move_step(struct script_builder *b, const char *note, uint64_t from,
 	script_call(b, SCRIPT_MUST, note, SYS_mremap, from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to);
 }
 
+/* Our own mappings of the vdso and its data. */
+static size_t load_count_vdso(const struct vm_area_list *own)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < own->n; i++)
+		n += strcmp(own->areas[i].name, "[vdso]") == 0 || strncmp(own->areas[i].name, "[vvar", 5) == 0;
+	return n;
+}
+
+/*
+ * May the kernel make the vdso anew at its place, once ours is gone? It makes all the parts side by side, in our order, and
+ * stays away from a stack that is next above.
+ */
+static bool load_may_map_vdso(const struct memory_load *m, const struct vdso_part *parts, size_t n)
+{
+	const uint64_t end = n ? parts[n - 1].final + parts[n - 1].size : 0;
+
+	if (!m->maps_vdso || !n || n != load_count_vdso(&m->own))
+		return false;
+	for (size_t i = 1; i < n; i++)
+		if (parts[i - 1].own + parts[i - 1].size != parts[i].own || parts[i - 1].final + parts[i - 1].size != parts[i].final)
+			return false;
+	for (size_t i = 0; i < m->space->n_mappings; i++)
+		if (m->space->mappings[i]->start >= end)
+			return !(m->space->mappings[i]->flags & VM_FLAG_GROWSDOWN);
+	return true;
+}
+
+static void load_map_vdso(const struct vdso_part *parts, size_t n, struct script_builder *b)
+{
+	const uint64_t start = parts[0].final, size = parts[n - 1].final + parts[n - 1].size - start;
+
+	script_call(b, SCRIPT_MUST, "mapping the vdso", ARCH_NR_PRCTL, ARCH_PRCTL_MAP_VDSO, start);
+	script_call(b, SCRIPT_MUST, "mapping the vdso where it was", SYS_msync, start, size, MS_ASYNC); /* ENOMEM: it is not there */
+}
+
 /* Can the vdso stay where it is until all else is in place, and then go to its own? */
 static bool load_vdso_may_stay(const struct memory_load *m, const struct vdso_part *parts, size_t n)
 {
@@ -688,9 +726,12 @@ int memory_switch(struct memory_load *m, struct script_builder *b, struct err *e
 {
 	struct vdso_part parts[VDSO_PARTS_MAX];
 	size_t n_parts = 0;
+	bool anew;
 
-	if (load_vdso_parts(m, parts, &n_parts, e) < 0 || load_park_vdso(m, parts, n_parts, b, e) < 0 ||
-	    load_unmap_gaps(m, parts, n_parts, b, e) < 0)
+	if (load_vdso_parts(m, parts, &n_parts, e) < 0)
+		return -1;
+	anew = load_may_map_vdso(m, parts, n_parts);
+	if ((!anew && load_park_vdso(m, parts, n_parts, b, e) < 0) || load_unmap_gaps(m, parts, anew ? 0 : n_parts, b, e) < 0)
 		return -1;
 	for (size_t i = 0; i < m->space->n_mappings; i++) {
 		const Pb__Mapping *map = m->space->mappings[i];
@@ -698,7 +739,9 @@ int memory_switch(struct memory_load *m, struct script_builder *b, struct err *e
 		if (!is_special(map) && m->place[i] != map->start)
 			move_step(b, "moving a mapping into place", m->place[i], map->end - map->start, map->start);
 	}
-	for (size_t i = 0; i < n_parts; i++)
+	if (anew)
+		load_map_vdso(parts, n_parts, b);
+	for (size_t i = 0; !anew && i < n_parts; i++)
 		move_step(b, "moving the vdso into place", parts[i].parked, parts[i].size, parts[i].final);
 	return load_set_mm(m, b, e);
 }

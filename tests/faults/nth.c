@@ -39,7 +39,7 @@ static const struct {
 } calls[] = {
 	CALL(capget, 0), CALL(exit_group, 0), CALL(futex, 0), CALL(pause, 0), CALL(rt_sigprocmask, 0), CALL(sched_yield, 0),
 	CALL(wait4, 0), CALL(waitid, 0),
-	CALL(accept4, EMFILE), CALL(bind, EADDRINUSE), CALL(chdir, EIO), CALL(clone, EAGAIN),
+	CALL(accept4, EMFILE), CALL(arch_prctl, EINVAL), CALL(bind, EADDRINUSE), CALL(chdir, EIO), CALL(clone, EAGAIN),
 	CALL(clone3, EAGAIN), CALL(close_range, EINVAL), CALL(connect, ECONNREFUSED), CALL(dup2, EMFILE), CALL(dup3, EMFILE),
 	CALL(epoll_create1, EMFILE), CALL(epoll_ctl, ENOMEM), CALL(eventfd2, EMFILE), CALL(faccessat, EIO),
 	CALL(fallocate, ENOSPC), CALL(fchdir, EIO), CALL(fchmod, EIO), CALL(fcntl, EMFILE), CALL(flock, ENOLCK),

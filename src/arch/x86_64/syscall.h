@@ -99,6 +99,20 @@ static inline int arch_has_shadow_stack(void)
 }
 
 /*
+ * arch_prctl(2) with ARCH_MAP_VDSO_64 (Linux 4.9): make the mappings of the vdso, its data first, at an address; EEXIST where the
+ * process has one. In map_vdso_once(), arch/x86/entry/vdso/vma.c. If something is in the way there, it makes them elsewhere.
+ */
+enum { ARCH_NR_PRCTL = 158, ARCH_PRCTL_MAP_VDSO = 0x2003 };
+
+/* Can they be made? Only for a process that has a vdso, which it keeps. */
+static inline int arch_can_map_vdso(void)
+{
+	const uint64_t args[6] = { ARCH_PRCTL_MAP_VDSO, 0 };
+
+	return arch_syscall(ARCH_NR_PRCTL, args) == -17 /* EEXIST */;
+}
+
+/*
  * A process that ends at once, and of which no tracer hears: clone(2) with CLONE_VM,
  * CLONE_VFORK and CLONE_UNTRACED. Returns its PID, to be waited for with __WALL.
  */
