@@ -180,13 +180,6 @@ static bool trace_may_end(const struct build *b, pid_t pid, int status)
 	return t ? t->pb->state == PB__TASK_STATE__ZOMBIE : WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-static bool trace_is_zombie_signal(const struct build *b, pid_t pid)
-{
-	const struct plan_task *t = trace_task(b, pid);
-
-	return t && t->pb->state == PB__TASK_STATE__ZOMBIE;
-}
-
 /*
  * A leader that has given up has not made all its threads: nobody must wait for those. It parks by SIGSTOP; the other
  * signal is let through by the last step of its script.
@@ -220,17 +213,17 @@ static int trace_crash(const struct build *b, const struct plan_task *t, pid_t t
 /* One event. Returns 1 when a thread has parked, 0 for all else, negative when the restore has failed. */
 static int trace_event(struct build *b, pid_t tid, int status, struct err *e)
 {
-	const struct plan_task *t;
+	const struct plan_task *t = trace_task(b, tid);
+	const bool zombie = t && t->pb->state == PB__TASK_STATE__ZOMBIE; /* or what will be one, which dies of its signal */
 	int signo = 0;
 
 	if (!WIFSTOPPED(status))
 		return !trace_knows(b, tid) || trace_may_end(b, tid, status) ? 0 : trace_lost(b, tid, status, e);
 	if (!(status >> 16)) {
 		signo = WSTOPSIG(status);
-		t = trace_task(b, tid);
-		if ((signo == SIGSTOP || signo == b->park) && !trace_is_zombie_signal(b, tid))
+		if ((signo == SIGSTOP || signo == b->park) && !zombie)
 			return trace_check_parked(b, t, tid, signo, e) < 0 ? -1 : 1;
-		if (signo == SIGSEGV && t && !trace_is_zombie_signal(b, tid))
+		if (signo == SIGSEGV && t && !zombie)
 			return trace_crash(b, t, tid);
 	}
 	sys_ptrace(SYS_PTRACE_CONT, tid, 0, (uintptr_t)signo); /* gone: its end will be reported */

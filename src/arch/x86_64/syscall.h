@@ -89,22 +89,22 @@ static inline int64_t arch_clone3_hand_over(uint64_t clone_args, uint64_t size)
 	return result;
 }
 
+enum { ARCH_NR_PRCTL = 158, ARCH_PRCTL_SHSTK_STATUS = 0x5005, ARCH_PRCTL_MAP_VDSO = 0x2003 };
+
 /* Has this thread a user shadow stack? With one, a child that goes on on our stack would get another one (6.6: ARCH_SHSTK_STATUS). */
 static inline int arch_has_shadow_stack(void)
 {
 	uint64_t features = 0;
-	const uint64_t args[6] = { 0x5005, (uint64_t)&features };
+	const uint64_t args[6] = { ARCH_PRCTL_SHSTK_STATUS, (uint64_t)&features };
 
-	return arch_syscall(158, args) == 0 && features != 0;
+	return arch_syscall(ARCH_NR_PRCTL, args) == 0 && features != 0;
 }
 
 /*
- * arch_prctl(2) with ARCH_MAP_VDSO_64 (Linux 4.9): make the mappings of the vdso, its data first, at an address; EEXIST where the
- * process has one. In map_vdso_once(), arch/x86/entry/vdso/vma.c. If something is in the way there, it makes them elsewhere.
+ * Can arch_prctl(2) make the mappings of the vdso, its data first, at an address (ARCH_MAP_VDSO_64, Linux 4.9: map_vdso_once() in
+ * arch/x86/entry/vdso/vma.c)? If something is in the way there, it makes them elsewhere. To be asked by a process that has a vdso, which
+ * it keeps: EEXIST.
  */
-enum { ARCH_NR_PRCTL = 158, ARCH_PRCTL_MAP_VDSO = 0x2003 };
-
-/* Can they be made? Only for a process that has a vdso, which it keeps. */
 static inline int arch_can_map_vdso(void)
 {
 	const uint64_t args[6] = { ARCH_PRCTL_MAP_VDSO, 0 };
