@@ -43,6 +43,7 @@ struct build {
 	unsigned timeout_ms; /* without anybody coming further, before the restore is given up */
 	sigset_t interrupts; /* the signals by which loading first can be called off */
 	int park; /* the signal by which threads stop when they are complete; 0: SIGSTOP */
+	bool every_cpu; /* the root is born with all CPUs allowed: thread_may_use_every_cpu(); false: or it is not worth a look */
 	struct proc_status own;  /* of the coordinator, and so of what it makes */
 	struct limits_born born; /* of this very process, by what it was made with */
 	const struct family *family;

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "sys/process.h"
 #include "util/fd.h"
 #include "util/privilege.h"
 
@@ -84,6 +85,7 @@ _Noreturn void init_serve(pid_t root, int reports, int keep)
 	sigset_t all;
 
 	init_let_go(reports, keep);
+	sys_sched_allow_all(0); /* whoever is as free as the init counts as free: thread_collect_outside() */
 	privilege_end();
 	malloc_trim(0);
 	sigfillset(&all);

@@ -731,6 +731,7 @@ static pid_t restore_make_tasks(struct restore *r, struct err *e)
 		return root;
 	if (trace_begin(root, e) < 0)
 		goto abandon;
+	r->build.every_cpu = r->plan.n_threads > 1 && thread_may_use_every_cpu(root);
 	build_go(&r->build);
 	if (trace_until_parked(&r->build, &r->notes, e) < 0)
 		goto abandon;

@@ -110,6 +110,17 @@ static inline int sys_sched_setaffinity(pid_t tid, size_t size, const void *mask
 	return (int)SYS_RESULT(syscall(SYS_sched_setaffinity, tid, size, mask));
 }
 
+enum { SYS_CPU_MASK_MAX = 1024 }; /* bytes */
+
+/* Every CPU: the kernel leaves out what is not there, or not for this thread. */
+static inline int sys_sched_allow_all(pid_t tid)
+{
+	unsigned char every[SYS_CPU_MASK_MAX];
+
+	__builtin_memset(every, 0xff, sizeof(every));
+	return sys_sched_setaffinity(tid, sizeof(every), every);
+}
+
 enum { SYS_IOPRIO_WHO_PROCESS = 1 };
 
 static inline int sys_ioprio_get(pid_t tid)

@@ -174,11 +174,14 @@ size_t thread_script_ops(const Pb__Task *pb, const Pb__Thread *th);
 /* Steps that come first in the leader's script: what libc has registered with the kernel for us. */
 void thread_forget_libc(struct script_builder *b);
 
+/* May this thread of ours, and so what it makes, be on every CPU that it could be allowed (sched_setaffinity(2))? */
+bool thread_may_use_every_cpu(pid_t tid);
+
 /*
- * From outside, once the thread is parked: registers, signal mask, scheduling.
- * What may not be set and differs is added to `notes` (text for the user).
+ * From outside, once the thread is parked: registers, signal mask, scheduling. `every_cpu`: what thread_may_use_every_cpu()
+ * has told of who made it. What may not be set and differs is added to `notes` (text for the user).
  */
-int thread_restore_outside(const Pb__Thread *th, struct obstacle_list *notes, struct err *e);
+int thread_restore_outside(const Pb__Thread *th, bool every_cpu, struct obstacle_list *notes, struct err *e);
 
 /* The root's wish to be told of the end of its parent cannot be kept. -ENOMEM or 0. */
 int thread_note_parent(const Pb__Task *pb, struct obstacle_list *notes);

@@ -20,7 +20,7 @@
 
 #include <linux/prctl.h>
 
-enum { AFFINITY_MAX = 1024, SIGINFO_SIZE = 128, THREAD_STEPS = 12, CREDS_STEPS = 140, RSEQ_UNREGISTER = 1, COMM_SIZE = 16 };
+enum { SIGINFO_SIZE = 128, THREAD_STEPS = 12, CREDS_STEPS = 140, RSEQ_UNREGISTER = 1, COMM_SIZE = 16 };
 
 /* ---- dump ---- */
 
@@ -85,7 +85,7 @@ static int thread_collect_state(struct task_collect *c, struct target *task, con
 static int thread_collect_outside(struct task_collect *c, pid_t tid, Pb__Thread *th, struct err *e)
 {
 	struct sys_sched_attr attr = { .size = sizeof(attr) };
-	unsigned char mask[AFFINITY_MAX], all[AFFINITY_MAX];
+	unsigned char mask[SYS_CPU_MASK_MAX], all[SYS_CPU_MASK_MAX];
 	uint64_t head, size;
 	int n, n_all;
 
@@ -262,15 +262,29 @@ static int thread_restore_policy(const Pb__Thread *th, struct obstacle_list *not
 	return r < 0 ? thread_note(notes, th, "its scheduling policy or nice value", r) : 0;
 }
 
-/* Also where the image says nothing: torpor's own affinity and I/O priority are not the program's. */
-static int thread_restore_scheduling(const Pb__Thread *th, struct obstacle_list *notes)
+bool thread_may_use_every_cpu(pid_t tid)
 {
-	unsigned char every[AFFINITY_MAX];
-	int ioprio = th->has_ioprio ? (int)th->ioprio : 0, r, ret = thread_restore_policy(th, notes);
+	unsigned char own[SYS_CPU_MASK_MAX], every[SYS_CPU_MASK_MAX];
+	int n_own = sys_sched_getaffinity(tid, sizeof(own), own), n_every;
 
-	memset(every, 0xff, sizeof(every));
-	r = th->has_affinity ? sys_sched_setaffinity(th->tid, th->affinity.len, th->affinity.data)
-			     : sys_sched_setaffinity(th->tid, sizeof(every), every);
+	if (n_own < 0 || sys_sched_allow_all(tid) < 0)
+		return false;
+	n_every = sys_sched_getaffinity(tid, sizeof(every), every);
+	if (n_every == n_own && memcmp(own, every, (size_t)n_own) == 0)
+		return true;
+	sys_sched_setaffinity(tid, (size_t)n_own, own);
+	return false;
+}
+
+/* Also where the image says nothing: torpor's own affinity and I/O priority are not the program's. */
+static int thread_restore_scheduling(const Pb__Thread *th, bool every_cpu, struct obstacle_list *notes)
+{
+	int ioprio = th->has_ioprio ? (int)th->ioprio : 0, r = 0, ret = thread_restore_policy(th, notes);
+
+	if (th->has_affinity)
+		r = sys_sched_setaffinity(th->tid, th->affinity.len, th->affinity.data);
+	else if (!every_cpu)
+		r = sys_sched_allow_all(th->tid);
 	ret = r < 0 ? thread_note(notes, th, "its CPU affinity", r) : ret;
 	if (sys_ioprio_get(th->tid) != ioprio) {
 		r = sys_ioprio_set(th->tid, ioprio);
@@ -289,7 +303,7 @@ int thread_note_parent(const Pb__Task *pb, struct obstacle_list *notes)
 	return 0;
 }
 
-int thread_restore_outside(const Pb__Thread *th, struct obstacle_list *notes, struct err *e)
+int thread_restore_outside(const Pb__Thread *th, bool every_cpu, struct obstacle_list *notes, struct err *e)
 {
 	unsigned char xstate[ARCH_XSTATE_MAX];
 	struct user_regs_struct regs;
@@ -306,5 +320,5 @@ int thread_restore_outside(const Pb__Thread *th, struct obstacle_list *notes, st
 		r = sys_ptrace_setsigmask(th->tid, th->sigmask);
 	if (r < 0)
 		return err_sys(e, r, "setting the registers of thread %d", th->tid);
-	return thread_restore_scheduling(th, notes) < 0 ? err_nomem(e) : 0;
+	return thread_restore_scheduling(th, every_cpu, notes) < 0 ? err_nomem(e) : 0;
 }

@@ -628,6 +628,30 @@ def parent_death(t):
     program.end()
 
 
+def affinity_inherited(t):
+    """Each thread may use the CPUs that it could use before, however few torpor may use."""
+    program = Program(t, "threads")
+
+    def allowed():
+        task = harness.proc(f"{program.root}/task")
+        return {thread: re.search(r"^Cpus_allowed:\t(.*)$", harness.read(f"{task}/{thread}/status"), re.M).group(1)
+                for thread in harness.threads_of(program.root)}
+
+    before, own = allowed(), os.sched_getaffinity(0)
+    if len(own) > 1 and len(set(before.values())) < 3:  # all, and one or another
+        raise Failure(f"there is nothing to see: {before}")
+    for few in ({min(own)}, {max(own)}, own):
+        t.dump(program.root)
+        os.sched_setaffinity(0, few)
+        try:
+            t.restore(program.root)
+        finally:
+            os.sched_setaffinity(0, own)
+        if allowed() != before:
+            raise Failure(f"restored by a torpor that may use {few}: {sorted(set(allowed().items()) ^ set(before.items()))}")
+    program.end()
+
+
 def limits_noted(t):
     """A hard limit that cannot be raised again is told."""
     program = Program(t, "task")
@@ -696,6 +720,7 @@ def declare():
     case("tracked-advised")(tracked_advised)
     case("tracked-userns")(tracked_namespace)
     case("tracked-faked")(tracked_faked)
+    case("threads-affinity")(affinity_inherited)
     case("task-limits-noted")(limits_noted)
     sysv.declare()
 
