@@ -680,7 +680,7 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	struct err e = ERR_INIT;
 	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .loaded = &b->meeting->loaded,
 				 .settable_exes = b->settable_exes, .one_thread = b->pids->steer.way == PID_FORK,
-				 .maps_vdso = b->maps_vdso, .verifies = b->loads_first,
+				 .maps_vdso = b->maps_vdso, .verifies = b->loads_first, .help = b->help,
 				 .born_with = n_children || b->stock.space.n_mappings ? NULL : b->areas };
 	struct restore_task rt = {
 		.arena = &arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds

@@ -15,6 +15,7 @@
 #include "inode/inode.h"
 #include "kinds/kind.h"
 #include "memory/family.h"
+#include "memory/help.h"
 #include "task/task.h"
 
 /* Memory that the coordinator and all the tasks share while the tree is being made. */
@@ -46,6 +47,7 @@ struct build {
 	bool every_cpu; /* the root is born with all CPUs allowed: thread_may_use_every_cpu(); false: or it is not worth a look */
 	struct proc_status own;  /* of the coordinator, and so of what it makes */
 	struct limits_born born; /* of this very process, by what it was made with */
+	struct help *help;     /* between the coordinator and the loader, in shared memory; NULL: there is none */
 	const struct family *family;
 	struct stock stock;    /* what this very process was born with, or has for those that it makes */
 	const struct vm_area_list *areas; /* all that it was born with; NULL: not known */

@@ -633,22 +633,25 @@ static int restore_choose_park(const struct plan *p)
 
 static int restore_prepare_build(struct restore *r, struct err *e)
 {
-	size_t regions = r->plan.n_tasks * sizeof(struct build_region);
+	const size_t regions = r->plan.n_tasks * sizeof(struct build_region);
+	const bool helps = r->unverified && cpu_count() > 1;
+	struct build_region *of_tasks;
 
 	if (restore_raise_stack_limit(&r->plan, e) < 0 || restore_prepare_family(r, e) < 0)
 		return -1;
-	r->shared_size = sizeof(struct meeting) + regions;
+	r->shared_size = sizeof(struct meeting) + regions + (helps ? sizeof(struct help) : 0);
 	r->shared = mmap(NULL, r->shared_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (r->shared == MAP_FAILED) {
 		r->shared = NULL;
 		return err_nomem(e);
 	}
+	of_tasks = (struct build_region *)((struct meeting *)r->shared + 1);
 	r->build = (struct build){
 		.plan = &r->plan, .image = r->image, .inodes = &r->inodes, .object_fds = r->object_fds,
 		.meeting = r->shared, .coordinator = getpid(), .pids = r->pids, .park = restore_choose_park(&r->plan),
 		.loads_first = r->unverified, .maps_vdso = arch_can_map_vdso(), .keeps_groups = r->inside,
 		.family = &r->family, .progress = r->o->progress, .timeout_ms = r->o->timeout_ms,
-		.regions = (struct build_region *)((struct meeting *)r->shared + 1),
+		.regions = of_tasks, .help = helps ? (struct help *)(of_tasks + r->plan.n_tasks) : NULL,
 	};
 	if (privilege_can(PRIVILEGE_CHECKPOINT)) {
 		r->build.settable_exes = memory_settable_exes(r->meta, &r->inodes, &r->arena);

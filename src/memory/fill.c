@@ -19,7 +19,9 @@
 #include <unistd.h>
 
 #include "memory/fresh.h"
+#include "memory/help.h"
 #include "memory/memory.h"
+#include "memory/piece.h"
 #include "proc/maps.h"
 #include "sys/memory.h"
 #include "util/clock.h"
@@ -37,18 +39,13 @@ enum {
 	POPULATE_MIN = 3 * MEMORY_PAGE,   /* less is not made sooner in one call than by a fault for each page */
 };
 
-/* Pages of one extent that belong into one stretch of mappings, side by side. */
-struct fill_piece {
-	uint64_t to; /* where it stands now */
-	uint32_t mapping; /* in which it begins */
-	uint32_t extent, page, pages;
-};
-
 /* All pieces of one extent; or, for a huge page, one piece of each of its extents. */
 struct fill_unit {
-	struct fill_piece *pieces;
+	struct piece *pieces;
 	size_t n;
 	bool huge;
+	bool helped;   /* another process may take it: */
+	uint32_t help; /* by this number (help_take()) */
 };
 
 struct fill {
@@ -56,7 +53,7 @@ struct fill {
 	struct fresh fresh;
 	bool *is_fresh; /* for the first mapping of each stretch: all of it takes fresh pages */
 	bool *is_cut;   /* as well: it is settled before its pages come, so each mapping takes them by itself */
-	struct fill_piece *pieces;
+	struct piece *pieces;
 	size_t n_pieces;
 	struct fill_unit *units; /* huge pages first */
 	size_t n_units;
@@ -92,7 +89,7 @@ static int fill_cut_run(struct fill *f, const struct image_run *run, size_t *map
 	uint64_t at = run->addr, end = run->addr + (uint64_t)run->pages * MEMORY_PAGE;
 
 	while (at < end) {
-		struct fill_piece *v = arena_grow(m->arena, f->pieces, f->n_pieces, sizeof(*v));
+		struct piece *v = arena_grow(m->arena, f->pieces, f->n_pieces, sizeof(*v));
 		const Pb__Mapping *map;
 		uint64_t stop;
 
@@ -106,7 +103,7 @@ static int fill_cut_run(struct fill *f, const struct image_run *run, size_t *map
 			return err_set(e, ERR_IMAGE, 0, "the image holds pages at %lx, where no private mapping is", at);
 		stop = fill_stretch_end(m, (uint32_t)*mapping);
 		stop = stop < end ? stop : end;
-		v[f->n_pieces++] = (struct fill_piece){
+		v[f->n_pieces++] = (struct piece){
 			.to = m->place[*mapping] + (at - map->start), .mapping = (uint32_t)*mapping, .extent = run->extent,
 			.page = run->page + (uint32_t)((at - run->addr) / MEMORY_PAGE),
 			.pages = (uint32_t)((stop - at) / MEMORY_PAGE),
@@ -134,13 +131,13 @@ static bool fill_may_be_fresh(const Pb__Mapping *map)
 	return map->kind == PB__MAPPING_KIND__ANON && !(map->flags & without);
 }
 
-static bool fill_is_fresh(const struct fill *f, const struct fill_piece *p)
+static bool fill_is_fresh(const struct fill *f, const struct piece *p)
 {
 	return f->is_fresh[memory_stretch_of(f->m, p->mapping).first];
 }
 
 /* The kernel moves pages only where access is equal on both sides. */
-static bool fill_may_be_huge(struct fill *f, const struct fill_piece *p)
+static bool fill_may_be_huge(struct fill *f, const struct piece *p)
 {
 	const Pb__Mapping *map = f->m->space->mappings[p->mapping];
 
@@ -202,7 +199,7 @@ static int fill_add_fresh(struct fill *f, struct err *e)
 /* Do whole extents, one after the other, fill the huge page that begins with this piece? */
 static bool fill_is_huge(struct fill *f, size_t piece)
 {
-	const struct fill_piece *p = &f->pieces[piece];
+	const struct piece *p = &f->pieces[piece];
 
 	if (p->to % HUGE_PAGE_SIZE || f->n_pieces - piece < HUGE_EXTENTS || !fill_may_be_huge(f, p))
 		return false;
@@ -214,7 +211,7 @@ static bool fill_is_huge(struct fill *f, size_t piece)
 
 static int fill_compare_pieces(const void *a, const void *b)
 {
-	const struct fill_piece *x = a, *y = b;
+	const struct piece *x = a, *y = b;
 
 	return x->extent != y->extent ? (x->extent < y->extent ? -1 : 1) : x->page < y->page ? -1 : x->page > y->page;
 }
@@ -222,7 +219,7 @@ static int fill_compare_pieces(const void *a, const void *b)
 /* Every piece goes into one unit. Those of huge pages stay in the order of addresses, the rest is sorted by extent. */
 static int fill_make_units(struct fill *f, struct err *e)
 {
-	struct fill_piece *rest = arena_alloc(f->m->arena, (f->n_pieces + 1) * sizeof(*rest));
+	struct piece *rest = arena_alloc(f->m->arena, (f->n_pieces + 1) * sizeof(*rest));
 	size_t n_rest = 0;
 
 	f->units = arena_alloc(f->m->arena, (f->n_pieces + 1) * sizeof(*f->units));
@@ -230,7 +227,7 @@ static int fill_make_units(struct fill *f, struct err *e)
 		return err_nomem(e);
 	for (size_t i = 0; i < f->n_pieces;) {
 		if (fill_is_huge(f, i)) {
-			f->units[f->n_units++] = (struct fill_unit){ &f->pieces[i], HUGE_EXTENTS, true };
+			f->units[f->n_units++] = (struct fill_unit){ .pieces = &f->pieces[i], .n = HUGE_EXTENTS, .huge = true };
 			i += HUGE_EXTENTS;
 		} else {
 			rest[n_rest++] = f->pieces[i++];
@@ -240,8 +237,43 @@ static int fill_make_units(struct fill *f, struct err *e)
 	for (size_t i = 0, next; i < n_rest; i = next) {
 		for (next = i; next < n_rest && rest[next].extent == rest[i].extent;)
 			next++;
-		f->units[f->n_units++] = (struct fill_unit){ &rest[i], next - i, false };
+		f->units[f->n_units++] = (struct fill_unit){ .pieces = &rest[i], .n = next - i };
 	}
+	return 0;
+}
+
+/* ---- help from outside ---- */
+
+/* All of it is put as fresh pages, which others can do. */
+static bool fill_may_be_helped(const struct fill *f, const struct fill_unit *u)
+{
+	for (size_t i = 0; i < u->n; i++)
+		if (!fill_is_fresh(f, &u->pieces[i]) || f->is_cut[memory_stretch_of(f->m, u->pieces[i].mapping).first])
+			return false;
+	return !u->huge;
+}
+
+/* Ask for it. What only we can load comes first, while the helper begins with the rest. */
+static int fill_ask_help(struct fill *f, struct err *e)
+{
+	struct fill_unit *units = arena_alloc(f->m->arena, f->n_units * sizeof(*units));
+	struct help *h = f->m->help;
+	size_t n = 0;
+
+	if (!units)
+		return err_nomem(e);
+	for (size_t i = 0; i < f->n_units; i++) {
+		struct fill_unit *u = &f->units[i];
+
+		u->help = h->n;
+		u->helped = fill_may_be_helped(f, u) && help_add(h, u->pieces, u->n);
+	}
+	for (int helped = 0; helped < 2; helped++)
+		for (size_t i = 0; i < f->n_units; i++)
+			if (f->units[i].helped == helped)
+				units[n++] = f->units[i];
+	f->units = units;
+	help_ask(h, f->fresh.fd);
 	return 0;
 }
 
@@ -262,7 +294,7 @@ static int fill_write(uint64_t to, const char *from, uint64_t size)
 }
 
 /* The kernel takes fresh pages for one mapping at a time. */
-static int fill_put_fresh(const struct fill *f, const struct fill_piece *p, const char *from, uint64_t size)
+static int fill_put_fresh(const struct fill *f, const struct piece *p, const char *from, uint64_t size)
 {
 	const struct memory_load *m = f->m;
 	uint64_t done = 0;
@@ -282,7 +314,7 @@ static int fill_put_fresh(const struct fill *f, const struct fill_piece *p, cons
 }
 
 /* `data` is where the piece's pages are counted from. */
-static int fill_put(const struct fill *f, const struct fill_piece *p, const char *data, struct err *e)
+static int fill_put(const struct fill *f, const struct piece *p, const char *data, struct err *e)
 {
 	const char *from = data + (size_t)p->page * MEMORY_PAGE;
 	uint64_t size = (uint64_t)p->pages * MEMORY_PAGE;
@@ -303,20 +335,12 @@ struct fill_taking {
 static int fill_take(void *arg, uint32_t at, const void *data, uint32_t size, struct err *e)
 {
 	const struct fill_taking *t = arg;
-	uint32_t first = at / MEMORY_PAGE, last = first + size / MEMORY_PAGE;
+	struct piece p;
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < t->u->n; i++) {
-		struct fill_piece p = t->u->pieces[i];
-		uint32_t from = p.page > first ? p.page : first, to = p.page + p.pages < last ? p.page + p.pages : last;
-
-		if (from >= to)
-			continue;
-		p.to += (uint64_t)(from - p.page) * MEMORY_PAGE;
-		p.page = from - first;
-		p.pages = to - from;
-		r = fill_put(t->f, &p, data, e);
-	}
+	for (size_t i = 0; r == 0 && i < t->u->n; i++)
+		if (piece_part(&t->u->pieces[i], at, size, &p))
+			r = fill_put(t->f, &p, data, e);
 	return r;
 }
 
@@ -339,7 +363,7 @@ static int fill_load_directly(const struct fill *f, const struct fill_unit *u, s
 	struct iovec to[DIRECT_MAX];
 
 	for (size_t i = 0; i < u->n; i++) {
-		const struct fill_piece *p = &u->pieces[i];
+		const struct piece *p = &u->pieces[i];
 
 		if (u->n > DIRECT_MAX || fill_is_fresh(f, p) ||
 		    p->page != (i ? u->pieces[i - 1].page + u->pieces[i - 1].pages : 0))
@@ -471,7 +495,7 @@ static void fill_run(struct fill_worker *w)
 		const struct fill_unit *u = &f->units[i];
 
 		fill_await_cut(f, u);
-		if ((u->huge ? fill_load_huge : fill_load_extent)(f, w, u, &e) < 0)
+		if ((!u->helped || help_take(f->m->help, u->help)) && (u->huge ? fill_load_huge : fill_load_extent)(f, w, u, &e) < 0)
 			fill_fail(f, &e);
 		fill_count(w, u);
 	}
@@ -504,7 +528,14 @@ static unsigned fill_threads(const struct fill *f)
 
 static int fill_in_parallel(struct fill *f, struct err *e)
 {
-	crew_run(fill_threads(f), fill_work, f);
+	const unsigned threads = fill_threads(f);
+	const bool helped = f->m->help && threads == 1;
+
+	if (helped && fill_ask_help(f, e) < 0)
+		return -1;
+	crew_run(threads, fill_work, f);
+	if (helped && !f->failed)
+		help_await(f->m->help);
 	if (!f->failed)
 		return 0;
 	*e = f->err;

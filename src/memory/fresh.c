@@ -65,10 +65,10 @@ bool fresh_add(const struct fresh *f, uint64_t start, uint64_t size)
 }
 
 /* Into a page that is there already: without a signal where it may not be written to. */
-static int fresh_overwrite(uint64_t to, const void *from)
+static int fresh_overwrite(pid_t pid, uint64_t to, const void *from)
 {
 	struct iovec local = { (void *)from, MEMORY_PAGE }, remote = { (void *)to, MEMORY_PAGE };
-	ssize_t n = process_vm_writev(getpid(), &local, 1, &remote, 1, 0);
+	ssize_t n = process_vm_writev(pid ? pid : getpid(), &local, 1, &remote, 1, 0);
 
 	return n == MEMORY_PAGE ? 0 : n < 0 ? -errno : -EFAULT;
 }
@@ -82,7 +82,7 @@ int fresh_copy(const struct fresh *f, uint64_t to, const void *from, uint64_t si
 		if (copy.copy > 0)
 			done += (uint64_t)copy.copy;
 		if (r == -EEXIST && done < size) { /* somebody was here before: then touching it is safe */
-			r = fresh_overwrite(to + done, (const char *)from + done);
+			r = fresh_overwrite(f->pid, to + done, (const char *)from + done);
 			if (r < 0)
 				return r;
 			done += MEMORY_PAGE;

@@ -15,11 +15,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum { HUGE_PAGE_SIZE = 2 * 1024 * 1024 };
 
 struct fresh {
 	int fd;     /* -1: none of this is to be had */
+	pid_t pid;  /* whose memory it is; 0: this process */
 	bool moves; /* pages can be moved */
 	bool asked; /* fresh_moves_huge(): what the system has answered is known */
 	bool huge;

@@ -189,6 +189,7 @@ struct memory_load {
 	const bool *settable_exes; /* memory_settable_exes(); NULL: /proc/PID/exe cannot be set, and stays as it is */
 	bool one_thread; /* make no others: each would use up a PID */
 	bool maps_vdso;  /* arch_can_map_vdso() */
+	struct help *help; /* who may help with loading, and cannot know whether it is wanted (help.h); NULL: nobody */
 	bool verifies;   /* nobody has compared the checksums of what is to be loaded before */
 	struct region region;
 	uint64_t *place; /* for each mapping: where it stands until the switch; 0: nowhere yet. May be NULL before memory_reserve() */

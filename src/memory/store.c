@@ -476,7 +476,7 @@ static uint64_t store_count_pages(const struct page_source *sources, size_t n)
  */
 static uint64_t store_chunk_pages(const struct store_job *job)
 {
-	if (job->pages_total >= SMALL_PAGES || job->packing->codec != IMAGE_CODEC_RAW)
+	if (job->pages_total >= SMALL_PAGES || (!job->packing->automatic && job->packing->codec != IMAGE_CODEC_RAW))
 		return CHUNK_PAGES;
 	for (size_t i = 0; i < job->n_sources; i++)
 		for (size_t k = 0; k < job->sources[i].n; k++)
