@@ -37,7 +37,8 @@ struct script {
 	uint64_t tid;   /* of the thread that is to execute it; 0: whoever does */
 	uint64_t park;  /* the signal by which it stops at its end, which is not blocked then; 0: SIGSTOP */
 	uint64_t unmap_start, unmap_size; /* instead of that, it unmaps this, itself and the runner included, and crashes; 0: it does not */
+	uint64_t xstate, xstate_components; /* before either, it loads these of the area there, by XRSTOR; 0: it does not */
 };
 
 _Static_assert(sizeof(struct script_op) == 80, "layout is shared with the runner");
-_Static_assert(sizeof(struct script) == 56, "layout is shared with the runner");
+_Static_assert(sizeof(struct script) == 72, "layout is shared with the runner");

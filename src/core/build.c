@@ -380,7 +380,8 @@ uint64_t build_steps_bytes(const Pb__Task *pb)
 						   queues_script_ops(pb)) * (OP_SIZE + 160) + queues_script_bytes(pb);
 
 	for (size_t i = 0; i < pb->n_threads; i++)
-		bytes += thread_script_ops(pb, pb->threads[i]) * (OP_SIZE + 160) + THREAD_STACK + 512;
+		bytes += thread_script_ops(pb, pb->threads[i]) * (OP_SIZE + 160) + THREAD_STACK + 512 +
+			 pb_xstate_size(pb->threads[i]) + ARCH_XSTATE_ALIGN;
 	return bytes;
 }
 
@@ -686,7 +687,7 @@ static _Noreturn void build_task(struct build *b, size_t index)
 		.arena = &arena, .image = b->plan->image, .task = pb, .object_fds = b->object_fds
 	};
 	struct task_restore tr = { .arena = &arena, .region = &m.region, .pb = pb, .inodes = b->inodes, .own = b->own, .born = &b->born,
-				   .keeps_groups = b->keeps_groups, .lowered = &b->regions[index].lowered };
+				   .keeps_groups = b->keeps_groups, .xstate = &b->xstate, .lowered = &b->regions[index].lowered };
 	struct script *script;
 	bool early = false;
 

@@ -38,6 +38,7 @@ struct build {
 	bool meets;            /* at the barriers: build_must_meet() */
 	bool loads_first;      /* the one task is born with its memory loaded: by build_loader(), which verifies it */
 	const bool *settable_exes; /* memory_settable_exes(); NULL: /proc/PID/exe may not be set */
+	struct arch_xstate xstate; /* what threads load by themselves: arch_xstate_here() */
 	bool maps_vdso;        /* the kernel makes a vdso where it is told to: arch_can_map_vdso() */
 	bool keeps_groups;     /* in a user namespace: supplementary groups stay as they are, under whatever numbers */
 	pid_t coordinator;

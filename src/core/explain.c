@@ -14,7 +14,8 @@ int explain_begin(struct explain *x, const struct plan *plan, size_t task, struc
 	const Pb__Task *pb = plan->tasks[task].pb;
 	struct pids pids = { .steer = { .way = PID_SET_TID } };
 	const struct build b = { .plan = plan, .pids = &pids };
-	struct task_restore tr = { .arena = arena, .region = &x->region, .pb = pb, .space = plan->image->spaces[pb->space] };
+	struct task_restore tr = { .arena = arena, .region = &x->region, .pb = pb, .space = plan->image->spaces[pb->space],
+				   .xstate = &b.xstate };
 	struct script_builder s;
 
 	*x = (struct explain){ 0 };

@@ -21,6 +21,7 @@
 
 #include "arch/x86_64/regs.h"
 #include "arch/x86_64/syscall.h"
+#include "arch/x86_64/xstate.h"
 #include "core/build.h"
 #include "core/core.h"
 #include "core/init.h"
@@ -650,6 +651,7 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 		.plan = &r->plan, .image = r->image, .inodes = &r->inodes, .object_fds = r->object_fds,
 		.meeting = r->shared, .coordinator = getpid(), .pids = r->pids, .park = restore_choose_park(&r->plan),
 		.loads_first = r->unverified, .maps_vdso = arch_can_map_vdso(), .keeps_groups = r->inside,
+		.xstate = arch_xstate_here(arch_xfeatures()),
 		.family = &r->family, .progress = r->o->progress, .timeout_ms = r->o->timeout_ms,
 		.regions = of_tasks, .help = helps ? (struct help *)(of_tasks + r->plan.n_tasks) : NULL,
 	};

@@ -594,7 +594,7 @@ static int trace_finish_task(struct build *b, size_t index, uint64_t gadget, str
 	if (trace_set_dumpable(b, index, gadget, e) < 0)
 		return -1;
 	for (size_t i = 0; i < pb->n_threads; i++)
-		if (thread_restore_outside(pb->threads[i], b->every_cpu, notes, e) < 0)
+		if (thread_restore_outside(pb->threads[i], &b->xstate, b->every_cpu, notes, e) < 0)
 			return -1;
 	if (b->regions[index].lowered && limits_note(notes->arena, pb, notes) < 0)
 		return err_nomem(e);

@@ -18,11 +18,18 @@ bool pb_same_bytes(const ProtobufCBinaryData *a, const void *bytes, size_t size)
 	return a->len == size && (!size || memcmp(a->data, bytes, size) == 0);
 }
 
+size_t pb_xstate_size(const Pb__Thread *th)
+{
+	if (!th->xstate.len)
+		return 0;
+	return th->xstate_size > th->xstate.len ? th->xstate_size : th->xstate.len;
+}
+
 size_t pb_xstate(const Pb__Thread *th, void *buf, size_t room)
 {
-	size_t size = th->xstate_size > th->xstate.len ? th->xstate_size : th->xstate.len;
+	size_t size = pb_xstate_size(th);
 
-	if (size > room || !th->xstate.len)
+	if (size > room)
 		return 0;
 	memset(buf, 0, size);
 	memcpy(buf, th->xstate.data, th->xstate.len);

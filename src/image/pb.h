@@ -52,6 +52,7 @@
 bool pb_same_bytes(const ProtobufCBinaryData *a, const void *bytes, size_t size);
 
 /* The extended state of a thread, with the zeros that were left out. Returns its size; 0: there is none, or it has no room. */
+size_t pb_xstate_size(const Pb__Thread *th);
 size_t pb_xstate(const Pb__Thread *th, void *buf, size_t room);
 
 /* Serialise into the arena; NULL when out of memory. */

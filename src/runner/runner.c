@@ -72,7 +72,7 @@ static int64_t runner_execute(const struct script_op *op)
 
 /*
  * Stop for the tracer, which finds out from script->done whether all went well,
- * and gives the thread its final registers. It never comes back here.
+ * and gives the thread its final registers, but for those that it has loaded. It never comes back here.
  */
 static void runner_park(const struct script *script)
 {
@@ -109,6 +109,8 @@ __attribute__((section(".text.head"))) void runner_main(void *arg)
 		if (op->result < 0 && (op->flags & SCRIPT_MUST))
 			break;
 	}
+	if (script->done == script->n && script->xstate)
+		arch_load_xstate(script->xstate, script->xstate_components);
 	if (script->done == script->n && script->unmap_size)
 		runner_unmap_itself(script);
 	runner_park(script);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/resource.h>
 
+#include "arch/x86_64/xstate.h"
 #include "image/pb.h"
 #include "inode/inode.h"
 #include "proc/task.h"
@@ -142,6 +143,7 @@ struct task_restore {
 	bool keeps_groups;      /* creds_check() has compared them, from outside the user namespace that we are in */
 	struct proc_status own; /* of this process, before it changes: by creds_read_own() */
 	struct limits_born *born; /* of this process as well; or NULL */
+	const struct arch_xstate *xstate; /* arch_xstate_here() */
 	bool *lowered;          /* set when a limit or the oom score may stay lower than it was; or NULL */
 };
 
@@ -178,10 +180,17 @@ void thread_forget_libc(struct script_builder *b);
 bool thread_may_use_every_cpu(pid_t tid);
 
 /*
+ * Does the thread load its extended state by itself, at the end of its script? What it does not certainly load as the kernel would,
+ * thread_restore_outside() gives it, or it is refused there.
+ */
+bool thread_loads_xstate(const struct arch_xstate *here, const Pb__Thread *th);
+
+/*
  * From outside, once the thread is parked: registers, signal mask, scheduling. `every_cpu`: what thread_may_use_every_cpu()
  * has told of who made it. What may not be set and differs is added to `notes` (text for the user).
  */
-int thread_restore_outside(const Pb__Thread *th, bool every_cpu, struct obstacle_list *notes, struct err *e);
+int thread_restore_outside(const Pb__Thread *th, const struct arch_xstate *here, bool every_cpu, struct obstacle_list *notes,
+			   struct err *e);
 
 /* The root's wish to be told of the end of its parent cannot be kept. -ENOMEM or 0. */
 int thread_note_parent(const Pb__Task *pb, struct obstacle_list *notes);

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 
 #include "arch/x86_64/regs.h"
+#include "arch/x86_64/xstate.h"
 #include "sys/process.h"
 #include "sys/ptrace.h"
 #include "task/task.h"
@@ -209,6 +210,28 @@ static int thread_restore_altstack(const struct task_restore *r, const Pb__Threa
 	return p ? 0 : -1;
 }
 
+bool thread_loads_xstate(const struct arch_xstate *here, const Pb__Thread *th)
+{
+	return arch_xstate_fits(here, th->xstate.data, th->xstate.len, pb_xstate_size(th));
+}
+
+/* The zeros that were left out are there, as the region is fresh: pages of them are not touched. */
+static int thread_restore_xstate(const struct task_restore *r, const Pb__Thread *th, struct script_builder *b)
+{
+	char *p;
+
+	if (!thread_loads_xstate(r->xstate, th))
+		return 0;
+	p = region_alloc(r->region, pb_xstate_size(th) + ARCH_XSTATE_ALIGN);
+	if (!p)
+		return -1;
+	p += -(uintptr_t)p % ARCH_XSTATE_ALIGN;
+	memcpy(p, th->xstate.data, th->xstate.len);
+	b->script->xstate = (uint64_t)p;
+	b->script->xstate_components = r->xstate->load;
+	return 0;
+}
+
 int thread_restore(const struct task_restore *r, const Pb__Thread *th, struct script_builder *b, struct err *e)
 {
 	char comm[COMM_SIZE] = { 0 };
@@ -216,7 +239,8 @@ int thread_restore(const struct task_restore *r, const Pb__Thread *th, struct sc
 
 	snprintf(comm, sizeof(comm), "%s", th->comm ? th->comm : "");
 	comm_at = region_put(r->region, comm, sizeof(comm));
-	if (!comm_at || thread_restore_altstack(r, th, b) < 0 || thread_restore_pending(r, th, b) < 0)
+	if (!comm_at || thread_restore_altstack(r, th, b) < 0 || thread_restore_pending(r, th, b) < 0 ||
+	    thread_restore_xstate(r, th, b) < 0)
 		return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
 	script_call(b, SCRIPT_MUST, "PR_SET_NAME", SYS_prctl, PR_SET_NAME, (uint64_t)comm_at);
 	script_call(b, SCRIPT_MUST, "set_tid_address", SYS_set_tid_address, th->clear_child_tid);
@@ -303,18 +327,26 @@ int thread_note_parent(const Pb__Task *pb, struct obstacle_list *notes)
 	return 0;
 }
 
-int thread_restore_outside(const Pb__Thread *th, bool every_cpu, struct obstacle_list *notes, struct err *e)
+/* For this, the kernel allocates memory by vmalloc(), which takes longer than all else that is done here. */
+static int thread_set_xstate(const Pb__Thread *th, struct err *e)
 {
 	unsigned char xstate[ARCH_XSTATE_MAX];
+	int r = sys_ptrace_setregset(th->tid, NT_X86_XSTATE, xstate, pb_xstate(th, xstate, sizeof(xstate)));
+
+	return r < 0 ? err_state(e, "E-CPU", -r, "thread %d: this CPU cannot hold its extended state", th->tid) : 0;
+}
+
+int thread_restore_outside(const Pb__Thread *th, const struct arch_xstate *here, bool every_cpu, struct obstacle_list *notes,
+			   struct err *e)
+{
 	struct user_regs_struct regs;
 	int r;
 
 	if (th->regs.len != sizeof(regs))
 		return err_set(e, ERR_IMAGE, 0, "the registers of thread %d are not of this architecture", th->tid);
 	memcpy(&regs, th->regs.data, sizeof(regs));
-	r = sys_ptrace_setregset(th->tid, NT_X86_XSTATE, xstate, pb_xstate(th, xstate, sizeof(xstate)));
-	if (r < 0)
-		return err_state(e, "E-CPU", -r, "thread %d: this CPU cannot hold its extended state", th->tid);
+	if (!thread_loads_xstate(here, th) && thread_set_xstate(th, e) < 0)
+		return -1;
 	r = sys_ptrace_setregs(th->tid, &regs);
 	if (r == 0)
 		r = sys_ptrace_setsigmask(th->tid, th->sigmask);

@@ -4,6 +4,7 @@
  * hostile SEED TIMES IMAGE OUT: write IMAGE again with TIMES fields of its metadata
  * changed and every checksum right, as one would who means ill. With @N for TIMES, its
  * N-th field; exit status 2: there are not so many.
+ * hostile xstate AT:BITS[,AT:BITS...] IMAGE OUT: with these bits of bytes inverted, in every thread's extended state.
  * hostile metadata IMAGE OUT: the metadata alone.
  */
 
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arch/x86_64/regs.h"
 #include "image/image.h"
 #include "mutate.h"
 #include "util/err.h"
@@ -37,6 +39,32 @@ static void copy_pages(const struct image *img, struct image_writer *w, struct e
 			die(e);
 }
 
+static void change_thread(Pb__Thread *th, struct arena *arena, const char *what, const struct err *e)
+{
+	uint8_t *xstate = arena_alloc(arena, ARCH_XSTATE_MAX);
+	char *end;
+
+	if (!xstate)
+		die(e);
+	th->xstate.len = pb_xstate(th, xstate, ARCH_XSTATE_MAX);
+	th->xstate.data = xstate;
+	for (; *what; what = *end ? end + 1 : end) {
+		size_t at = strtoul(what, &end, 0);
+		uint8_t bits = *end == ':' ? (uint8_t)strtoul(end + 1, &end, 0) : 0;
+
+		if (!bits || (*end && *end != ',') || at >= th->xstate.len)
+			die(e);
+		xstate[at] ^= bits;
+	}
+}
+
+static void change_xstate(const Pb__Image *meta, struct arena *arena, const char *what, const struct err *e)
+{
+	for (size_t i = 0; i < meta->n_tasks; i++)
+		for (size_t k = 0; k < meta->tasks[i]->n_threads; k++)
+			change_thread(meta->tasks[i]->threads[k], arena, what, e);
+}
+
 static void write_changed(const struct image *img, char **argv, struct err *e)
 {
 	struct arena arena = ARENA_INIT;
@@ -47,7 +75,9 @@ static void write_changed(const struct image *img, char **argv, struct err *e)
 
 	if (!meta || image_writer_new(&w, argv[4], false, e) < 0)
 		die(e);
-	if (argv[2][0] != '@')
+	if (strcmp(argv[1], "xstate") == 0)
+		change_xstate(meta, &arena, argv[2], e);
+	else if (argv[2][0] != '@')
 		mutate_image(meta, &arena, (unsigned)atoi(argv[2]), strtoull(argv[1], NULL, 10));
 	else if (!mutate_field(meta, &arena, strtoull(argv[2] + 1, NULL, 10), strtoull(argv[1], NULL, 10)))
 		exit(2);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Registers: a thread that computes in user mode, and threads inside system
- * calls that wait. All hold known values in every register, and each must go on
- * as if nothing had happened.
+ * Registers: threads that compute in user mode, also the first of a process, and
+ * threads inside system calls that wait. All hold known values in every register,
+ * and each must go on as if nothing had happened.
  */
 
 #include "common.h"
@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/rseq.h>
 #include <sys/select.h>
 #include <sys/sem.h>
@@ -174,14 +176,11 @@ static void spin_start(void)
 	check(pthread_create(&spinner, NULL, spin, (void *)0x5ca1ab1e) == 0);
 }
 
-static void spin_verify(void)
+static void spin_check(unsigned unused)
 {
 	static const int fixed[] = { 0, 1, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15 };
-	void *result;
 
-	__atomic_store_n(&spin_stop, 1, __ATOMIC_SEQ_CST);
-	check(pthread_join(spinner, &result) == 0);
-	check(result == (void *)0x5ca1ab1e);
+	(void)unused;
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++)
 		check(spin_out.general[fixed[i]] == spin_in.general[fixed[i]]);
 	check(spin_out.general[7] == spin_stack);
@@ -194,7 +193,99 @@ static void spin_verify(void)
 	check(spin_out.control == spin_in.control);
 	for (int i = 0; spin_width == 64 && i < 8; i++)
 		check((uint16_t)spin_out.masks[i] == (uint16_t)spin_in.masks[i]);
+}
+
+static void spin_verify(void)
+{
+	void *result;
+
+	__atomic_store_n(&spin_stop, 1, __ATOMIC_SEQ_CST);
+	check(pthread_join(spinner, &result) == 0);
+	check(result == (void *)0x5ca1ab1e);
+	spin_check(0);
 	spin_start();
+}
+
+/* ---- the same in the first thread of a process: of one that has no other, and of one that has ---- */
+
+static struct leader {
+	pid_t pid;
+	_Atomic unsigned begun, done;
+	char failure[512];
+} *leaders;
+
+enum { LEADERS = 2 };
+
+static void leader_stop(int signo)
+{
+	(void)signo;
+	__atomic_store_n(&spin_stop, 1, __ATOMIC_SEQ_CST);
+}
+
+static void *leader_other(void *arg)
+{
+	for (;;)
+		pause();
+	return arg;
+}
+
+static _Noreturn void leader_main(struct leader *l, bool alone)
+{
+	pthread_t other;
+	sigset_t set;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGUSR2, leader_stop);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	if (!alone && pthread_create(&other, NULL, leader_other, NULL) != 0)
+		_exit(1);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	for (;;) {
+		spin_stop = 0;
+		memset(&spin_out, 0, sizeof(spin_out));
+		l->begun++;
+		spin_asm();
+		check_here(l->failure, sizeof(l->failure), spin_check, 0);
+		l->done++;
+	}
+}
+
+static void leader_wait(const struct leader *l, const _Atomic unsigned *count, unsigned wanted)
+{
+	for (int ms = 0; *count < wanted; ms++) {
+		check(ms < PATIENCE_MS && waitpid(l->pid, NULL, WNOHANG) == 0);
+		usleep(1000);
+	}
+}
+
+static void leaders_start(void)
+{
+	leaders = mmap(NULL, LEADERS * sizeof(*leaders), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	check(leaders != MAP_FAILED);
+	for (int i = 0; i < LEADERS; i++) {
+		pid_t pid = (pid_t)check_call(fork());
+
+		if (pid == 0)
+			leader_main(&leaders[i], i == 0);
+		leaders[i].pid = pid;
+		leader_wait(&leaders[i], &leaders[i].begun, 1);
+	}
+}
+
+static void leaders_verify(void)
+{
+	for (int i = 0; i < LEADERS; i++) {
+		struct leader *l = &leaders[i];
+		unsigned begun = l->begun;
+
+		check_call(kill(l->pid, SIGUSR2));
+		leader_wait(l, &l->done, begun);
+		if (l->failure[0])
+			check_failed("leader", i, l->failure, -1);
+		leader_wait(l, &l->begun, begun + 1);
+	}
 }
 
 /* ---- in a restartable sequence ---- */
@@ -656,10 +747,11 @@ void setup(const char *argument)
 	for (int signo = 40; signo <= 42; signo++)
 		sigaddset(&set, signo);
 	sigprocmask(SIG_BLOCK, &set, NULL);
+	spin_fill();
+	leaders_start();
 	for (int i = 0; i < WAITERS; i++)
 		wait_prepare(&waiters[i]);
 	atexit(remove_semaphore);
-	spin_fill();
 	spin_start();
 	sequence_start();
 	settle();
@@ -675,6 +767,7 @@ static _Noreturn void waiter_failed(const struct waiter *w, const char *how)
 void verify(void)
 {
 	spin_verify();
+	leaders_verify();
 	sequence_verify();
 	for (int i = 0; i < WAITERS; i++) {
 		struct waiter *w = &waiters[i];

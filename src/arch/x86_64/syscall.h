@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The system call instruction, for code without libc. Returns the raw result. */
+/* System calls, and what else code without libc does. They return the raw result. */
 
 #include <stdint.h>
 
@@ -87,6 +87,15 @@ static inline int64_t arch_clone3_hand_over(uint64_t clone_args, uint64_t size)
 			 : "a"(435L), "D"(clone_args), "S"(size)
 			 : "rcx", "r11", "memory");
 	return result;
+}
+
+/*
+ * Load these components of the extended state (Intel SDM volume 1, 13.8) from `area`, which is aligned to 64 bytes. For code
+ * that is compiled for general registers only; system calls leave them alone, and so does a stop.
+ */
+static inline void arch_load_xstate(uint64_t area, uint64_t components)
+{
+	__asm__ volatile("xrstor64 (%0)" : : "r"(area), "a"((uint32_t)components), "d"((uint32_t)(components >> 32)) : "memory");
 }
 
 enum { ARCH_NR_PRCTL = 158, ARCH_PRCTL_SHSTK_STATUS = 0x5005, ARCH_PRCTL_MAP_VDSO = 0x2003 };
