@@ -25,6 +25,7 @@ IMAGES = os.environ.get("TORPOR_TEST_HOSTILE", "20")
 MANY = 100000  # more than any image has
 SECONDS = 20
 NT_X86_XSTATE = 0x202
+PTRACE_SETREGSET = 0x4205
 
 
 def end_all_below(t):
@@ -106,11 +107,14 @@ def changed_xstate(t, bits):
 
 
 def restore_without_setregset(t, path):
-    """torpor restore, with every PTRACE_SETREGSET of an extended state failing. (result, was there one?)"""
+    """torpor restore, with every PTRACE_SETREGSET of an extended state failing. (result, those that there were)
+
+    The sanitizer for leaks reads such a state as well (PTRACE_GETREGSET), when torpor ends."""
     nth = Nth(t, "fail")
     nth.launch(f"ptrace:{NT_X86_XSTATE}")
     result = t.torpor("restore", path, "--detach", expect=None)
-    return result, nth.launched()
+    calls = (nth.launched() or "").splitlines()
+    return result, [call for call in calls if call.startswith(f"ptrace({PTRACE_SETREGSET:#x},")]
 
 
 def expect_no_cpu(t, program, what, result):
@@ -126,11 +130,11 @@ def xstate(t):
     stopped = t.stop_tree(program.root)
     t.dump(program.root)
     xfeatures = json.loads(t.torpor("inspect", t.image(), "--json").out)["image"]["machine"]["xfeatures"]
-    result, call = restore_without_setregset(t, t.image())
+    result, calls = restore_without_setregset(t, t.image())
     if int(xfeatures) & ~KNOWN_XFEATURES:
         raise Skip(f"this processor has other registers: {xfeatures:#x}")
-    if result.status or call:
-        raise Failure(f"{call}: {result}")
+    if result.status or calls:
+        raise Failure(f"{calls}: {result}")
     t.continue_tasks(stopped)
     program.check()
     kill_tree(t, program.root)
@@ -140,10 +144,10 @@ def xstate(t):
     # MXCSR, which counts or does not when SSE is not in use: so the kernel loads it, and accepts it. (It costs the program its
     # vector registers, so it must stand.)
     path = changed_xstate(t, "512:2,25:0x80")
-    result, call = restore_without_setregset(t, path)
-    if not call:
+    result, calls = restore_without_setregset(t, path)
+    if not calls:
         raise Failure(f"it was not loaded by the kernel: {result}")
-    expect_no_cpu(t, program, call, result)
+    expect_no_cpu(t, program, calls, result)
     t.torpor("restore", path, "--detach")
     t.until(lambda: state_of(program.root) == "T", 5, "it is not restored as the stopped program that it was")
 
