@@ -60,6 +60,12 @@ enum {
 	REGION_BASE = 256 * 1024,
 };
 
+/*
+ * What has a struct err of its own, kilobytes, and returns before its caller goes deep, has a frame of its own: each page of the
+ * stack that is used costs each task a page fault.
+ */
+#define SHALLOW __attribute__((noinline))
+
 /* ---- meeting the others ---- */
 
 static long futex(_Atomic uint32_t *word, int op, uint32_t value)
@@ -203,7 +209,7 @@ static void build_session_standin(struct build *b, size_t first)
 }
 
 /* A session of its own, with its controlling terminal: who is born into the session has it as well. */
-static void build_session(struct build *b, struct restore_task *rt)
+static SHALLOW void build_session(struct build *b, struct restore_task *rt)
 {
 	struct err e = ERR_INIT;
 	int r = setsid() < 0 ? err_sys(&e, errno, "making a session") : objects_lead(rt, &e);
@@ -213,7 +219,7 @@ static void build_session(struct build *b, struct restore_task *rt)
 }
 
 /* All that this task makes, in the order that puts each into its session. */
-static void build_children(struct build *b, size_t index, struct restore_task *rt)
+static SHALLOW void build_children(struct build *b, size_t index, struct restore_task *rt)
 {
 	const struct plan *p = b->plan;
 	const Pb__Task *pb = p->tasks[index].pb;
@@ -330,7 +336,7 @@ static void build_give_up_terminal(void)
 		ioctl(fd, TIOCNOTTY);
 }
 
-static void build_groups(struct build *b, size_t index, struct restore_task *rt)
+static SHALLOW void build_groups(struct build *b, size_t index, struct restore_task *rt)
 {
 	const struct plan_task *t = &b->plan->tasks[index];
 	uint32_t n = (uint32_t)b->plan->n_tasks;

@@ -9,7 +9,11 @@
 
 extern const unsigned char runner_blob[], runner_blob_end[];
 
-enum { PAGE = 4096, ALIGN = 16, STACK_SIZE = 16 * 1024 };
+/*
+ * The leader's stack lies between the runner and the data: its upper end, which is all that is used as a rule, is in one page
+ * with the script.
+ */
+enum { PAGE = 4096, ALIGN = 16, STACK_SIZE = 14 * 1024 };
 
 static uint64_t round_up(uint64_t n, uint64_t to)
 {
@@ -21,12 +25,12 @@ int region_map(struct region *r, uint64_t start, uint64_t data_size, uint64_t pa
 	size_t code = (size_t)(runner_blob_end - runner_blob), code_size = round_up(code, PAGE);
 	void *p;
 
-	data_size = round_up(data_size, PAGE) + STACK_SIZE;
+	data_size = round_up(STACK_SIZE + data_size, PAGE);
 	parking_size = round_up(parking_size, PAGE);
 	*r = (struct region){
 		.start = start,
 		.size = code_size + data_size + parking_size,
-		.data = start + code_size,
+		.data = start + code_size + STACK_SIZE,
 		.limit = data_size - STACK_SIZE,
 		.parking = start + code_size + data_size,
 		.parking_size = parking_size,
@@ -121,15 +125,12 @@ int script_finish(struct script_builder *b, struct err *e)
 
 _Noreturn void script_enter(const struct region *r, struct script *script)
 {
-	/* The stack follows the data part: region_map() added it. */
-	uint64_t stack = r->data + r->limit + STACK_SIZE - ALIGN;
-
 	__asm__ volatile("mov %0, %%rsp\n\t"
 			 "xor %%ebp, %%ebp\n\t"
 			 "call *%1\n\t"
 			 "ud2"
 			 :
-			 : "r"(stack), "r"(r->start), "D"(script)
+			 : "r"(r->data), "r"(r->start), "D"(script)
 			 : "memory");
 	__builtin_unreachable();
 }

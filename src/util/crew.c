@@ -80,7 +80,7 @@ static void crew_join(struct crew_member *m)
 	munmap(m->stack, STACK_SIZE);
 }
 
-void crew_run(unsigned threads, void (*work)(void *arg), void *arg)
+static __attribute__((noinline)) void crew_run_together(unsigned threads, void (*work)(void *arg), void *arg)
 {
 	struct crew_member others[CREW_MAX];
 	unsigned n = 0;
@@ -95,4 +95,13 @@ void crew_run(unsigned threads, void (*work)(void *arg), void *arg)
 	work(arg);
 	while (n)
 		crew_join(&others[--n]);
+}
+
+/* Alone, without the stack that the others are noted on. */
+void crew_run(unsigned threads, void (*work)(void *arg), void *arg)
+{
+	if (threads > 1)
+		crew_run_together(threads, work, arg);
+	else
+		work(arg);
 }
