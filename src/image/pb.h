@@ -51,8 +51,10 @@
 /* Are these the same bytes? Those of an empty field are at no address, with which memcmp(3) is not defined. */
 bool pb_same_bytes(const ProtobufCBinaryData *a, const void *bytes, size_t size);
 
-/* The extended state of a thread, with the zeros that were left out. Returns its size; 0: there is none, or it has no room. */
+/* How many bytes the extended state of a thread has, with the zeros that were left out at its end; 0: there is none. */
 size_t pb_xstate_size(const Pb__Thread *th);
+
+/* All of it, into `buf`. Returns its size; 0: there is none, or it has no room. */
 size_t pb_xstate(const Pb__Thread *th, void *buf, size_t room);
 
 /* Serialise into the arena; NULL when out of memory. */
