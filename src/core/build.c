@@ -394,15 +394,14 @@ uint64_t build_steps_bytes(const Pb__Task *pb)
 /* The page of struct steer, where the runner can reach it. NULL where TIDs are chosen by clone3. */
 static int build_map_steer(const struct build *b, const struct task_restore *tr, void **ret, struct err *e)
 {
-	char *p;
+	void *p;
 
 	*ret = NULL;
 	if (b->pids->steer.way == PID_SET_TID || tr->pb->n_threads == 1)
 		return 0;
-	p = region_alloc(tr->region, 2 * MEMORY_PAGE);
+	p = region_alloc_aligned(tr->region, MEMORY_PAGE, MEMORY_PAGE);
 	if (!p)
 		return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
-	p += -(uintptr_t)p % MEMORY_PAGE;
 	*ret = mremap(b->pids, 0, MEMORY_PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, p);
 	return *ret == MAP_FAILED ? err_sys(e, errno, "mapping what tells how to choose TIDs") : 0;
 }

@@ -426,9 +426,8 @@ static int trace_wait_loader(const struct build *b, pid_t loader, int *ret_statu
 
 int trace_await_loader(struct build *b, pid_t loader, struct err *e)
 {
-	int status = 0, r;
+	int status = 0, r = b->help ? help_give(b->help, b->image, loader, e) : 0;
 
-	r = b->help ? help_give(b->help, b->image, loader, e) : 0;
 	if (r == 0)
 		r = trace_wait_loader(b, loader, &status, e);
 	if (r < 0)

@@ -47,7 +47,7 @@ const char *memory_obstacle(const struct vm_area *a, const char **ret_what, cons
 		what = "is the ring of an asynchronous I/O context (io_setup)", id = "E-MAP-AIO";
 	else if (starts(a->name, "anon_inode:") || starts(a->name, "socket:"))
 		what = "is shared with a kernel object", id = "E-MAP-KERNEL";
-	else if ((a->flags & VM_FLAG_IO) && !starts(a->name, "[vvar"))
+	else if ((a->flags & VM_FLAG_IO) && !vm_area_is_vvar(a))
 		what = "is device memory", id = "E-MAP-DEVICE";
 	else if ((a->flags & VM_FLAG_HUGETLB) && starts(a->name, "/SYSV"))
 		what = "is a System V shared memory segment in hugetlb pages", id = "E-MAP-HUGETLB";
@@ -89,11 +89,11 @@ static int memory_add_mapping(struct memory_collect *c, struct target *task, Pb_
 	if (a->flags & VM_FLAG_HUGETLB)
 		pb_set(m, page_size, a->page_size);
 	task->alone[space->n_mappings - 1] = a->alone;
-	if (strcmp(a->name, "[vdso]") == 0) {
+	if (vm_area_is_vdso(a)) {
 		pb_set(m, kind, PB__MAPPING_KIND__VDSO);
 		task->vdso = a->start;
 		task->vdso_size = a->end - a->start;
-	} else if (starts(a->name, "[vvar")) {
+	} else if (vm_area_is_vvar(a)) {
 		pb_set(m, kind, PB__MAPPING_KIND__VVAR);
 	} else if (memory_is_anonymous(a)) {
 		pb_set(m, kind, PB__MAPPING_KIND__ANON);
@@ -179,7 +179,7 @@ int memory_find_vdso(struct target *task, struct arena *arena, struct err *e)
 	int r = memory_read_areas(task->pid, "maps", arena, &list, e);
 
 	for (size_t i = 0; r == 0 && i < list.n; i++) {
-		if (strcmp(list.areas[i].name, "[vdso]") == 0) {
+		if (vm_area_is_vdso(&list.areas[i])) {
 			task->vdso = list.areas[i].start;
 			task->vdso_size = list.areas[i].end - list.areas[i].start;
 		}
@@ -305,7 +305,7 @@ int memory_vdso_hash(uint64_t *ret, struct err *e)
 
 	*ret = 0;
 	for (size_t i = 0; r == 0 && i < list.n; i++)
-		if (strcmp(list.areas[i].name, "[vdso]") == 0)
+		if (vm_area_is_vdso(&list.areas[i]))
 			*ret = xxh3_sum((void *)list.areas[i].start, list.areas[i].end - list.areas[i].start, 0);
 	arena_done(&arena);
 	return r;

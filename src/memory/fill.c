@@ -534,10 +534,11 @@ static int fill_in_parallel(struct fill *f, struct err *e)
 	if (helped && fill_ask_help(f, e) < 0)
 		return -1;
 	crew_run(threads, fill_work, f);
-	if (helped && !f->failed)
-		help_await(f->m->help);
-	if (!f->failed)
+	if (!f->failed) {
+		if (helped)
+			help_await(f->m->help);
 		return 0;
+	}
 	*e = f->err;
 	if (e->reason == ERR_IMAGE && !f->m->verifies) /* it was whole a moment ago */
 		err_wrap(e, "the image has changed since it was verified");

@@ -68,7 +68,7 @@ bool fresh_add(const struct fresh *f, uint64_t start, uint64_t size)
 static int fresh_overwrite(pid_t pid, uint64_t to, const void *from)
 {
 	struct iovec local = { (void *)from, MEMORY_PAGE }, remote = { (void *)to, MEMORY_PAGE };
-	ssize_t n = process_vm_writev(pid ? pid : getpid(), &local, 1, &remote, 1, 0);
+	ssize_t n = process_vm_writev(pid ?: getpid(), &local, 1, &remote, 1, 0);
 
 	return n == MEMORY_PAGE ? 0 : n < 0 ? -errno : -EFAULT;
 }

@@ -569,7 +569,7 @@ static size_t load_count_vdso(const struct vm_area_list *own)
 	size_t n = 0;
 
 	for (size_t i = 0; i < own->n; i++)
-		n += strcmp(own->areas[i].name, "[vdso]") == 0 || strncmp(own->areas[i].name, "[vvar", 5) == 0;
+		n += vm_area_is_vdso(&own->areas[i]) || vm_area_is_vvar(&own->areas[i]);
 	return n;
 }
 

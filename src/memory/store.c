@@ -472,7 +472,8 @@ static uint64_t store_count_pages(const struct page_source *sources, size_t n)
 
 /*
  * Of a small target, the extents are small as well: the buffer stays in a cache of the CPU, and most of the time to copy
- * a megabyte once would go into pages for it. Not where a range may be loaded as a huge page, or is better packed in one go.
+ * a megabyte once would go into pages for it. Not where a range may be loaded as a huge page, or packing is asked for, which is
+ * better in one go.
  */
 static uint64_t store_chunk_pages(const struct store_job *job)
 {

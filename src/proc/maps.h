@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct arena;
 
@@ -45,6 +46,17 @@ struct vm_area {
 	bool deleted;                          /* name ended in " (deleted)"; it is cut off */
 	bool alone;                            /* nobody else maps any of its pages; false in maps */
 };
+
+/* What the kernel has mapped by itself: vdso(7), and its data, which may be several mappings. */
+static inline bool vm_area_is_vdso(const struct vm_area *a)
+{
+	return strcmp(a->name, "[vdso]") == 0;
+}
+
+static inline bool vm_area_is_vvar(const struct vm_area *a)
+{
+	return strncmp(a->name, "[vvar", strlen("[vvar")) == 0;
+}
 
 struct vm_area_list {
 	struct vm_area *areas;

@@ -58,6 +58,13 @@ void *region_alloc(struct region *r, size_t size)
 	return (void *)addr;
 }
 
+void *region_alloc_aligned(struct region *r, size_t size, size_t align)
+{
+	char *p = region_alloc(r, size + align);
+
+	return p ? p + (-(uintptr_t)p & (align - 1)) : NULL;
+}
+
 void *region_put(struct region *r, const void *data, size_t size)
 {
 	void *p = region_alloc(r, size);

@@ -33,6 +33,9 @@ int region_map(struct region *r, uint64_t start, uint64_t data_size, uint64_t pa
 void *region_alloc(struct region *r, size_t size);
 void *region_put(struct region *r, const void *data, size_t size);
 
+/* As region_alloc(), at a multiple of `align`, a power of two. */
+void *region_alloc_aligned(struct region *r, size_t size, size_t align);
+
 /* `size` bytes of parking room whose address is congruent to `like` modulo `align`; 0 when it is full. */
 uint64_t region_park(struct region *r, uint64_t size, uint64_t like, uint64_t align);
 

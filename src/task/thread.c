@@ -218,14 +218,13 @@ bool thread_loads_xstate(const struct arch_xstate *here, const Pb__Thread *th)
 /* The zeros that were left out are there, as the region is fresh: pages of them are not touched. */
 static int thread_restore_xstate(const struct task_restore *r, const Pb__Thread *th, struct script_builder *b)
 {
-	char *p;
+	void *p;
 
 	if (!thread_loads_xstate(r->xstate, th))
 		return 0;
-	p = region_alloc(r->region, pb_xstate_size(th) + ARCH_XSTATE_ALIGN);
+	p = region_alloc_aligned(r->region, pb_xstate_size(th), ARCH_XSTATE_ALIGN);
 	if (!p)
 		return -1;
-	p += -(uintptr_t)p % ARCH_XSTATE_ALIGN;
 	memcpy(p, th->xstate.data, th->xstate.len);
 	b->script->xstate = (uint64_t)p;
 	b->script->xstate_components = r->xstate->load;
