@@ -29,7 +29,7 @@ size_t pb_xstate(const Pb__Thread *th, void *buf, size_t room)
 {
 	size_t size = pb_xstate_size(th);
 
-	if (size > room)
+	if (!size || size > room)
 		return 0;
 	memset(buf, 0, size);
 	memcpy(buf, th->xstate.data, th->xstate.len);
