@@ -26,6 +26,7 @@
 #include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,7 +57,7 @@ enum {
 	AREAS_CHILDREN = 2,        /* so many: reading its mappings once for all of them is worth it */
 	DEPTH_MAX = 256,           /* so many are foreseen, each the child of another */
 	THREAD_STACK = 1024,       /* for the runner; signals are blocked */
-	OP_SIZE = 96,
+	STEP_DATA = 160,           /* most that a step of a script puts into the region, on average */
 	REGION_BASE = 256 * 1024,
 };
 
@@ -159,6 +160,14 @@ static pid_t build_clone(const struct build *b, pid_t pid, uint64_t flags, int e
 	return pids_clone(b->pids, NULL, pid, flags | CLONE_PTRACE, exit_signal);
 }
 
+static SHALLOW _Noreturn void build_birth_failed(struct build *b, const Pb__Task *pb, pid_t pid, int number)
+{
+	struct err e = ERR_INIT;
+
+	build_clone_failed(pid, number, &e);
+	build_fail(b, pb, &e);
+}
+
 /* Fork the task with this index; returns in the parent only. */
 static void build_birth(struct build *b, size_t index, uint64_t flags)
 {
@@ -168,12 +177,8 @@ static void build_birth(struct build *b, size_t index, uint64_t flags)
 
 	if (pid == 0)
 		build_task(b, index);
-	if (pid < 0) {
-		struct err e = ERR_INIT;
-
-		build_clone_failed(pb->pid, pid, &e);
-		build_fail(b, pb, &e);
-	}
+	if (pid < 0)
+		build_birth_failed(b, pb, pb->pid, pid);
 }
 
 /* A stand-in must be gone before its parent goes on as the saved program. */
@@ -189,12 +194,8 @@ static void build_session_standin(struct build *b, size_t first)
 	const struct plan *p = b->plan;
 	pid_t pid = build_clone(b, p->tasks[first].pb->sid, 0, SIGCHLD);
 
-	if (pid < 0) {
-		struct err e = ERR_INIT;
-
-		build_clone_failed(p->tasks[first].pb->sid, pid, &e);
-		build_fail(b, p->tasks[first].pb, &e);
-	}
+	if (pid < 0)
+		build_birth_failed(b, p->tasks[first].pb, p->tasks[first].pb->sid, pid);
 	if (pid > 0) {
 		build_reap(pid);
 		return;
@@ -282,7 +283,7 @@ static bool build_task_must_meet(const struct build *b, size_t index)
 
 bool build_must_meet(const struct build *b)
 {
-	if (b->pids->steer.way != PID_SET_TID || b->loads_first || objects_need_tasks(b->plan->image))
+	if (b->way != PID_SET_TID || b->loads_first || objects_need_tasks(b->plan->image))
 		return true;
 	for (size_t i = 0; i < b->plan->n_tasks; i++)
 		if (build_task_must_meet(b, i))
@@ -298,12 +299,8 @@ static pid_t build_group_standin(struct build *b, const struct plan_task *t)
 	if (!t->makes_group || getpgrp() == t->pb->pgid)
 		return 0;
 	pid = build_clone(b, t->pb->pgid, 0, SIGCHLD);
-	if (pid < 0) {
-		struct err e = ERR_INIT;
-
-		build_clone_failed(t->pb->pgid, pid, &e);
-		build_fail(b, t->pb, &e);
-	}
+	if (pid < 0)
+		build_birth_failed(b, t->pb, t->pb->pgid, pid);
 	if (pid == 0) {
 		meeting_wait(b->meeting, (uint32_t)b->plan->n_tasks * 3);
 		_exit(0);
@@ -380,13 +377,14 @@ static _Noreturn void build_zombie(const Pb__Task *pb)
 
 /* ---- the script ---- */
 
-uint64_t build_steps_bytes(const Pb__Task *pb)
+uint64_t build_steps_bytes(const struct task_restore *tr)
 {
+	const Pb__Task *pb = tr->pb;
 	uint64_t bytes = REGION_BASE + (task_script_ops(pb) + lock_script_ops(pb) + semaphores_script_ops(pb) +
-						   queues_script_ops(pb)) * (OP_SIZE + 160) + queues_script_bytes(pb);
+						   queues_script_ops(pb)) * STEP_DATA + queues_script_bytes(pb);
 
 	for (size_t i = 0; i < pb->n_threads; i++)
-		bytes += thread_script_ops(pb, pb->threads[i]) * (OP_SIZE + 160) + THREAD_STACK + 512 +
+		bytes += thread_script_ops(tr, pb->threads[i]) * (sizeof(struct script_op) + STEP_DATA) + THREAD_STACK + 512 +
 			 pb_xstate_size(pb->threads[i]) + ARCH_XSTATE_ALIGN;
 	return bytes;
 }
@@ -397,7 +395,7 @@ static int build_map_steer(const struct build *b, const struct task_restore *tr,
 	void *p;
 
 	*ret = NULL;
-	if (b->pids->steer.way == PID_SET_TID || tr->pb->n_threads == 1)
+	if (b->way == PID_SET_TID || tr->pb->n_threads == 1)
 		return 0;
 	p = region_alloc_aligned(tr->region, MEMORY_PAGE, MEMORY_PAGE);
 	if (!p)
@@ -452,12 +450,18 @@ static int build_end(const struct build *b, const struct task_restore *tr, struc
 	return build_let_through(tr, SIGSEGV, s, e);
 }
 
+/* With what build_park() adds. */
+static size_t build_thread_ops(const struct task_restore *tr, const Pb__Thread *th)
+{
+	return thread_script_ops(tr, th) + 1;
+}
+
 static int build_thread_script(const struct build *b, const struct task_restore *tr, const Pb__Thread *th, struct script **ret,
 			       struct err *e)
 {
 	struct script_builder s;
 
-	if (script_begin(&s, tr->region, thread_script_ops(tr->pb, th), e) < 0 || thread_restore(tr, th, &s, e) < 0 ||
+	if (script_begin_thread(&s, tr->region, build_thread_ops(tr, th), e) < 0 || thread_restore(tr, th, &s, e) < 0 ||
 	    build_park(b, tr, &s, e) < 0)
 		return -1;
 	*ret = s.script;
@@ -509,10 +513,12 @@ static void build_task_steps(const struct task_restore *tr, struct script_builde
 	script_call(s, SCRIPT_MUST, "personality", SYS_personality, pb->personality);
 }
 
-size_t build_steps_ops(const Pb__Task *pb)
+size_t build_steps_ops(const struct task_restore *tr)
 {
+	const Pb__Task *pb = tr->pb;
+
 	return task_script_ops(pb) + lock_script_ops(pb) + semaphores_script_ops(pb) + queues_script_ops(pb) +
-	       pb->n_threads + 32 + thread_script_ops(pb, pb->threads[0]);
+	       pb->n_threads + 32 + thread_script_ops(tr, pb->threads[0]);
 }
 
 int build_steps(const struct build *b, const struct task_restore *tr, struct script_builder *s, struct err *e)
@@ -529,17 +535,13 @@ int build_steps(const struct build *b, const struct task_restore *tr, struct scr
 	return 0;
 }
 
-static int build_script(struct build *b, struct memory_load *m, const struct task_restore *tr, struct script **ret, struct err *e)
+static int build_script(struct build *b, struct memory_load *m, const struct task_restore *tr, struct err *e)
 {
 	struct script_builder s;
 
-	if (script_begin(&s, &m->region, memory_switch_ops(m) + build_steps_ops(tr->pb), e) < 0)
-		return -1;
-	if (!b->loads_first) /* what is born into an address space that is there is not registered */
-		thread_forget_libc(&s);
+	script_begin(&s, &m->region);
 	if (memory_switch(m, &s, e) < 0 || build_steps(b, tr, &s, e) < 0 || build_end(b, tr, &s, e) < 0)
 		return -1;
-	*ret = s.script;
 	return script_finish(&s, e);
 }
 
@@ -605,7 +607,7 @@ static void build_loaded(struct build *b)
 static int build_load(struct build *b, struct memory_load *m, const struct task_restore *tr, struct err *e)
 {
 	if (limits_widen(tr, e) < 0 || stock_adopt(&b->stock, m, e) < 0 ||
-	    memory_reserve(m, memory_switch_ops(m) * OP_SIZE + build_steps_bytes(tr->pb), e) < 0 || memory_place(m, e) < 0 ||
+	    memory_reserve(m, memory_switch_ops(m) + build_steps_ops(tr), build_steps_bytes(tr), e) < 0 || memory_place(m, e) < 0 ||
 	    memory_fill(m, e) < 0)
 		return -1;
 	return memory_settle(m, e);
@@ -619,7 +621,7 @@ static bool build_loads_early(const struct build *b, size_t index, size_t n_chil
 {
 	const struct plan *p = b->plan;
 
-	if (n_children || p->n_tasks == 1 || b->pids->steer.way != PID_SET_TID || p->tasks[index].makes_group)
+	if (n_children || p->n_tasks == 1 || b->way != PID_SET_TID || p->tasks[index].makes_group)
 		return false;
 	return image_pages_of(b->image, IMAGE_OWNER_SPACE(p->tasks[index].pb->space)) < EARLY_PAGES;
 }
@@ -639,7 +641,7 @@ static int build_load_first(struct build *b, struct memory_load *m, const struct
 }
 
 static int build_state(struct build *b, size_t index, struct memory_load *m, const struct task_restore *tr, struct restore_task *rt,
-		       struct script **ret, struct err *e)
+		       struct err *e)
 {
 	build_loaded(b);
 	if (objects_install(rt, index, b->plan->fd_base, e) < 0 || limits_restore(tr, e) < 0)
@@ -647,7 +649,7 @@ static int build_state(struct build *b, size_t index, struct memory_load *m, con
 	build_discard_signals();
 	build_reset_actions(&tr->own);
 	b->regions[index].changes_ids = creds_change_ids(tr);
-	return build_script(b, m, tr, ret, e);
+	return build_script(b, m, tr, e);
 }
 
 /* What those that this task makes have in common with it is in memory before they are born. */
@@ -674,18 +676,29 @@ static int build_note_areas(struct build *b, size_t n_children, struct arena *ar
 {
 	struct vm_area_list *areas = n_children < AREAS_CHILDREN ? NULL : arena_new(arena, struct vm_area_list);
 
+	if (!n_children)
+		return 0; /* nobody would read what is noted */
 	b->areas = areas;
 	return areas ? memory_own_areas(arena, areas, e) : 0;
 }
 
+/*
+ * Of a process that becomes a task, and written there only. Each page that it touches costs it a page fault: this is one for
+ * nearly all of its arena, where the heap would take three, and none for the error until there is one.
+ */
+static struct {
+	alignas(MEMORY_PAGE) char room[MEMORY_PAGE];
+	struct err err;
+} of_task;
+
 static _Noreturn void build_task(struct build *b, size_t index)
 {
+	struct err *e = &of_task.err;
 	const Pb__Task *pb = b->plan->tasks[index].pb;
 	const size_t n_children = build_count_children(b, index);
 	struct arena arena = ARENA_INIT;
-	struct err e = ERR_INIT;
-	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .loaded = &b->meeting->loaded,
-				 .settable_exes = b->settable_exes, .one_thread = b->pids->steer.way == PID_FORK,
+	struct memory_load m = { .arena = &arena, .image = b->image, .inodes = b->inodes, .loaded = &b->regions[index].loaded,
+				 .settable_exes = b->settable_exes, .one_thread = b->way == PID_FORK,
 				 .maps_vdso = b->maps_vdso, .verifies = b->loads_first, .help = b->help,
 				 .born_with = n_children || b->stock.space.n_mappings ? NULL : b->areas };
 	struct restore_task rt = {
@@ -693,36 +706,37 @@ static _Noreturn void build_task(struct build *b, size_t index)
 	};
 	struct task_restore tr = { .arena = &arena, .region = &m.region, .pb = pb, .inodes = b->inodes, .own = b->own, .born = &b->born,
 				   .keeps_groups = b->keeps_groups, .xstate = &b->xstate, .lowered = &b->regions[index].lowered };
-	struct script *script;
 	bool early = false;
 
+	if (!n_children) /* its children would inherit it used */
+		arena_begin_in(&arena, of_task.room, sizeof(of_task.room));
 	if (pb->state != PB__TASK_STATE__ZOMBIE) {
 		m.space = b->plan->image->spaces[pb->space];
 		m.runs = image_runs_of(b->image, IMAGE_OWNER_SPACE(pb->space), &m.n_runs);
 		build_stretch_stack(b, index);
-		if (build_stock(b, index, &m, &e) < 0)
-			build_fail(b, pb, &e);
+		if (build_stock(b, index, &m, e) < 0)
+			build_fail(b, pb, e);
 		tr.space = m.space;
 		early = build_loads_early(b, index, n_children);
 	}
-	if ((b->loads_first && build_load_first(b, &m, &tr, &e) < 0) || build_note_areas(b, n_children, &arena, &e) < 0)
-		build_fail(b, pb, &e);
+	if ((b->loads_first && build_load_first(b, &m, &tr, e) < 0) || build_note_areas(b, n_children, &arena, e) < 0)
+		build_fail(b, pb, e);
 	if (!b->meets && build_leads_group(b->plan, index) && !build_leads_session(pb))
 		build_join(b, pb); /* who is born into the group need not join it */
 	build_children(b, index, &rt);
-	if (early && build_load(b, &m, &tr, &e) < 0)
-		build_fail(b, pb, &e);
+	if (early && build_load(b, &m, &tr, e) < 0)
+		build_fail(b, pb, e);
 	build_groups(b, index, &rt);
 	if (pb->state == PB__TASK_STATE__ZOMBIE)
 		build_zombie(pb);
-	if ((!early && !b->loads_first && build_load(b, &m, &tr, &e) < 0) ||
-	    build_state(b, index, &m, &tr, &rt, &script, &e) < 0)
-		build_fail(b, pb, &e);
+	if ((!early && !b->loads_first && build_load(b, &m, &tr, e) < 0) ||
+	    build_state(b, index, &m, &tr, &rt, e) < 0)
+		build_fail(b, pb, e);
 	b->regions[index].start = m.region.start;
 	b->regions[index].size = m.region.size;
-	b->regions[index].script = (uint64_t)script;
+	b->regions[index].script = m.region.script;
 	privilege_raise(PRIVILEGE_CHECKPOINT); /* for the script, which ends with the capabilities that were saved */
-	script_enter(&m.region, script);
+	script_enter(&m.region);
 }
 
 pid_t build_root(struct build *b, struct err *e)
@@ -737,6 +751,8 @@ pid_t build_root(struct build *b, struct err *e)
 	if (pid > 0)
 		return pid;
 	build_await_go(b);
+	if (thread_forget_libc(e) < 0) /* once for all of them; a loader's root is not registered (build_loader()) */
+		build_fail(b, pb, e);
 	build_task(b, 0);
 }
 

@@ -24,7 +24,6 @@ struct meeting {
 	_Atomic uint32_t arrived; /* at the barriers; each task counts once per barrier */
 	_Atomic uint32_t failed;  /* 1: `err` is being or has been filled */
 	_Atomic uint32_t told;    /* 1: `err` is complete */
-	_Atomic uint64_t loaded;  /* bytes of memory, by all of them */
 	struct err err;
 };
 
@@ -34,7 +33,8 @@ struct build {
 	const struct inode_restore *inodes;
 	const int *object_fds;
 	struct meeting *meeting;
-	struct pids *pids;     /* how PIDs are chosen */
+	struct pids *pids;     /* how PIDs are chosen, in shared memory: */
+	enum pid_way way;      /* what it says, for those who make nobody and need not look */
 	bool meets;            /* at the barriers: build_must_meet() */
 	bool loads_first;      /* the one task is born with its memory loaded: by build_loader(), which verifies it */
 	const bool *settable_exes; /* memory_settable_exes(); NULL: /proc/PID/exe may not be set */
@@ -56,6 +56,7 @@ struct build {
 	struct build_region {
 		uint64_t start, size;
 		uint64_t script; /* the leader's */
+		_Atomic uint64_t loaded; /* bytes of memory so far */
 		bool changes_ids; /* its credentials are others than torpor's */
 		bool lowered;     /* a limit, or the out-of-memory score, may not be what was saved */
 	} *regions; /* one per task, in shared memory */
@@ -82,13 +83,13 @@ pid_t build_loader(struct build *b, struct err *e);
 /*
  * The steps of a task's script that follow the switch of address spaces, and the
  * scripts of its threads: what is the same in every restore. `tr` has what
- * creds_read_own() tells, and its region holds build_steps_bytes().
+ * creds_read_own() tells, and its region holds build_steps_ops() and build_steps_bytes().
  */
 struct task_restore;
 struct script_builder;
 int build_steps(const struct build *b, const struct task_restore *tr, struct script_builder *s, struct err *e);
-size_t build_steps_ops(const Pb__Task *pb);
-uint64_t build_steps_bytes(const Pb__Task *pb);
+size_t build_steps_ops(const struct task_restore *tr);
+uint64_t build_steps_bytes(const struct task_restore *tr);
 
 /* Let the root begin. */
 void build_go(struct build *b);

@@ -12,15 +12,16 @@
 int explain_begin(struct explain *x, const struct plan *plan, size_t task, struct arena *arena, struct err *e)
 {
 	const Pb__Task *pb = plan->tasks[task].pb;
-	struct pids pids = { .steer = { .way = PID_SET_TID } };
-	const struct build b = { .plan = plan, .pids = &pids };
+	const struct build b = { .plan = plan, .way = PID_SET_TID };
 	struct task_restore tr = { .arena = arena, .region = &x->region, .pb = pb, .space = plan->image->spaces[pb->space],
 				   .xstate = &b.xstate };
 	struct script_builder s;
 
 	*x = (struct explain){ 0 };
-	if (creds_read_own(tr.arena, &tr.own, e) < 0 || region_map(&x->region, EXPLAIN_AT, build_steps_bytes(pb), 0, e) < 0 ||
-	    script_begin(&s, &x->region, build_steps_ops(pb), e) < 0 || build_steps(&b, &tr, &s, e) < 0)
+	if (creds_read_own(tr.arena, &tr.own, e) < 0 || region_map(&x->region, EXPLAIN_AT, build_steps_ops(&tr), build_steps_bytes(&tr), 0, e) < 0)
+		return -1;
+	script_begin(&s, &x->region);
+	if (build_steps(&b, &tr, &s, e) < 0)
 		return -1;
 	x->script = s.script;
 	return script_finish(&s, e);

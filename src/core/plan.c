@@ -278,13 +278,6 @@ bool plan_first_of_session(const struct plan *plan, size_t task)
 	return true;
 }
 
-uint32_t plan_maker(const struct plan *plan, size_t task)
-{
-	const struct plan_task *t = &plan->tasks[task];
-
-	return t->birth == BIRTH_BY_LEADER ? t->leader : t->parent;
-}
-
 /* A group whose leader is dead needs a stand-in, unless a stand-in for its session brings the group along. */
 static void plan_group(struct plan *plan, size_t i)
 {

@@ -50,4 +50,9 @@ int plan_check_here(const Pb__Machine *machine, uint64_t vdso_hash, uint64_t xfe
 bool plan_first_of_session(const struct plan *plan, size_t task);
 
 /* The task that forks this one, as it is or by way of a stand-in; UINT32_MAX: the coordinator. */
-uint32_t plan_maker(const struct plan *plan, size_t task);
+static inline uint32_t plan_maker(const struct plan *plan, size_t task)
+{
+	const struct plan_task *t = &plan->tasks[task];
+
+	return t->birth == BIRTH_BY_LEADER ? t->leader : t->parent;
+}

@@ -230,10 +230,20 @@ static int trace_event(struct build *b, pid_t tid, int status, struct err *e)
 	return 0;
 }
 
+/* Bytes of memory, by all tasks. */
+static uint64_t trace_loaded(const struct build *b)
+{
+	uint64_t loaded = 0;
+
+	for (size_t i = 0; i < b->plan->n_tasks; i++)
+		loaded += atomic_load(&b->regions[i].loaded);
+	return loaded;
+}
+
 /* How far the tasks have come: forking until PIDs come up, or loading. */
 static void trace_tell(const struct build *b, struct trace_told *told)
 {
-	uint64_t made = __atomic_load_n(&b->pids->steer.made, __ATOMIC_RELAXED), loaded = atomic_load(&b->meeting->loaded);
+	uint64_t made = __atomic_load_n(&b->pids->steer.made, __ATOMIC_RELAXED), loaded = trace_loaded(b);
 
 	if (made != told->made || loaded != told->loaded)
 		told->idle_ms = 0;
@@ -249,7 +259,7 @@ static void trace_tell(const struct build *b, struct trace_told *told)
 /* There is no more to tell, but how long nobody comes further. */
 static struct trace_told trace_told_all(const struct build *b)
 {
-	return (struct trace_told){ .made = __atomic_load_n(&b->pids->steer.made, __ATOMIC_RELAXED), .loaded = atomic_load(&b->meeting->loaded) };
+	return (struct trace_told){ .made = __atomic_load_n(&b->pids->steer.made, __ATOMIC_RELAXED), .loaded = trace_loaded(b) };
 }
 
 /* Was this thread born, and has not stopped for us? */
@@ -403,7 +413,7 @@ static uint64_t trace_to_load(const struct build *b)
 
 static struct trace_told trace_begin_telling(const struct build *b)
 {
-	struct trace_told told = { .loaded = atomic_load(&b->meeting->loaded), .to_load = trace_to_load(b) };
+	struct trace_told told = { .loaded = trace_loaded(b), .to_load = trace_to_load(b) };
 
 	progress_step(b->progress, "loading memory", told.loaded, told.to_load);
 	return told;

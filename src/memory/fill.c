@@ -63,7 +63,7 @@ struct fill {
 	_Atomic size_t cut_to;    /* mapping: it is done with all that begin before this one */
 	_Atomic size_t next;      /* unit */
 	_Atomic uint32_t failed;
-	struct err err; /* of the thread that failed first */
+	struct err *err; /* of whoever asked for all this: what the thread has to say that failed first */
 };
 
 struct fill_worker {
@@ -442,8 +442,8 @@ static int fill_load_huge(const struct fill *f, struct fill_worker *w, const str
 
 static void fill_fail(struct fill *f, const struct err *e)
 {
-	if (atomic_exchange(&f->failed, 1) == 0)
-		f->err = *e;
+	if (atomic_exchange(&f->failed, 1) == 0 && e != f->err)
+		*f->err = *e;
 }
 
 static void fill_count(struct fill_worker *w, const struct fill_unit *u)
@@ -483,31 +483,31 @@ static void fill_await_cut(struct fill *f, const struct fill_unit *u)
 	}
 }
 
-static void fill_run(struct fill_worker *w)
+/* What goes wrong is put into `e`, which is the thread's own. */
+static void fill_run(struct fill *f, struct err *e)
 {
-	struct fill *f = w->fill;
-	struct err e = ERR_INIT;
+	struct fill_worker w = { .fill = f };
 	size_t i;
 
-	if (atomic_exchange(&f->cutting, 1) == 0 && fill_cut(f, &e) < 0)
-		fill_fail(f, &e);
+	if (atomic_exchange(&f->cutting, 1) == 0 && fill_cut(f, e) < 0)
+		fill_fail(f, e);
 	while (!atomic_load(&f->failed) && (i = atomic_fetch_add(&f->next, 1)) < f->n_units) {
 		const struct fill_unit *u = &f->units[i];
 
 		fill_await_cut(f, u);
-		if ((!u->helped || help_take(f->m->help, u->help)) && (u->huge ? fill_load_huge : fill_load_extent)(f, w, u, &e) < 0)
-			fill_fail(f, &e);
-		fill_count(w, u);
+		if ((!u->helped || help_take(f->m->help, u->help)) && (u->huge ? fill_load_huge : fill_load_extent)(f, &w, u, e) < 0)
+			fill_fail(f, e);
+		fill_count(&w, u);
 	}
+	if (w.room)
+		munmap(w.room, BUFFER_ROOM);
 }
 
 static void fill_work(void *arg)
 {
-	struct fill_worker w = { .fill = arg };
+	struct err e = ERR_INIT;
 
-	fill_run(&w);
-	if (w.room)
-		munmap(w.room, BUFFER_ROOM);
+	fill_run(arg, &e);
 }
 
 /* This task's share of the CPUs: others load at the same time. */
@@ -533,13 +533,16 @@ static int fill_in_parallel(struct fill *f, struct err *e)
 
 	if (helped && fill_ask_help(f, e) < 0)
 		return -1;
-	crew_run(threads, fill_work, f);
+	f->err = e;
+	if (threads > 1)
+		crew_run(threads, fill_work, f);
+	else
+		fill_run(f, e); /* without an error of its own, which would be a page of the stack */
 	if (!f->failed) {
 		if (helped)
 			help_await(f->m->help);
 		return 0;
 	}
-	*e = f->err;
 	if (e->reason == ERR_IMAGE && !f->m->verifies) /* it was whole a moment ago */
 		err_wrap(e, "the image has changed since it was verified");
 	return e->number ? -e->number : -ECANCELED;

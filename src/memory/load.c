@@ -151,24 +151,24 @@ static int load_blame_limit(int number, struct err *e)
 	return number;
 }
 
-static int load_reserve(struct memory_load *m, uint64_t script_size, struct err *e)
+static int load_reserve(struct memory_load *m, size_t steps, uint64_t data_size, struct err *e)
 {
 	struct spans taken = { 0 };
-	uint64_t parking, start;
+	uint64_t size = region_size(steps, data_size), parking, start;
 	int r;
 
 	if (load_taken(m, &m->own, &m->space, 1, &taken, e) < 0)
 		return -1;
 	parking = load_parking_size(m, &m->own);
-	start = load_find_gap(&taken, script_size + parking + HUGE_PAGE);
+	start = load_find_gap(&taken, size + parking + HUGE_PAGE);
 	if (!start)
-		return err_set(e, ERR_SYSTEM, 0, "no gap of %lu bytes in both address spaces", script_size + parking);
-	r = region_map(&m->region, start, script_size, parking, e);
+		return err_set(e, ERR_SYSTEM, 0, "no gap of %lu bytes in both address spaces", size + parking);
+	r = region_map(&m->region, start, steps, data_size, parking, e);
 	return r < 0 ? load_blame_limit(r, e) : 0;
 }
 
 /* Who was born with areas that are known reads its own only if something has come between. */
-int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e)
+int memory_reserve(struct memory_load *m, size_t steps, uint64_t data_size, struct err *e)
 {
 	int r;
 
@@ -177,12 +177,12 @@ int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e)
 		return err_nomem(e);
 	if (m->born_with) {
 		m->own = *m->born_with;
-		r = load_reserve(m, script_size, e);
+		r = load_reserve(m, steps, data_size, e);
 		if (r != -EEXIST)
 			return r;
 		*e = ERR_INIT;
 	}
-	return memory_own_areas(m->arena, &m->own, e) < 0 ? -1 : load_reserve(m, script_size, e);
+	return memory_own_areas(m->arena, &m->own, e) < 0 ? -1 : load_reserve(m, steps, data_size, e);
 }
 
 int memory_find_room(struct memory_load *m, const Pb__AddressSpace *const *spaces, size_t n, const Pb__Mapping *map,

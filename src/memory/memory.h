@@ -185,7 +185,7 @@ struct memory_load {
 	const Pb__AddressSpace *space;
 	const struct image_run *runs; /* what is to be loaded; ascending */
 	size_t n_runs;
-	_Atomic uint64_t *loaded; /* how many bytes all that load at the same time have loaded */
+	_Atomic uint64_t *loaded; /* how many bytes have been loaded; others read it meanwhile */
 	const bool *settable_exes; /* memory_settable_exes(); NULL: /proc/PID/exe cannot be set, and stays as it is */
 	bool one_thread; /* make no others: each would use up a PID */
 	bool maps_vdso;  /* arch_can_map_vdso() */
@@ -202,10 +202,10 @@ struct memory_load {
 
 /*
  * Choose a region that neither the current nor the saved address space uses, and
- * map it; `script_size` bytes are for scripts. Nothing may map memory between
- * this and memory_place().
+ * map it, with room for so many steps of the leader's script, memory_switch_ops() included, and `data_size` bytes for all
+ * else that is put into it. Nothing may map memory between this and memory_place().
  */
-int memory_reserve(struct memory_load *m, uint64_t script_size, struct err *e);
+int memory_reserve(struct memory_load *m, size_t steps, uint64_t data_size, struct err *e);
 
 /*
  * Map every saved mapping that has no place yet: at its final address where that is free now, else parked in the region.

@@ -9,10 +9,6 @@
 
 extern const unsigned char runner_blob[], runner_blob_end[];
 
-/*
- * The leader's stack lies between the runner and the data: its upper end, which is all that is used as a rule, is in one page
- * with the script.
- */
 enum { PAGE = 4096, ALIGN = 16, STACK_SIZE = 14 * 1024 };
 
 static uint64_t round_up(uint64_t n, uint64_t to)
@@ -20,26 +16,43 @@ static uint64_t round_up(uint64_t n, uint64_t to)
 	return (n + to - 1) & ~(to - 1);
 }
 
-int region_map(struct region *r, uint64_t start, uint64_t data_size, uint64_t parking_size, struct err *e)
+static size_t region_code(void)
 {
-	size_t code = (size_t)(runner_blob_end - runner_blob), code_size = round_up(code, PAGE);
+	return (size_t)(runner_blob_end - runner_blob);
+}
+
+/* What lies in front of the leader's script, the runner included. */
+static uint64_t region_front(uint64_t data_size)
+{
+	return round_up(region_code(), PAGE) + STACK_SIZE + round_up(data_size, ALIGN);
+}
+
+uint64_t region_size(size_t steps, uint64_t data_size)
+{
+	return round_up(region_front(data_size) + sizeof(struct script) + steps * sizeof(struct script_op), PAGE);
+}
+
+int region_map(struct region *r, uint64_t start, size_t steps, uint64_t data_size, uint64_t parking_size, struct err *e)
+{
+	const size_t code = region_code(), code_size = round_up(code, PAGE);
+	const uint64_t used = region_size(steps, data_size);
 	void *p;
 
-	data_size = round_up(STACK_SIZE + data_size, PAGE);
 	parking_size = round_up(parking_size, PAGE);
 	*r = (struct region){
 		.start = start,
-		.size = code_size + data_size + parking_size,
-		.data = start + code_size + STACK_SIZE,
-		.limit = data_size - STACK_SIZE,
-		.parking = start + code_size + data_size,
+		.size = used + parking_size,
+		.script = start + region_front(data_size),
+		.steps = steps,
+		.limit = round_up(data_size, ALIGN),
+		.parking = start + used,
 		.parking_size = parking_size,
 	};
 	p = mmap((void *)start, r->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE, -1,
 		 0);
 	if (p == MAP_FAILED)
 		return err_sys(e, errno, "reserving %#lx bytes at %#lx for the switch", r->size, start);
-	if (mprotect((void *)start, code_size + data_size, PROT_READ | PROT_WRITE) < 0)
+	if (mprotect((void *)start, used, PROT_READ | PROT_WRITE) < 0)
 		return err_sys(e, errno, "preparing the region for the switch");
 	memcpy((void *)start, runner_blob, code);
 	if (mprotect((void *)start, code_size, PROT_READ | PROT_EXEC) < 0)
@@ -49,13 +62,11 @@ int region_map(struct region *r, uint64_t start, uint64_t data_size, uint64_t pa
 
 void *region_alloc(struct region *r, size_t size)
 {
-	uint64_t addr = r->data + r->used;
-
 	size = round_up(size, ALIGN);
 	if (size > r->limit - r->used)
 		return NULL;
 	r->used += size;
-	return (void *)addr;
+	return (void *)(r->script - r->used);
 }
 
 void *region_alloc_aligned(struct region *r, size_t size, size_t align)
@@ -83,14 +94,24 @@ uint64_t region_park(struct region *r, uint64_t size, uint64_t like, uint64_t al
 	return at + skip;
 }
 
-int script_begin(struct script_builder *b, struct region *region, size_t max_ops, struct err *e)
+static void script_begin_at(struct script_builder *b, struct region *region, void *at, size_t steps)
 {
-	*b = (struct script_builder){ .region = region, .room = max_ops };
-	b->script = region_alloc(region, sizeof(*b->script));
-	if (b->script)
-		b->script->ops = (uint64_t)region_alloc(region, max_ops * sizeof(struct script_op));
-	if (!b->script || !b->script->ops)
+	*b = (struct script_builder){ .region = region, .script = at, .room = steps };
+	b->script->ops = (uint64_t)(b->script + 1);
+}
+
+void script_begin(struct script_builder *b, struct region *region)
+{
+	script_begin_at(b, region, (void *)region->script, region->steps);
+}
+
+int script_begin_thread(struct script_builder *b, struct region *region, size_t steps, struct err *e)
+{
+	void *p = region_alloc(region, sizeof(struct script) + steps * sizeof(struct script_op));
+
+	if (!p)
 		return err_set(e, ERR_SYSTEM, 0, "the region for the switch is full");
+	script_begin_at(b, region, p, steps);
 	return 0;
 }
 
@@ -130,14 +151,14 @@ int script_finish(struct script_builder *b, struct err *e)
 	return b->failed ? err_set(e, ERR_SYSTEM, 0, "the script for the switch has no room left") : 0;
 }
 
-_Noreturn void script_enter(const struct region *r, struct script *script)
+_Noreturn void script_enter(const struct region *r)
 {
 	__asm__ volatile("mov %0, %%rsp\n\t"
 			 "xor %%ebp, %%ebp\n\t"
 			 "call *%1\n\t"
 			 "ud2"
 			 :
-			 : "r"(r->data), "r"(r->start), "D"(script)
+			 : "r"(r->script - r->used), "r"(r->start), "D"(r->script)
 			 : "memory");
 	__builtin_unreachable();
 }

@@ -5,7 +5,10 @@
  * Building scripts for the runner, and the region they live in: the one stretch
  * of addresses that belongs neither to the old nor to the new address space.
  *
- *   region:  runner code | scripts, their data and the threads' stacks | parking room
+ *   region:  runner code | stack | data, threads' scripts and stacks | leader's script | parking room
+ *
+ * The leader's script grows upwards, all else downwards from where that begins, and the leader's stack from there: nobody
+ * knows beforehand how much of either it will be, and this way they share as few pages as can be.
  */
 
 #include <stddef.h>
@@ -17,19 +20,23 @@ struct err;
 
 struct region {
 	uint64_t start, size; /* the whole of it, parking room included */
-	uint64_t data;        /* first byte of the data part */
-	uint64_t used, limit; /* bytes of the data part */
+	uint64_t script;      /* where the leader's script begins */
+	size_t steps;         /* that it has room for */
+	uint64_t used, limit; /* bytes in front of it, without the stack */
 	uint64_t parking, parking_used, parking_size;
 };
 
 /*
- * Map the region at `start`, which must be free. `data_size` bytes for scripts;
- * `parking_size` bytes are only reserved (PROT_NONE) for mappings that wait for
- * their place. Sizes are rounded up to pages.
+ * Map the region at `start`, which must be free, with room for so many steps of the leader's script, and `data_size` bytes
+ * for all else. `parking_size` bytes are only reserved (PROT_NONE) for mappings that wait for their place. Sizes are rounded
+ * up to pages.
  */
-int region_map(struct region *r, uint64_t start, uint64_t data_size, uint64_t parking_size, struct err *e);
+int region_map(struct region *r, uint64_t start, size_t steps, uint64_t data_size, uint64_t parking_size, struct err *e);
 
-/* Room in the data part, 16-byte aligned, zeroed; NULL when it is full. Addresses stay valid in the runner. */
+/* How large it is without the parking room. */
+uint64_t region_size(size_t steps, uint64_t data_size);
+
+/* Room for data, 16-byte aligned, zeroed; NULL when it is full. Addresses stay valid in the runner. */
 void *region_alloc(struct region *r, size_t size);
 void *region_put(struct region *r, const void *data, size_t size);
 
@@ -47,7 +54,11 @@ struct script_builder {
 	int failed; /* 1: the region was full */
 };
 
-int script_begin(struct script_builder *b, struct region *region, size_t max_ops, struct err *e);
+/* The leader's; there is one for each region. */
+void script_begin(struct script_builder *b, struct region *region);
+
+/* A thread's, of at most so many steps, for which there is room from now on. */
+int script_begin_thread(struct script_builder *b, struct region *region, size_t steps, struct err *e);
 
 /* Append a system call. `note` says what the step is, for error messages: a string constant or NULL. */
 void script_syscall(struct script_builder *b, unsigned flags, const char *note, long nr, const uint64_t args[6]);
@@ -61,5 +72,5 @@ void script_thread(struct script_builder *b, const char *note, const void *clone
 
 int script_finish(struct script_builder *b, struct err *e);
 
-/* Jump into the runner. Does not return. */
-_Noreturn void script_enter(const struct region *r, struct script *script);
+/* Jump into the runner, with the leader's script. Nothing may be put into the region after that. */
+_Noreturn void script_enter(const struct region *r);

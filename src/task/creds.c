@@ -19,7 +19,7 @@
 #include "util/fd.h"
 #include "util/privilege.h"
 
-enum { IDS = 4, CAP_WORDS = 2 };
+enum { IDS = 4, CAP_WORDS = 2, IDS_STEPS = 7 };
 
 /* ---- dump ---- */
 
@@ -150,15 +150,37 @@ bool creds_change_ids(const struct task_restore *r)
 	return !creds_same_ids(r->pb->creds, &r->own, r->keeps_groups);
 }
 
+/* Those of the bounding set that it must lose, and may. */
+static uint64_t creds_to_drop(const struct task_restore *r)
+{
+	return has_cap(&r->own, CAP_SETPCAP) ? r->own.cap_bnd & ~r->pb->creds->cap_bounding : 0;
+}
+
+static size_t count_caps(uint64_t set)
+{
+	size_t n = 0;
+
+	for (; set; set &= set - 1)
+		n++;
+	return n;
+}
+
+size_t creds_script_ops(const struct task_restore *r)
+{
+	const Pb__Credentials *cr = r->pb->creds;
+
+	return count_caps(creds_to_drop(r)) + (creds_change_ids(r) ? IDS_STEPS : 0) + 1 + count_caps(cr->cap_ambient) +
+	       (cr->no_new_privs ? 1 : 0);
+}
+
 int creds_restore(const struct task_restore *r, struct script_builder *b, struct err *e)
 {
 	const Pb__Credentials *cr = r->pb->creds;
-	const struct proc_status *own = &r->own;
 	int ret = 0;
 
 	/* First what needs capabilities: a change of user takes the effective ones away. */
 	for (unsigned cap = 0; cap < 64; cap++)
-		if ((own->cap_bnd & ~cr->cap_bounding) >> cap & 1 && has_cap(own, CAP_SETPCAP))
+		if (creds_to_drop(r) >> cap & 1)
 			script_call(b, SCRIPT_MUST, "PR_CAPBSET_DROP", SYS_prctl, PR_CAPBSET_DROP, cap);
 	if (creds_change_ids(r))
 		ret = creds_restore_ids(r, b, e);

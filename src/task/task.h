@@ -169,12 +169,17 @@ size_t task_script_ops(const Pb__Task *pb);
 /* Append the steps of one thread, the leader included: the last of its script. */
 int thread_restore(const struct task_restore *r, const Pb__Thread *th, struct script_builder *b, struct err *e);
 int creds_restore(const struct task_restore *r, struct script_builder *b, struct err *e);
+size_t creds_script_ops(const struct task_restore *r);
+
 /* Will the script change user or group ids? The kernel makes such a process not dumpable. */
 bool creds_change_ids(const struct task_restore *r);
-size_t thread_script_ops(const Pb__Task *pb, const Pb__Thread *th);
+size_t thread_script_ops(const struct task_restore *r, const Pb__Thread *th);
 
-/* Steps that come first in the leader's script: what libc has registered with the kernel for us. */
-void thread_forget_libc(struct script_builder *b);
+/*
+ * Take back what libc has registered with the kernel for this thread, which whoever it makes would be born with: the area of
+ * rseq(2), into which the kernel writes each time that it lets the thread run.
+ */
+int thread_forget_libc(struct err *e);
 
 /* May this thread of ours, and so what it makes, be on every CPU that it could be allowed (sched_setaffinity(2))? */
 bool thread_may_use_every_cpu(pid_t tid);

@@ -21,7 +21,7 @@
 
 #include <linux/prctl.h>
 
-enum { SIGINFO_SIZE = 128, THREAD_STEPS = 12, CREDS_STEPS = 140, RSEQ_UNREGISTER = 1, COMM_SIZE = 16 };
+enum { SIGINFO_SIZE = 128, THREAD_STEPS = 7, RSEQ_UNREGISTER = 1, COMM_SIZE = 16 };
 
 /* ---- dump ---- */
 
@@ -171,13 +171,14 @@ int thread_collect(struct task_collect *c, struct target *t, size_t thread, cons
 
 /* ---- restore ---- */
 
-void thread_forget_libc(struct script_builder *b)
+int thread_forget_libc(struct err *e)
 {
 	uint64_t area = (uint64_t)__builtin_thread_pointer() + (uint64_t)__rseq_offset;
 	uint64_t size = __rseq_size > 32 ? __rseq_size : 32;
 
-	if (__rseq_size)
-		script_call(b, SCRIPT_MUST, "unregistering libc's rseq area", SYS_rseq, area, size, RSEQ_UNREGISTER, RSEQ_SIG);
+	if (__rseq_size && syscall(SYS_rseq, area, size, RSEQ_UNREGISTER, RSEQ_SIG) < 0)
+		return err_sys(e, errno, "unregistering libc's rseq area");
+	return 0;
 }
 
 static int thread_restore_pending(const struct task_restore *r, const Pb__Thread *th, struct script_builder *b)
@@ -255,10 +256,9 @@ int thread_restore(const struct task_restore *r, const Pb__Thread *th, struct sc
 	return 0;
 }
 
-size_t thread_script_ops(const Pb__Task *pb, const Pb__Thread *th)
+size_t thread_script_ops(const struct task_restore *r, const Pb__Thread *th)
 {
-	(void)pb;
-	return th->n_pending + THREAD_STEPS + CREDS_STEPS;
+	return th->n_pending + THREAD_STEPS + creds_script_ops(r);
 }
 
 /* The kernel refuses what an ordinary user may not do; then a word to the user, no failure. */

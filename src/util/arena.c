@@ -14,7 +14,7 @@ enum { ARENA_ALIGN = 16, ARENA_FIRST = 4 * 1024, ARENA_BLOCK = 64 * 1024, ARENA_
 struct arena_block {
 	struct arena_block *next;
 	size_t size, used;
-	bool mapped;
+	enum { BLOCK_ALLOCATED, BLOCK_MAPPED, BLOCK_LENT } from;
 	_Alignas(ARENA_ALIGN) unsigned char data[];
 };
 
@@ -32,7 +32,7 @@ static struct arena_block *arena_block_map(void)
 		munmap(room, before);
 	munmap(p + ARENA_HUGE, ARENA_HUGE - before);
 	madvise(p, ARENA_HUGE, MADV_HUGEPAGE);
-	((struct arena_block *)p)->mapped = true;
+	((struct arena_block *)p)->from = BLOCK_MAPPED;
 	return (struct arena_block *)p;
 }
 
@@ -57,6 +57,15 @@ static struct arena_block *arena_block_new(struct arena *a, size_t size)
 	b->next = a->blocks;
 	a->blocks = b;
 	return b;
+}
+
+void arena_begin_in(struct arena *a, void *room, size_t size)
+{
+	struct arena_block *b = room;
+
+	b->from = BLOCK_LENT;
+	b->size = size - sizeof(*b);
+	a->blocks = b;
 }
 
 void *arena_alloc(struct arena *a, size_t size)
@@ -130,9 +139,9 @@ void arena_done(struct arena *a)
 	while (a->blocks) {
 		struct arena_block *next = a->blocks->next;
 
-		if (a->blocks->mapped)
+		if (a->blocks->from == BLOCK_MAPPED)
 			munmap(a->blocks, ARENA_HUGE);
-		else
+		else if (a->blocks->from == BLOCK_ALLOCATED)
 			free(a->blocks);
 		a->blocks = next;
 	}

@@ -19,6 +19,9 @@ struct arena {
 
 #define ARENA_INIT ((struct arena){ 0 })
 
+/* Let the first that is allocated lie in these `size` bytes, which are zero, aligned to 16, and outlive the arena. */
+void arena_begin_in(struct arena *a, void *room, size_t size);
+
 /* NULL when out of memory or over the limit. */
 void *arena_alloc(struct arena *a, size_t size);
 void *arena_memdup(struct arena *a, const void *data, size_t size);

@@ -19,6 +19,7 @@ TOP = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), 
 STATE = {
     "begun": "of the process, like its capabilities: written in processes of torpor's own only (util/privilege.c)",
     "grantable": "likewise",
+    "of_task": "in a process that becomes a task of the tree (core/build.c)",
     "keys": "room for what is typed into a terminal, in a process that ends then (kinds/pty/queue.c)",
 }
 problems = []

@@ -18,7 +18,8 @@
 
 #define ADDRESS_END 0x7ffffffff000ull /* of user space */
 
-enum { SIGINFO = 128, SIGACTION = 32, SIGEVENT = 64, SEMBUF = 6, MESSAGE_TYPE = 8, NAME = 16, PARKING_LEFT = 1 << 20 };
+enum { SIGINFO = 128, SIGACTION = 32, SIGEVENT = 64, SEMBUF = 6, MESSAGE_TYPE = 8, NAME = 16, PARKING_LEFT = 1 << 20,
+       SWITCH_DATA = 64 * 1024 };
 
 /* One step, and whose it is. */
 struct step {
@@ -45,13 +46,19 @@ static bool fails(const struct step *s, const char *what, uint64_t value)
 
 /* ---- what a value may be ---- */
 
+/* Where something of ours lies, or the leader's script. */
+static bool in_region(const struct region *r, uint64_t at, uint64_t size)
+{
+	const uint64_t start = r->script - r->used, end = r->script + sizeof(struct script) + r->steps * sizeof(struct script_op);
+
+	return at >= start && at <= end && size <= end - at;
+}
+
 /* So many bytes that the kernel reads or writes. */
 static bool pointer(const struct step *s, uint64_t at, uint64_t size)
 {
-	const struct region *r = s->region;
-
 	s->w->values++;
-	if (at < r->data || at > r->data + r->used || size > r->data + r->used - at)
+	if (!in_region(s->region, at, size))
 		return fails(s, "memory outside of the region", at);
 	return true;
 }
@@ -462,11 +469,11 @@ static bool layout(struct space *s, const uint64_t *a)
 				   p->arg_start, p->arg_end, p->env_start, p->env_end };
 	struct prctl_mm_map map;
 
-	if (a[0] != PR_SET_MM || a[1] != PR_SET_MM_MAP || a[3] != sizeof(map) || a[2] < r->data || a[2] + a[3] > r->data + r->used)
+	if (a[0] != PR_SET_MM || a[1] != PR_SET_MM_MAP || a[3] != sizeof(map) || !in_region(r, a[2], a[3]))
 		return space_fails(s, "a prctl that is not the switch's", a[0]);
 	memcpy(&map, (void *)a[2], sizeof(map));
 	if (memcmp(&map, named, sizeof(named)) || map.auxv_size != p->auxv.len ||
-	    (uint64_t)map.auxv < r->data || (uint64_t)map.auxv + map.auxv_size > r->data + r->used)
+	    !in_region(r, (uint64_t)map.auxv, map.auxv_size))
 		return space_fails(s, "a layout that the image does not name", a[2]);
 	return true;
 }
@@ -527,10 +534,11 @@ bool within_switch(struct within *w, const struct plan *plan, size_t task, const
 	struct space s = { .w = w, .m = &m };
 	struct script_builder b;
 
-	if (memory_reserve(&m, build_steps_bytes(pb) + memory_switch_ops(&m) * sizeof(struct script_op), e) < 0)
+	if (memory_reserve(&m, memory_switch_ops(&m), SWITCH_DATA, e) < 0)
 		return false;
 	place(&m, parked);
-	if (script_begin(&b, &m.region, memory_switch_ops(&m), e) < 0 || memory_switch(&m, &b, e) < 0 || script_finish(&b, e) < 0)
+	script_begin(&b, &m.region);
+	if (memory_switch(&m, &b, e) < 0 || script_finish(&b, e) < 0)
 		return false;
 	for (uint32_t i = 0; i < b.script->n; i++) {
 		s.op = &((const struct script_op *)b.script->ops)[i];

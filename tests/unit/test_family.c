@@ -262,7 +262,7 @@ static bool gets(struct stock *stock, struct memory_load *m, uint32_t member, co
 {
 	m->space = members[member].space;
 	m->runs = image_runs_of(m->image, member, &m->n_runs);
-	if (stock_adopt(stock, m, &e) < 0 || memory_reserve(m, PAGE, &e) < 0 || memory_place(m, &e) < 0 || memory_fill(m, &e) < 0)
+	if (stock_adopt(stock, m, &e) < 0 || memory_reserve(m, 0, PAGE, &e) < 0 || memory_place(m, &e) < 0 || memory_fill(m, &e) < 0)
 		return false;
 	for (size_t i = 0; i < n; i++) {
 		uint64_t at = m->place[0] + i * PAGE;

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdalign.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -40,6 +41,22 @@ static void arena_zeroed_and_aligned(void)
 			memset(p, 0xff, sizes[i]); /* a neighbour that overlaps would not be zero */
 		}
 	}
+}
+
+static void arena_lent(void)
+{
+	static alignas(16) char room[128];
+	struct arena arena = ARENA_INIT;
+	char *inside, *beyond;
+
+	arena_begin_in(&arena, room, sizeof(room));
+	inside = arena_alloc(&arena, 64);
+	UNIT_CHECK(inside > room && inside + 64 <= room + sizeof(room));
+	beyond = arena_alloc(&arena, 64);
+	UNIT_CHECK(beyond && (beyond + 64 <= room || beyond >= room + sizeof(room)));
+	arena_done(&arena); /* gives back what it got, and nothing else */
+	UNIT_CHECK(arena_alloc(&arena, 64));
+	arena_done(&arena);
 }
 
 static void arena_limits(void)
@@ -346,7 +363,7 @@ static void paths_that_are_gone(void)
 	UNIT_CHECK(!path_is_gone(EIO) && !path_is_gone(EMFILE) && !path_is_gone(ENOMEM) && !path_is_gone(0));
 }
 
-UNIT_MAIN(UNIT_CASE(arena_zeroed_and_aligned), UNIT_CASE(arena_limits), UNIT_CASE(arena_huge),
+UNIT_MAIN(UNIT_CASE(arena_zeroed_and_aligned), UNIT_CASE(arena_limits), UNIT_CASE(arena_lent), UNIT_CASE(arena_huge),
 	  UNIT_CASE(arena_copies), UNIT_CASE(arena_copies_limited), UNIT_CASE(arena_vectors),
 	  UNIT_CASE(arena_vector_limited), UNIT_CASE(err_sets), UNIT_CASE(err_of_system_calls),
 	  UNIT_CASE(err_wraps), UNIT_CASE(err_is_bounded), UNIT_CASE(fd_ownership), UNIT_CASE(fd_positioned),
