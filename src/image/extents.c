@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -184,13 +185,22 @@ int image_stream_extent(const struct image *img, size_t extent, void *buf, image
 	return extent_read(img, extent, buf, 0, &(struct extent_taker){ take, arg, e }, e);
 }
 
+/*
+ * As preadv(2). In libc, that is a place where a thread can be cancelled; where there have been several, it writes down that it is
+ * there, into a page that each task of a restore would have to copy for it.
+ */
+static ssize_t extent_preadv(int fd, const struct iovec *to, size_t n, uint64_t offset)
+{
+	return syscall(SYS_preadv, fd, to, n, offset, 0);
+}
+
 /* All of it at once; what comes short (a signal) is read again. */
 static int extent_read_scattered(const struct image *img, const struct image_extent *x, const struct iovec *to, size_t n)
 {
 	struct xxh3_state state;
 	uint64_t offset = x->offset;
 	int r = 0;
-	bool whole = n <= IOV_MAX && preadv(img->fd, to, (int)n, (off_t)offset) == (ssize_t)x->stored;
+	bool whole = n <= IOV_MAX && extent_preadv(img->fd, to, n, offset) == (ssize_t)x->stored;
 
 	xxh3_begin(&state);
 	for (size_t i = 0; r == 0 && i < n; i++) {
