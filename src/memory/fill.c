@@ -4,7 +4,8 @@
  * The saved pages, from the image into the placed mappings, in one pass over the
  * file: an extent is read piece by piece, its checksum compared, and its pages are
  * put where they belong, by several threads at once (fresh.h). Two extents that
- * fill one huge page are read into a huge page, which is then moved into place.
+ * fill one huge page are read into a huge page of the stage. From there all are moved
+ * into place when the threads are gone, as each of them would be interrupted for each move.
  * Stretches of small mappings are cut before: each mapping gets its protection, then its pages.
  *
  * The threads are gone, with their TIDs, when memory_fill() returns.
@@ -35,7 +36,6 @@ enum {
 	FRESH_MIN = 64 * 1024,           /* what a mapping must be given at least, to be registered */
 	THREAD_SHARE = 4 * 1024 * 1024,  /* what a thread must have to do at least */
 	THREADS_MAX = 8,
-	BUFFER_ROOM = 2 * HUGE_PAGE_SIZE, /* a huge page can be aligned in it */
 	POPULATE_MIN = 3 * MEMORY_PAGE,   /* less is not made sooner in one call than by a fault for each page */
 };
 
@@ -44,6 +44,7 @@ struct fill_unit {
 	struct piece *pieces;
 	size_t n;
 	bool huge;
+	char *stage;   /* the huge page that it is read into; NULL: it goes where it belongs at once */
 	bool helped;   /* another process may take it: */
 	uint32_t help; /* by this number (help_take()) */
 };
@@ -56,7 +57,9 @@ struct fill {
 	struct piece *pieces;
 	size_t n_pieces;
 	struct fill_unit *units; /* huge pages first */
-	size_t n_units;
+	size_t n_units, n_huge;
+	char *stage;             /* a huge page for each huge unit, made when it is touched; NULL: there are none */
+	char *stage_room;        /* in which it is aligned */
 	uint64_t total;
 
 	_Atomic uint32_t cutting; /* a thread does that */
@@ -68,10 +71,9 @@ struct fill {
 
 struct fill_worker {
 	struct fill *fill;
-	char *room;   /* for the buffer; NULL: it was not needed yet */
-	char *buf;    /* HUGE_PAGE_SIZE bytes, aligned: a place for one huge page */
-	bool moves;   /* huge pages are worth trying */
-	uint64_t moved, moved_ns; /* bytes moved so far, and how long that took */
+	char *buf;      /* of IMAGE_EXTENT_MAX bytes; NULL: it was not needed yet */
+	bool no_stage;  /* huge pages are slow to get */
+	uint64_t staged, staged_ns; /* bytes of huge pages so far, and how long they took */
 };
 
 /* ---- what belongs where ---- */
@@ -228,6 +230,7 @@ static int fill_make_units(struct fill *f, struct err *e)
 	for (size_t i = 0; i < f->n_pieces;) {
 		if (fill_is_huge(f, i)) {
 			f->units[f->n_units++] = (struct fill_unit){ .pieces = &f->pieces[i], .n = HUGE_EXTENTS, .huge = true };
+			f->n_huge++;
 			i += HUGE_EXTENTS;
 		} else {
 			rest[n_rest++] = f->pieces[i++];
@@ -374,22 +377,26 @@ static int fill_load_directly(const struct fill *f, const struct fill_unit *u, s
 	return image_read_extent_to(f->m->image, u->pieces[0].extent, to, u->n, e);
 }
 
-/* Huge units come first: where there are none, a huge page for the buffer would cost more than it is worth. */
-static int fill_get_buffer(struct fill_worker *w, bool huge, struct err *e)
+static int fill_get_buffer(struct fill_worker *w, struct err *e)
 {
 	char *p;
 
-	if (w->room)
+	if (w->buf)
 		return 0;
-	p = mmap(NULL, BUFFER_ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	p = mmap(NULL, IMAGE_EXTENT_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return err_nomem(e);
-	w->room = p;
-	w->buf = p + (-(uintptr_t)p & (HUGE_PAGE_SIZE - 1));
-	w->moves = huge && madvise(w->buf, HUGE_PAGE_SIZE, MADV_HUGEPAGE) == 0;
-	if (!huge)
-		fill_populate(&(struct iovec){ w->buf, IMAGE_PIECE }, 1);
+	w->buf = p;
+	fill_populate(&(struct iovec){ w->buf, IMAGE_PIECE }, 1);
 	return 0;
+}
+
+/* ... by the buffer, piece by piece. */
+static int fill_load_buffered(const struct fill *f, struct fill_worker *w, const struct fill_unit *u, struct err *e)
+{
+	if (fill_get_buffer(w, e) < 0)
+		return -1;
+	return image_stream_extent(f->m->image, u->pieces[0].extent, w->buf, fill_take, &(struct fill_taking){ f, u }, e);
 }
 
 static int fill_load_extent(const struct fill *f, struct fill_worker *w, const struct fill_unit *u, struct err *e)
@@ -400,11 +407,7 @@ static int fill_load_extent(const struct fill *f, struct fill_worker *w, const s
 		*e = ERR_INIT;
 		r = 1;
 	}
-	if (r <= 0)
-		return r;
-	if (fill_get_buffer(w, false, e) < 0)
-		return -1;
-	return image_stream_extent(f->m->image, u->pieces[0].extent, w->buf, fill_take, &(struct fill_taking){ f, u }, e);
+	return r <= 0 ? r : fill_load_buffered(f, w, u, e);
 }
 
 /*
@@ -415,27 +418,70 @@ static int fill_load_extent(const struct fill *f, struct fill_worker *w, const s
  */
 static void fill_judge(struct fill_worker *w, uint64_t took_ns)
 {
-	w->moved_ns += took_ns;
-	w->moved += HUGE_PAGE_SIZE;
-	w->moves = w->moved_ns <= w->moved / MEMORY_PAGE * SMALL_PAGE_NS;
+	w->staged_ns += took_ns;
+	w->staged += HUGE_PAGE_SIZE;
+	w->no_stage = w->staged_ns > w->staged / MEMORY_PAGE * SMALL_PAGE_NS;
 }
 
-static int fill_load_huge(const struct fill *f, struct fill_worker *w, const struct fill_unit *u, struct err *e)
+/* Its huge page on the stage; or, as small pages, into place, extent by extent. */
+static int fill_load_huge(const struct fill *f, struct fill_worker *w, struct fill_unit *u, struct err *e)
 {
-	uint64_t begun = clock_now_ns(CLOCK_THREAD_CPUTIME_ID), to = u->pieces[0].to;
-	int r = fill_get_buffer(w, true, e);
+	char *stage = f->stage && !w->no_stage ? f->stage + (size_t)(u - f->units) * HUGE_PAGE_SIZE : NULL;
+	uint64_t begun = clock_now_ns(CLOCK_THREAD_CPUTIME_ID);
+	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < u->n; i++)
-		r = image_read_extent(f->m->image, u->pieces[i].extent, w->buf + i * IMAGE_EXTENT_MAX, e);
-	if (r < 0)
-		return r;
-	if (!w->moves) {
-		r = fresh_copy(&f->fresh, to, w->buf, HUGE_PAGE_SIZE);
-	} else {
-		r = fresh_move(&f->fresh, to, w->buf, HUGE_PAGE_SIZE);
-		fill_judge(w, clock_now_ns(CLOCK_THREAD_CPUTIME_ID) - begun);
+	for (size_t i = 0; r == 0 && i < u->n; i++) {
+		struct fill_unit one = { .pieces = &u->pieces[i], .n = 1 };
+
+		r = stage ? image_read_extent(f->m->image, u->pieces[i].extent, stage + i * IMAGE_EXTENT_MAX, e)
+			  : fill_load_buffered(f, w, &one, e);
 	}
-	return r < 0 ? err_sys(e, r, "loading a huge page to %lx", to) : 0;
+	u->stage = stage;
+	if (stage)
+		fill_judge(w, clock_now_ns(CLOCK_THREAD_CPUTIME_ID) - begun);
+	return r;
+}
+
+/* ---- the stage ---- */
+
+/* Without it, or where it holds no huge pages, they become small ones. */
+static void fill_raise_stage(struct fill *f)
+{
+	const size_t size = f->n_huge * HUGE_PAGE_SIZE;
+	char *room, *p;
+
+	if (!f->n_huge)
+		return;
+	room = mmap(NULL, size + HUGE_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (room == MAP_FAILED)
+		return;
+	p = room + (-(uintptr_t)room & (HUGE_PAGE_SIZE - 1));
+	f->stage_room = room;
+	f->stage = madvise(p, size, MADV_HUGEPAGE) == 0 ? p : NULL;
+}
+
+/* What stands side by side on both sides is moved in one call. */
+static int fill_move_stage(const struct fill *f, struct err *e)
+{
+	for (size_t i = 0, next; i < f->n_huge; i = next) {
+		const uint64_t to = f->units[i].pieces[0].to;
+		int r;
+
+		for (next = i + 1; f->units[i].stage && next < f->n_huge && f->units[next].stage; next++)
+			if (f->units[next].pieces[0].to != to + (next - i) * HUGE_PAGE_SIZE)
+				break;
+		r = f->units[i].stage ? fresh_move(&f->fresh, to, f->units[i].stage, (next - i) * HUGE_PAGE_SIZE) : 0;
+		if (r < 0)
+			return err_sys(e, r, "loading huge pages to %lx", to);
+	}
+	return 0;
+}
+
+static void fill_strike_stage(struct fill *f)
+{
+	if (f->stage_room)
+		munmap(f->stage_room, (f->n_huge + 1) * HUGE_PAGE_SIZE);
+	f->stage_room = f->stage = NULL;
 }
 
 /* ---- the threads ---- */
@@ -492,15 +538,16 @@ static void fill_run(struct fill *f, struct err *e)
 	if (atomic_exchange(&f->cutting, 1) == 0 && fill_cut(f, e) < 0)
 		fill_fail(f, e);
 	while (!atomic_load(&f->failed) && (i = atomic_fetch_add(&f->next, 1)) < f->n_units) {
-		const struct fill_unit *u = &f->units[i];
+		struct fill_unit *u = &f->units[i];
 
 		fill_await_cut(f, u);
-		if ((!u->helped || help_take(f->m->help, u->help)) && (u->huge ? fill_load_huge : fill_load_extent)(f, &w, u, e) < 0)
+		if ((!u->helped || help_take(f->m->help, u->help)) &&
+		    (u->huge ? fill_load_huge(f, &w, u, e) : fill_load_extent(f, &w, u, e)) < 0)
 			fill_fail(f, e);
 		fill_count(&w, u);
 	}
-	if (w.room)
-		munmap(w.room, BUFFER_ROOM);
+	if (w.buf)
+		munmap(w.buf, IMAGE_EXTENT_MAX);
 }
 
 static void fill_work(void *arg)
@@ -533,6 +580,7 @@ static int fill_in_parallel(struct fill *f, struct err *e)
 
 	if (helped && fill_ask_help(f, e) < 0)
 		return -1;
+	fill_raise_stage(f);
 	f->err = e;
 	if (threads > 1)
 		crew_run(threads, fill_work, f);
@@ -541,7 +589,7 @@ static int fill_in_parallel(struct fill *f, struct err *e)
 	if (!f->failed) {
 		if (helped)
 			help_await(f->m->help);
-		return 0;
+		return fill_move_stage(f, e);
 	}
 	if (e->reason == ERR_IMAGE && !f->m->verifies) /* it was whole a moment ago */
 		err_wrap(e, "the image has changed since it was verified");
@@ -561,5 +609,6 @@ int memory_fill(struct memory_load *m, struct err *e)
 	if (r == 0)
 		r = fill_in_parallel(&f, e);
 	fresh_close(&f.fresh);
+	fill_strike_stage(&f);
 	return r;
 }

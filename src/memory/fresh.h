@@ -9,7 +9,7 @@
  * overwritten. Moved (UFFDIO_MOVE, Linux 6.8), whole huge pages change their place.
  * That makes huge pages possible without a trace on the mapping: MADV_HUGEPAGE
  * leaves a flag that no advice takes back, but here only the mapping that they come
- * from has it.
+ * from has it. Each one that is moved interrupts the other CPUs that this process runs on.
  */
 
 #include <stdbool.h>
