@@ -4,7 +4,7 @@
  * The saved pages, from the image into the placed mappings, in one pass over the
  * file: an extent is read piece by piece, its checksum compared, and its pages are
  * put where they belong, by several threads at once (fresh.h). Two extents that
- * fill one huge page are read into a huge page of the stage. From there all are moved
+ * fill one huge page are read into a huge page of a staging mapping. From there all are moved
  * into place when the threads are gone, as each of them would be interrupted for each move.
  * Stretches of small mappings are cut before: each mapping gets its protection, then its pages.
  *
@@ -44,7 +44,7 @@ struct fill_unit {
 	struct piece *pieces;
 	size_t n;
 	bool huge;
-	char *stage;   /* the huge page that it is read into; NULL: it goes where it belongs at once */
+	char *staging; /* the huge page that it was read into; NULL: it went where it belongs at once */
 	bool helped;   /* another process may take it: */
 	uint32_t help; /* by this number (help_take()) */
 };
@@ -58,8 +58,8 @@ struct fill {
 	size_t n_pieces;
 	struct fill_unit *units; /* huge pages first */
 	size_t n_units, n_huge;
-	char *stage;             /* a huge page for each huge unit, made when it is touched; NULL: there are none */
-	char *stage_room;        /* in which it is aligned */
+	char *staging;           /* a huge page for each huge unit, made when it is touched; NULL: there are none */
+	char *staging_room;      /* in which it is aligned */
 	uint64_t total;
 
 	_Atomic uint32_t cutting; /* a thread does that */
@@ -71,8 +71,8 @@ struct fill {
 
 struct fill_worker {
 	struct fill *fill;
-	char *buf;      /* of IMAGE_EXTENT_MAX bytes; NULL: it was not needed yet */
-	bool no_stage;  /* huge pages are slow to get */
+	char *buf;       /* of IMAGE_EXTENT_MAX bytes; NULL: it was not needed yet */
+	bool no_staging; /* huge pages are slow to get */
 	uint64_t staged, staged_ns; /* bytes of huge pages so far, and how long they took */
 };
 
@@ -420,32 +420,32 @@ static void fill_judge(struct fill_worker *w, uint64_t took_ns)
 {
 	w->staged_ns += took_ns;
 	w->staged += HUGE_PAGE_SIZE;
-	w->no_stage = w->staged_ns > w->staged / MEMORY_PAGE * SMALL_PAGE_NS;
+	w->no_staging = w->staged_ns > w->staged / MEMORY_PAGE * SMALL_PAGE_NS;
 }
 
-/* Its huge page on the stage; or, as small pages, into place, extent by extent. */
+/* Its huge page in the staging mapping; or, as small pages, into place, extent by extent. */
 static int fill_load_huge(const struct fill *f, struct fill_worker *w, struct fill_unit *u, struct err *e)
 {
-	char *stage = f->stage && !w->no_stage ? f->stage + (size_t)(u - f->units) * HUGE_PAGE_SIZE : NULL;
+	char *at = f->staging && !w->no_staging ? f->staging + (size_t)(u - f->units) * HUGE_PAGE_SIZE : NULL;
 	uint64_t begun = clock_now_ns(CLOCK_THREAD_CPUTIME_ID);
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < u->n; i++) {
 		struct fill_unit one = { .pieces = &u->pieces[i], .n = 1 };
 
-		r = stage ? image_read_extent(f->m->image, u->pieces[i].extent, stage + i * IMAGE_EXTENT_MAX, e)
+		r = at ? image_read_extent(f->m->image, u->pieces[i].extent, at + i * IMAGE_EXTENT_MAX, e)
 			  : fill_load_buffered(f, w, &one, e);
 	}
-	u->stage = stage;
-	if (stage)
+	u->staging = at;
+	if (at)
 		fill_judge(w, clock_now_ns(CLOCK_THREAD_CPUTIME_ID) - begun);
 	return r;
 }
 
-/* ---- the stage ---- */
+/* ---- the staging mapping ---- */
 
 /* Without it, or where it holds no huge pages, they become small ones. */
-static void fill_raise_stage(struct fill *f)
+static void fill_make_staging(struct fill *f)
 {
 	const size_t size = f->n_huge * HUGE_PAGE_SIZE;
 	char *room, *p;
@@ -456,32 +456,32 @@ static void fill_raise_stage(struct fill *f)
 	if (room == MAP_FAILED)
 		return;
 	p = room + (-(uintptr_t)room & (HUGE_PAGE_SIZE - 1));
-	f->stage_room = room;
-	f->stage = madvise(p, size, MADV_HUGEPAGE) == 0 ? p : NULL;
+	f->staging_room = room;
+	f->staging = madvise(p, size, MADV_HUGEPAGE) == 0 ? p : NULL;
 }
 
 /* What stands side by side on both sides is moved in one call. */
-static int fill_move_stage(const struct fill *f, struct err *e)
+static int fill_move_staging(const struct fill *f, struct err *e)
 {
 	for (size_t i = 0, next; i < f->n_huge; i = next) {
 		const uint64_t to = f->units[i].pieces[0].to;
 		int r;
 
-		for (next = i + 1; f->units[i].stage && next < f->n_huge && f->units[next].stage; next++)
+		for (next = i + 1; f->units[i].staging && next < f->n_huge && f->units[next].staging; next++)
 			if (f->units[next].pieces[0].to != to + (next - i) * HUGE_PAGE_SIZE)
 				break;
-		r = f->units[i].stage ? fresh_move(&f->fresh, to, f->units[i].stage, (next - i) * HUGE_PAGE_SIZE) : 0;
+		r = f->units[i].staging ? fresh_move(&f->fresh, to, f->units[i].staging, (next - i) * HUGE_PAGE_SIZE) : 0;
 		if (r < 0)
 			return err_sys(e, r, "loading huge pages to %lx", to);
 	}
 	return 0;
 }
 
-static void fill_strike_stage(struct fill *f)
+static void fill_drop_staging(struct fill *f)
 {
-	if (f->stage_room)
-		munmap(f->stage_room, (f->n_huge + 1) * HUGE_PAGE_SIZE);
-	f->stage_room = f->stage = NULL;
+	if (f->staging_room)
+		munmap(f->staging_room, (f->n_huge + 1) * HUGE_PAGE_SIZE);
+	f->staging_room = f->staging = NULL;
 }
 
 /* ---- the threads ---- */
@@ -580,7 +580,7 @@ static int fill_in_parallel(struct fill *f, struct err *e)
 
 	if (helped && fill_ask_help(f, e) < 0)
 		return -1;
-	fill_raise_stage(f);
+	fill_make_staging(f);
 	f->err = e;
 	if (threads > 1)
 		crew_run(threads, fill_work, f);
@@ -589,7 +589,7 @@ static int fill_in_parallel(struct fill *f, struct err *e)
 	if (!f->failed) {
 		if (helped)
 			help_await(f->m->help);
-		return fill_move_stage(f, e);
+		return fill_move_staging(f, e);
 	}
 	if (e->reason == ERR_IMAGE && !f->m->verifies) /* it was whole a moment ago */
 		err_wrap(e, "the image has changed since it was verified");
@@ -609,6 +609,6 @@ int memory_fill(struct memory_load *m, struct err *e)
 	if (r == 0)
 		r = fill_in_parallel(&f, e);
 	fresh_close(&f.fresh);
-	fill_strike_stage(&f);
+	fill_drop_staging(&f);
 	return r;
 }
