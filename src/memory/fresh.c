@@ -103,9 +103,15 @@ int fresh_move(const struct fresh *f, uint64_t to, void *from, uint64_t size)
 
 		if (move.move > 0)
 			done += (uint64_t)move.move;
-		if (r < 0 && r != -EAGAIN)
-			break;
+		if (r < 0 && r != -EAGAIN && done < size) { /* a page that is shared or pinned, say */
+			uint64_t left = size - done, part = HUGE_PAGE_SIZE - (to + done) % HUGE_PAGE_SIZE;
+
+			part = part < left ? part : left;
+			r = fresh_copy(f, to + done, (char *)from + done, part);
+			if (r < 0)
+				return r;
+			done += part;
+		}
 	}
-	/* Not moved: a page that is shared or pinned, say. */
-	return done < size ? fresh_copy(f, to + done, (char *)from + done, size - done) : 0;
+	return 0;
 }
