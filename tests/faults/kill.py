@@ -95,6 +95,7 @@ case("kill-restore-tree", limit=LIMIT)(lambda t: kill_restore(t, lambda t: Stead
 @case("interrupt-loading", limit=LIMIT)
 def interrupt_loading(t):
     """While large memory is loaded, however long that takes, a restore can be called off; not by a signal that is ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # we may have been started by nohup
     program, nth = Large(t), Nth(t, 500 * 4)
     program.mark()
     t.dump(program.root)
