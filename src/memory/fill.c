@@ -32,6 +32,7 @@
 enum {
 	EXTENT_PAGES = IMAGE_EXTENT_MAX / MEMORY_PAGE,
 	HUGE_EXTENTS = HUGE_PAGE_SIZE / IMAGE_EXTENT_MAX,
+	LOST_MAX_NS = 8 * 1000 * 1000,   /* to slow huge pages, of each thread, before it gives them up */
 	SMALL_PAGE_NS = 2000,            /* less than loading a page of 4 KiB costs: huge ones must be worth it */
 	FRESH_MIN = 64 * 1024,           /* what a mapping must be given at least, to be registered */
 	THREAD_SHARE = 4 * 1024 * 1024,  /* what a thread must have to do at least */
@@ -413,14 +414,15 @@ static int fill_load_extent(const struct fill *f, struct fill_worker *w, const s
 /*
  * Where huge pages are slow to get (a virtual machine whose host must find the
  * memory first, a fragmented one) small ones, which tend to have been in use
- * lately, are the better choice: give up as soon as those so far took longer than
- * small ones would have. Measured in CPU time: others may be running as well.
+ * lately, are the better choice: give up when those so far took longer than small
+ * ones would have, and by more than one slow page at the beginning, which says
+ * little of those that follow. Measured in CPU time: others may be running as well.
  */
 static void fill_judge(struct fill_worker *w, uint64_t took_ns)
 {
 	w->staged_ns += took_ns;
 	w->staged += HUGE_PAGE_SIZE;
-	w->no_staging = w->staged_ns > w->staged / MEMORY_PAGE * SMALL_PAGE_NS;
+	w->no_staging = w->staged_ns > w->staged / MEMORY_PAGE * SMALL_PAGE_NS + LOST_MAX_NS;
 }
 
 /* Its huge page in the staging mapping; or, as small pages, into place, extent by extent. */
