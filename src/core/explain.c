@@ -18,7 +18,8 @@ int explain_begin(struct explain *x, const struct plan *plan, size_t task, struc
 	struct script_builder s;
 
 	*x = (struct explain){ 0 };
-	if (creds_read_own(tr.arena, &tr.own, e) < 0 || region_map(&x->region, EXPLAIN_AT, build_steps_ops(&tr), build_steps_bytes(&tr), 0, e) < 0)
+	if (creds_read_own(tr.arena, &tr.own, e) < 0 ||
+	    region_map(&x->region, EXPLAIN_AT, build_steps_ops(&tr), build_steps_bytes(&tr), 0, e) < 0)
 		return -1;
 	script_begin(&s, &x->region);
 	if (build_steps(&b, &tr, &s, e) < 0)

@@ -649,7 +649,8 @@ static int restore_prepare_build(struct restore *r, struct err *e)
 	of_tasks = (struct build_region *)((struct meeting *)r->shared + 1);
 	r->build = (struct build){
 		.plan = &r->plan, .image = r->image, .inodes = &r->inodes, .object_fds = r->object_fds,
-		.meeting = r->shared, .coordinator = getpid(), .pids = r->pids, .way = r->pids->steer.way, .park = restore_choose_park(&r->plan),
+		.meeting = r->shared, .coordinator = getpid(), .pids = r->pids, .way = r->pids->steer.way,
+		.park = restore_choose_park(&r->plan),
 		.loads_first = r->unverified, .maps_vdso = arch_can_map_vdso(), .keeps_groups = r->inside,
 		.xstate = arch_xstate_here(arch_xfeatures()),
 		.family = &r->family, .progress = r->o->progress, .timeout_ms = r->o->timeout_ms,

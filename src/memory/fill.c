@@ -45,7 +45,7 @@ struct fill_unit {
 	struct piece *pieces;
 	size_t n;
 	bool huge;
-	char *staging; /* the huge page that it was read into; NULL: it went where it belongs at once */
+	bool staged;   /* it was read into its huge page of the staging mapping */
 	bool helped;   /* another process may take it: */
 	uint32_t help; /* by this number (help_take()) */
 };
@@ -60,7 +60,6 @@ struct fill {
 	struct fill_unit *units; /* huge pages first */
 	size_t n_units, n_huge;
 	char *staging;           /* a huge page for each huge unit, made when it is touched; NULL: there are none */
-	char *staging_room;      /* in which it is aligned */
 	uint64_t total;
 
 	_Atomic uint32_t cutting; /* a thread does that */
@@ -71,7 +70,6 @@ struct fill {
 };
 
 struct fill_worker {
-	struct fill *fill;
 	char *buf;       /* of IMAGE_EXTENT_MAX bytes; NULL: it was not needed yet */
 	bool no_staging; /* huge pages are slow to get */
 	uint64_t staged, staged_ns; /* bytes of huge pages so far, and how long they took */
@@ -425,10 +423,15 @@ static void fill_judge(struct fill_worker *w, uint64_t took_ns)
 	w->no_staging = w->staged_ns > w->staged / MEMORY_PAGE * SMALL_PAGE_NS + LOST_MAX_NS;
 }
 
-/* Its huge page in the staging mapping; or, as small pages, into place, extent by extent. */
+static char *fill_staging_of(const struct fill *f, const struct fill_unit *u)
+{
+	return f->staging + (size_t)(u - f->units) * HUGE_PAGE_SIZE;
+}
+
+/* Into its huge page of the staging mapping; or, as small pages, into place, extent by extent. */
 static int fill_load_huge(const struct fill *f, struct fill_worker *w, struct fill_unit *u, struct err *e)
 {
-	char *at = f->staging && !w->no_staging ? f->staging + (size_t)(u - f->units) * HUGE_PAGE_SIZE : NULL;
+	char *at = f->staging && !w->no_staging ? fill_staging_of(f, u) : NULL;
 	uint64_t begun = clock_now_ns(CLOCK_THREAD_CPUTIME_ID);
 	int r = 0;
 
@@ -438,7 +441,7 @@ static int fill_load_huge(const struct fill *f, struct fill_worker *w, struct fi
 		r = at ? image_read_extent(f->m->image, u->pieces[i].extent, at + i * IMAGE_EXTENT_MAX, e)
 			  : fill_load_buffered(f, w, &one, e);
 	}
-	u->staging = at;
+	u->staged = at;
 	if (at)
 		fill_judge(w, clock_now_ns(CLOCK_THREAD_CPUTIME_ID) - begun);
 	return r;
@@ -449,30 +452,23 @@ static int fill_load_huge(const struct fill *f, struct fill_worker *w, struct fi
 /* Without it, or where it holds no huge pages, they become small ones. */
 static void fill_make_staging(struct fill *f)
 {
-	const size_t size = f->n_huge * HUGE_PAGE_SIZE;
-	char *room, *p;
-
-	if (!f->n_huge)
-		return;
-	room = mmap(NULL, size + HUGE_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (room == MAP_FAILED)
-		return;
-	p = room + (-(uintptr_t)room & (HUGE_PAGE_SIZE - 1));
-	f->staging_room = room;
-	f->staging = madvise(p, size, MADV_HUGEPAGE) == 0 ? p : NULL;
+	if (f->n_huge)
+		f->staging = huge_map(f->n_huge * HUGE_PAGE_SIZE, MAP_NORESERVE);
 }
 
 /* What stands side by side on both sides is moved in one call. */
 static int fill_move_staging(const struct fill *f, struct err *e)
 {
 	for (size_t i = 0, next; i < f->n_huge; i = next) {
-		const uint64_t to = f->units[i].pieces[0].to;
-		int r;
+		const struct fill_unit *u = &f->units[i];
+		const uint64_t to = u->pieces[0].to;
+		int r = 0;
 
-		for (next = i + 1; f->units[i].staging && next < f->n_huge && f->units[next].staging; next++)
+		for (next = i + 1; u->staged && next < f->n_huge && f->units[next].staged; next++)
 			if (f->units[next].pieces[0].to != to + (next - i) * HUGE_PAGE_SIZE)
 				break;
-		r = f->units[i].staging ? fresh_move(&f->fresh, to, f->units[i].staging, (next - i) * HUGE_PAGE_SIZE) : 0;
+		if (u->staged)
+			r = fresh_move(&f->fresh, to, fill_staging_of(f, u), (next - i) * HUGE_PAGE_SIZE);
 		if (r < 0)
 			return err_sys(e, r, "loading huge pages to %lx", to);
 	}
@@ -481,9 +477,9 @@ static int fill_move_staging(const struct fill *f, struct err *e)
 
 static void fill_drop_staging(struct fill *f)
 {
-	if (f->staging_room)
-		munmap(f->staging_room, (f->n_huge + 1) * HUGE_PAGE_SIZE);
-	f->staging_room = f->staging = NULL;
+	if (f->staging)
+		munmap(f->staging, f->n_huge * HUGE_PAGE_SIZE);
+	f->staging = NULL;
 }
 
 /* ---- the threads ---- */
@@ -494,13 +490,13 @@ static void fill_fail(struct fill *f, const struct err *e)
 		*f->err = *e;
 }
 
-static void fill_count(struct fill_worker *w, const struct fill_unit *u)
+static void fill_count(const struct fill *f, const struct fill_unit *u)
 {
 	uint64_t done = 0;
 
 	for (size_t i = 0; i < u->n; i++)
 		done += (uint64_t)u->pieces[i].pages * MEMORY_PAGE;
-	atomic_fetch_add(w->fill->m->loaded, done);
+	atomic_fetch_add(f->m->loaded, done);
 }
 
 /*
@@ -534,7 +530,7 @@ static void fill_await_cut(struct fill *f, const struct fill_unit *u)
 /* What goes wrong is put into `e`, which is the thread's own. */
 static void fill_run(struct fill *f, struct err *e)
 {
-	struct fill_worker w = { .fill = f };
+	struct fill_worker w = { 0 };
 	size_t i;
 
 	if (atomic_exchange(&f->cutting, 1) == 0 && fill_cut(f, e) < 0)
@@ -546,7 +542,7 @@ static void fill_run(struct fill *f, struct err *e)
 		if ((!u->helped || help_take(f->m->help, u->help)) &&
 		    (u->huge ? fill_load_huge(f, &w, u, e) : fill_load_extent(f, &w, u, e)) < 0)
 			fill_fail(f, e);
-		fill_count(&w, u);
+		fill_count(f, u);
 	}
 	if (w.buf)
 		munmap(w.buf, IMAGE_EXTENT_MAX);

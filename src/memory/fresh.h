@@ -17,7 +17,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { HUGE_PAGE_SIZE = 2 * 1024 * 1024 };
+#include "util/huge.h"
 
 struct fresh {
 	int fd;     /* -1: none of this is to be had */

@@ -176,11 +176,12 @@ size_t creds_script_ops(const struct task_restore *r)
 int creds_restore(const struct task_restore *r, struct script_builder *b, struct err *e)
 {
 	const Pb__Credentials *cr = r->pb->creds;
+	const uint64_t drop = creds_to_drop(r);
 	int ret = 0;
 
 	/* First what needs capabilities: a change of user takes the effective ones away. */
 	for (unsigned cap = 0; cap < 64; cap++)
-		if (creds_to_drop(r) >> cap & 1)
+		if (drop >> cap & 1)
 			script_call(b, SCRIPT_MUST, "PR_CAPBSET_DROP", SYS_prctl, PR_CAPBSET_DROP, cap);
 	if (creds_change_ids(r))
 		ret = creds_restore_ids(r, b, e);

@@ -8,8 +8,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "util/huge.h"
+
 /* The first block is small: to clear it costs more than what most arenas are used for. */
-enum { ARENA_ALIGN = 16, ARENA_FIRST = 4 * 1024, ARENA_BLOCK = 64 * 1024, ARENA_HUGE = 2 * 1024 * 1024 };
+enum { ARENA_ALIGN = 16, ARENA_FIRST = 4 * 1024, ARENA_BLOCK = 64 * 1024 };
 
 struct arena_block {
 	struct arena_block *next;
@@ -21,19 +23,11 @@ struct arena_block {
 /* One huge page, of which a child that is made inherits one entry of a page table, and not 512. */
 static struct arena_block *arena_block_map(void)
 {
-	char *room = mmap(NULL, 2 * (size_t)ARENA_HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *p;
-	size_t before;
+	struct arena_block *b = huge_map(HUGE_PAGE_SIZE, 0);
 
-	if (room == MAP_FAILED)
-		return NULL;
-	before = -(uintptr_t)room & (ARENA_HUGE - 1);
-	p = room + before;
-	if (before)
-		munmap(room, before);
-	munmap(p + ARENA_HUGE, ARENA_HUGE - before);
-	madvise(p, ARENA_HUGE, MADV_HUGEPAGE);
-	((struct arena_block *)p)->from = BLOCK_MAPPED;
-	return (struct arena_block *)p;
+	if (b)
+		b->from = BLOCK_MAPPED;
+	return b;
 }
 
 static struct arena_block *arena_block_new(struct arena *a, size_t size)
@@ -45,9 +39,9 @@ static struct arena_block *arena_block_new(struct arena *a, size_t size)
 		least = ARENA_BLOCK;
 	if (size < least)
 		size = least;
-	if (a->huge && size <= ARENA_HUGE - sizeof(*b)) {
+	if (a->huge && size <= HUGE_PAGE_SIZE - sizeof(*b)) {
 		b = arena_block_map();
-		size = ARENA_HUGE - sizeof(*b);
+		size = HUGE_PAGE_SIZE - sizeof(*b);
 	} else {
 		b = calloc(1, sizeof(*b) + size);
 	}
@@ -140,7 +134,7 @@ void arena_done(struct arena *a)
 		struct arena_block *next = a->blocks->next;
 
 		if (a->blocks->from == BLOCK_MAPPED)
-			munmap(a->blocks, ARENA_HUGE);
+			munmap(a->blocks, HUGE_PAGE_SIZE);
 		else if (a->blocks->from == BLOCK_ALLOCATED)
 			free(a->blocks);
 		a->blocks = next;
