@@ -148,7 +148,7 @@ def measure_program(bench, program, rounds):
         with tools.Reserve(folder, program.mib + (SMALL_ROOM if small else ROOM)) as reserve:
             contest = [tools.Torpor(folder, reserve, bench.setup), tools.TorporNoSync(folder, reserve, bench.setup),
                        tools.Criu(folder, reserve, bench.criu)]
-            floor = tools.Floor(folder, reserve)
+            floor = tools.Floor(folder, reserve, table.restore_floor(program.word))
             for number in range(rounds + small):
                 for tool in contest if small else [floor, *contest]:
                     if small:  # to see how much memory it takes would be a good part of its time

@@ -3,6 +3,7 @@
 /*
  * floor PID FILE cache|disk|small|huge|end [THREADS [KIB]]: how fast the large anonymous mappings of a stopped program
  * can be copied into a new file at all, or that file into fresh memory: no state is collected, nothing is checksummed.
+ * The program may be gone when the file is loaded, as it is when a tool restores it.
  *
  *     cache   into the page cache (process_vm_readv, pwrite into a file whose place was allocated)
  *     disk    onto the disk (process_vm_readv, pwrite with O_DIRECT, fdatasync)
@@ -28,6 +29,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -70,7 +72,16 @@ static void find_stretches(void)
 			stretches[n_stretches++] = (struct stretch){ from, to };
 	}
 	fclose(f);
-	at_address = n_stretches ? stretches[0].from : 0;
+}
+
+/* As if it were one mapping at address 0. */
+static void find_file(void)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		err(1, "fstat");
+	stretches[n_stretches++] = (struct stretch){ 0, (uint64_t)st.st_size };
 }
 
 static bool take(struct iovec *ret, uint64_t *ret_offset)
@@ -156,10 +167,8 @@ static void watch_room(uint64_t size)
 /* Where the file is to go, on the boundary of a huge page. */
 static void make_room(bool huge)
 {
-	uint64_t size = 2 << 20;
+	uint64_t size = (2 << 20) + stretches[0].to;
 
-	for (size_t i = 0; i < n_stretches; i++)
-		size += stretches[i].to - stretches[i].from;
 	loaded = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (loaded == MAP_FAILED)
 		err(1, "mmap");
@@ -213,9 +222,13 @@ int main(int argc, char **argv)
 	fd = open(argv[2], loads ? O_RDONLY : O_WRONLY | O_CREAT | O_TRUNC | (disk ? O_DIRECT : 0), 0600);
 	if (fd < 0)
 		err(1, "%s", argv[2]);
-	find_stretches();
-	if (loads)
+	if (loads) {
+		find_file();
 		make_room(!strcmp(argv[3], "huge"));
+	} else {
+		find_stretches();
+	}
+	at_address = n_stretches ? stretches[0].from : 0;
 	for (unsigned i = 0; i < n && i < THREADS_MAX; i++)
 		if (pthread_create(&threads[i], NULL, loads ? load : copy, NULL))
 			errx(1, "pthread_create");

@@ -191,7 +191,14 @@ class Tool:
 
 
 class Floor(Tool):
-    """What this machine takes to copy the memory of a program into a file, or back, and for nothing else."""
+    """What this machine takes to copy the memory of a program into a file, or back, and for nothing else.
+
+    How fast memory is to be had depends on what was done before with it, most of all in a virtual machine. So what is
+    loaded `first` follows a program's end, as a restore does that it is compared with."""
+
+    def __init__(self, folder, reserve, first):
+        super().__init__(folder, reserve)
+        self.loads = ["small", "huge"] if first == "small" else ["huge", "small"]
 
     def took(self, pid, way, name):
         """In seconds, as floor.c tells it: without its start and its end. Until it was not disturbed; a program ends only once."""
@@ -211,14 +218,15 @@ class Floor(Tool):
                 return int(f.read().split()[1]) / 1e9
 
     def cycle(self, pid):
-        """The program is stopped, and ended at last. A dump ends it as well: so that is part of the time of a copy."""
+        """A dump ends the program: so that is part of the time of a copy."""
         os.kill(pid, signal.SIGSTOP)
         took = {way: self.took(pid, way, way) for way in ("disk", "cache")}
-        for name, way in (("small", "small"), ("huge", "huge"), ("cold", "small")):
-            self.note(name, self.took(pid, way, name))
         ended = self.took(pid, "end", "end")
         for way in took:
             self.note(way, took[way] + ended)
+        for way in self.loads:
+            self.note(way, self.took(pid, way, way))
+        self.note("cold", self.took(pid, "small", "cold"))
 
 
 class Torpor(Tool):
