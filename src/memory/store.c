@@ -238,16 +238,43 @@ static bool page_is_zero(const char *page)
 	return memcmp(page, page + 8, MEMORY_PAGE - 8) == 0;
 }
 
-/* Those of the chunk that are not zero, where zero means nothing. Returns how many there are. */
-static size_t store_pages_of(const struct store_chunk *c, const char *buf, struct once_page *pages)
+/* One more page that is zero: the run grows, or another begins. */
+static void store_add_zero(struct image_run *zero, size_t *n, uint64_t addr)
 {
-	size_t n = 0;
+	struct image_run *last = *n ? &zero[*n - 1] : NULL;
 
-	for (size_t i = 0; i < c->n; i++)
-		for (uint64_t k = 0; k < c->pieces[i].pages; k++, buf += MEMORY_PAGE)
-			if (c->pieces[i].keep_zero || !page_is_zero(buf))
-				pages[n++] = (struct once_page){ .data = buf, .addr = c->pieces[i].addr + k * MEMORY_PAGE };
-	return n;
+	if (last && last->addr + (uint64_t)last->pages * MEMORY_PAGE == addr)
+		last->pages++;
+	else
+		zero[(*n)++] = (struct image_run){ .addr = addr, .pages = 1, .extent = COPIES_ZERO };
+}
+
+/*
+ * Find those of the chunk that are not zero, where zero means nothing. Of memory that is copied while it is written to, it
+ * is noted which are zero now.
+ */
+static int store_find_pages(struct store_worker *w, struct err *e)
+{
+	const struct store_chunk *c = &w->chunk;
+	struct image_run zero[CHUNK_PAGES];
+	char *buf = w->kit->room;
+	size_t n_zero = 0;
+
+	w->n_pages = 0;
+	for (size_t i = 0; i < c->n; i++) {
+		const struct page_range *piece = &c->pieces[i];
+
+		for (uint64_t k = 0; k < piece->pages; k++, buf += MEMORY_PAGE) {
+			uint64_t addr = piece->addr + k * MEMORY_PAGE;
+
+			if (!piece->keep_zero && page_is_zero(buf))
+				store_add_zero(zero, &n_zero, addr);
+			else
+				w->pages[w->n_pages++] = (struct once_page){ .data = buf, .addr = addr };
+		}
+	}
+	w->stats.pages_zero += c->pages - w->n_pages;
+	return c->source->copies ? copies_add(c->source->copies, zero, n_zero, e) : 0;
 }
 
 static bool store_is_new(const struct once_page *p)
@@ -270,27 +297,6 @@ static uint32_t store_compact(struct once_page *pages, size_t n, char *buf)
 		pages[i].page = kept++;
 	}
 	return kept;
-}
-
-/* Of memory that is copied while it is written to: those that are zero now. */
-static int store_note_zero(const struct store_chunk *c, const char *buf, struct err *e)
-{
-	struct image_run runs[CHUNK_PAGES];
-	size_t n = 0;
-
-	for (size_t i = 0; i < c->n; i++) {
-		for (uint64_t k = 0; k < c->pieces[i].pages; k++, buf += MEMORY_PAGE) {
-			uint64_t addr = c->pieces[i].addr + k * MEMORY_PAGE;
-
-			if (!page_is_zero(buf))
-				continue;
-			if (n && runs[n - 1].addr + (uint64_t)runs[n - 1].pages * MEMORY_PAGE == addr)
-				runs[n - 1].pages++;
-			else
-				runs[n++] = (struct image_run){ .addr = addr, .pages = 1, .extent = COPIES_ZERO };
-		}
-	}
-	return copies_add(c->source->copies, runs, n, e);
 }
 
 static int store_run(struct store_job *job, const struct page_source *s, const struct image_run *run, struct err *e)
@@ -383,10 +389,8 @@ static int store_chunk(struct store_worker *w, struct err *e)
 
 	if (r < 0)
 		return r;
-	if (c->source->copies && store_note_zero(c, w->kit->room, e) < 0)
+	if (store_find_pages(w, e) < 0)
 		return -1;
-	w->n_pages = store_pages_of(c, w->kit->room, w->pages);
-	w->stats.pages_zero += c->pages - w->n_pages;
 	r = base_look(w->job->base, owner, w->pages, w->n_pages, &in_base, e);
 	if (r < 0)
 		return r;
