@@ -45,6 +45,16 @@ static struct image_run run_part(const struct image_run *r, uint64_t from, uint6
 	return part;
 }
 
+void copies_put(struct image_run *runs, size_t *n, struct image_run run)
+{
+	if (!run.pages)
+		return;
+	if (*n && run_continues(&runs[*n - 1], &run))
+		runs[*n - 1].pages += run.pages;
+	else
+		runs[(*n)++] = run;
+}
+
 int copies_add(struct page_copies *c, const struct image_run *runs, size_t n, struct err *e)
 {
 	int r = 0;
@@ -76,16 +86,6 @@ static int compare_runs(const void *left, const void *right)
 	return a->addr < b->addr ? -1 : a->addr > b->addr;
 }
 
-static void put_run(struct image_run *to, size_t *n, struct image_run run)
-{
-	if (!run.pages)
-		return;
-	if (*n && run_continues(&to[*n - 1], &run))
-		to[*n - 1].pages += run.pages;
-	else
-		to[(*n)++] = run;
-}
-
 /* Merge: where both have a page, the fresh one wins. `to` has room for old + 2 * fresh runs. */
 static size_t overlay(struct image_run *to, const struct image_run *old, size_t n_old, const struct image_run *fresh,
 		      size_t n_fresh)
@@ -96,18 +96,18 @@ static size_t overlay(struct image_run *to, const struct image_run *old, size_t 
 	for (size_t i = 0; i < n_fresh; i++) {
 		for (; k < n_old && old[k].addr < fresh[i].addr; k++) {
 			if (image_run_end(&old[k]) > done)
-				put_run(to, &n, run_part(&old[k], done, fresh[i].addr));
+				copies_put(to, &n, run_part(&old[k], done, fresh[i].addr));
 			if (image_run_end(&old[k]) > fresh[i].addr)
 				break; /* its rest may stand behind this fresh run */
 		}
-		put_run(to, &n, fresh[i]);
+		copies_put(to, &n, fresh[i]);
 		done = image_run_end(&fresh[i]);
 		while (k < n_old && image_run_end(&old[k]) <= done)
 			k++;
 	}
 	for (; k < n_old; k++)
 		if (image_run_end(&old[k]) > done)
-			put_run(to, &n, run_part(&old[k], done, image_run_end(&old[k])));
+			copies_put(to, &n, run_part(&old[k], done, image_run_end(&old[k])));
 	return n;
 }
 

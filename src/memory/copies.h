@@ -33,6 +33,12 @@ struct page_copies {
 void copies_init(struct page_copies *c);
 void copies_done(struct page_copies *c);
 
+/*
+ * One more run behind the `*n` that are there; the last one grows where this one goes on with it, in memory and in the image. Nothing
+ * if it has no pages. There must be room; the owner is not looked at.
+ */
+void copies_put(struct image_run *runs, size_t *n, struct image_run run);
+
 /* Pages were stored. Thread-safe. */
 int copies_add(struct page_copies *c, const struct image_run *runs, size_t n, struct err *e);
 

@@ -238,17 +238,6 @@ static bool page_is_zero(const char *page)
 	return memcmp(page, page + 8, MEMORY_PAGE - 8) == 0;
 }
 
-/* One more page that is zero: the run grows, or another begins. */
-static void store_add_zero(struct image_run *zero, size_t *n, uint64_t addr)
-{
-	struct image_run *last = *n ? &zero[*n - 1] : NULL;
-
-	if (last && last->addr + (uint64_t)last->pages * MEMORY_PAGE == addr)
-		last->pages++;
-	else
-		zero[(*n)++] = (struct image_run){ .addr = addr, .pages = 1, .extent = COPIES_ZERO };
-}
-
 /*
  * Find those of the chunk that are not zero, where zero means nothing. Of memory that is copied while it is written to, it
  * is noted which are zero now.
@@ -268,7 +257,7 @@ static int store_find_pages(struct store_worker *w, struct err *e)
 			uint64_t addr = piece->addr + k * MEMORY_PAGE;
 
 			if (!piece->keep_zero && page_is_zero(buf))
-				store_add_zero(zero, &n_zero, addr);
+				copies_put(zero, &n_zero, (struct image_run){ .addr = addr, .pages = 1, .extent = COPIES_ZERO });
 			else
 				w->pages[w->n_pages++] = (struct once_page){ .data = buf, .addr = addr };
 		}
@@ -299,30 +288,21 @@ static uint32_t store_compact(struct once_page *pages, size_t n, char *buf)
 	return kept;
 }
 
-static int store_run(struct store_job *job, const struct page_source *s, const struct image_run *run, struct err *e)
-{
-	return s->copies ? copies_add(s->copies, run, 1, e) : image_writer_run(job->writer, run, e);
-}
-
-/* A run grows as long as the next page follows on it both in memory and in the extent. */
+/* Say where the pages stand: to the writer, or to who keeps account of what is copied while it is written to. */
 static int store_runs(struct store_job *job, const struct page_source *s, const struct once_page *pages, size_t n, struct err *e)
 {
-	struct image_run run = { 0 };
+	struct image_run runs[CHUNK_PAGES];
+	size_t n_runs = 0;
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < n; i++) {
-		const struct once_page *p = &pages[i];
-
-		if (run.pages && run.addr + (uint64_t)run.pages * MEMORY_PAGE == p->addr && run.extent == p->extent &&
-		    run.page + run.pages == p->page) {
-			run.pages++;
-			continue;
-		}
-		if (run.pages)
-			r = store_run(job, s, &run, e);
-		run = (struct image_run){ .addr = p->addr, .owner = s->owner, .pages = 1, .extent = p->extent, .page = p->page };
-	}
-	return r == 0 && run.pages ? store_run(job, s, &run, e) : r;
+	for (size_t i = 0; i < n; i++)
+		copies_put(runs, &n_runs, (struct image_run){ .addr = pages[i].addr, .owner = s->owner, .pages = 1,
+							      .extent = pages[i].extent, .page = pages[i].page });
+	if (s->copies)
+		return copies_add(s->copies, runs, n_runs, e);
+	for (size_t i = 0; r == 0 && i < n_runs; i++)
+		r = image_writer_run(job->writer, &runs[i], e);
+	return r;
 }
 
 /* False when out of memory. */
