@@ -68,6 +68,11 @@ void ahead_begin(struct ahead *a, const struct target_tree *tree, const struct d
 		sem_destroy(&a->copied);
 }
 
+struct areas_told *ahead_listens(struct ahead *a)
+{
+	return a->runs ? &a->memory.told : NULL;
+}
+
 int ahead_end(struct ahead *a, struct err *e)
 {
 	if (!a->runs)

@@ -33,6 +33,9 @@ struct ahead {
  */
 void ahead_begin(struct ahead *a, const struct target_tree *tree, const struct dump_options *o);
 
+/* Where it listens to what smaps tells of its task; NULL: it does not run. */
+struct areas_told *ahead_listens(struct ahead *a);
+
 /*
  * No more of it: help to finish what it is at. Negative: what has failed is in the file; the dump must fail as well. May be
  * called twice, and for a zeroed struct.

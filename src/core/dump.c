@@ -99,7 +99,8 @@ static int dump_collect_machine(struct dump *d, struct err *e)
 static int dump_collect_task(struct dump *d, size_t index, Pb__Task *pb, struct err *e)
 {
 	struct target *t = d->tree.tasks[index];
-	struct memory_collect mc = { .arena = d->arena, .obstacles = &d->result->obstacles, .inodes = &d->inodes };
+	struct memory_collect mc = { .arena = d->arena, .obstacles = &d->result->obstacles, .inodes = &d->inodes,
+				     .told = ahead_listens(&d->ahead) };
 	struct task_collect tc = { d->arena, &d->result->obstacles, &d->tree, &d->inodes, &d->namespaces, d->o->outside };
 	Pb__AddressSpace *space;
 	int r;

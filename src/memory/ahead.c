@@ -32,6 +32,8 @@ struct ahead_finder {
 	struct image_writer *writer;
 	const struct image_packing *packing;
 	int pagemap;
+	size_t heard;     /* how many mappings of what is told */
+	uint64_t reached; /* where the last mapping ends that was taken, as it was told or read */
 	struct arena arena; /* of what has been found, and is to be copied now */
 	struct page_source source;
 	uint64_t pages; /* of it */
@@ -62,10 +64,11 @@ static bool ahead_is_alone(const struct ahead_finder *f, uint64_t start, uint64_
 	return all;
 }
 
-static int ahead_add(struct ahead_finder *f, uint64_t start, uint64_t end, bool readable, struct err *e)
+/* Of a mapping like this, or several. */
+static int ahead_add(struct ahead_finder *f, uint64_t start, uint64_t end, const struct vm_area *like, struct err *e)
 {
 	const struct page_range range = { .addr = start, .from = start, .pages = (end - start) / MEMORY_PAGE, .task = f->task,
-					  .alone = readable && ahead_is_alone(f, start, end) };
+					  .alone = like->prot && (like->alone || ahead_is_alone(f, start, end)) };
 	struct page_range *last = f->source.n ? &f->source.ranges[f->source.n - 1] : NULL;
 
 	f->pages += range.pages;
@@ -107,8 +110,8 @@ static uint64_t ahead_cut(struct sys_page_region *regions, long n, uint64_t most
 	return last->end;
 }
 
-/* Mappings that stand side by side. */
-static int ahead_stretch(struct ahead_finder *f, uint64_t start, uint64_t end, bool readable, struct err *e)
+/* Mappings that stand side by side and are like the first one, up to `end`. */
+static int ahead_stretch(struct ahead_finder *f, const struct vm_area *like, uint64_t end, struct err *e)
 {
 	struct sys_page_region regions[AHEAD_REGIONS];
 	struct sys_pm_scan_arg arg = {
@@ -120,6 +123,7 @@ static int ahead_stretch(struct ahead_finder *f, uint64_t start, uint64_t end, b
 		.category_inverted = SYS_PAGE_IS_SWAPPED | SYS_PAGE_IS_PFNZERO,
 		.return_mask = SYS_PAGE_IS_PRESENT,
 	};
+	uint64_t start = like->start;
 	int r = 0;
 
 	while (r == 0 && start && !atomic_load(&f->ahead->shared.enough)) {
@@ -132,27 +136,81 @@ static int ahead_stretch(struct ahead_finder *f, uint64_t start, uint64_t end, b
 			return 1;
 		start = ahead_cut(regions, n, arg.max_pages);
 		for (long i = 0; r == 0 && i < n; i++)
-			r = ahead_add(f, regions[i].start, regions[i].end, readable, e);
+			r = ahead_add(f, regions[i].start, regions[i].end, like, e);
 		if (r == 0 && f->pages >= AHEAD_BATCH / 2)
 			r = ahead_store(f, e);
 	}
 	return r;
 }
 
-/* 1: this kernel does not tell which pages are there. */
-static int ahead_areas(struct ahead_finder *f, const struct vm_area *v, size_t n, struct err *e)
+static bool ahead_goes_on(const struct vm_area *a, const struct vm_area *next)
 {
+	return ahead_may_copy(next) && next->start == a->end && !next->prot == !a->prot && next->alone == a->alone;
+}
+
+/* 1: this kernel does not tell which pages are there. */
+static int ahead_areas(struct ahead_finder *f, const struct vm_area_list *list, struct err *e)
+{
+	const struct vm_area *v = list->areas;
 	int r = 0;
 
-	for (size_t i = 0, last; r == 0 && i < n; i = last + 1) {
+	for (size_t i = 0, last; r == 0 && i < list->n; i = last + 1) {
 		last = i;
 		if (!ahead_may_copy(&v[i]))
 			continue;
-		while (last + 1 < n && ahead_may_copy(&v[last + 1]) && v[last + 1].start == v[last].end &&
-		       !v[last + 1].prot == !v[i].prot)
+		while (last + 1 < list->n && ahead_goes_on(&v[last], &v[last + 1]))
 			last++;
-		r = ahead_stretch(f, v[i].start, v[last].end, v[i].prot, e);
+		r = ahead_stretch(f, &v[i], v[last].end, e);
 	}
+	return r;
+}
+
+/* The mappings of these that were not taken yet. */
+static struct vm_area_list ahead_new_areas(const struct ahead_finder *f, struct vm_area_list list)
+{
+	for (; list.n && list.areas->start < f->reached; list.n--)
+		list.areas++;
+	return list;
+}
+
+/*
+ * The next mappings: those that smaps has told by now, to somebody else; but where it takes its time over a large one, maps tells
+ * sooner. None: these were all, or nobody knows.
+ */
+static struct vm_area_list ahead_next_areas(struct ahead_finder *f, struct areas_reader *maps)
+{
+	struct areas_told *told = &f->ahead->told;
+	struct vm_area_list next = { 0 };
+	int r = 1;
+
+	while (!next.n && r > 0) {
+		bool whole = areas_hear(told, f->heard, &next);
+		size_t known = maps->list.n;
+
+		f->heard += next.n;
+		next = ahead_new_areas(f, next);
+		if (next.n || whole)
+			break;
+		r = areas_read(maps);
+		next = ahead_new_areas(f, areas_from(&maps->list, known));
+	}
+	if (next.n)
+		f->reached = next.areas[next.n - 1].end;
+	return next;
+}
+
+/* As above. */
+static int ahead_all_areas(struct ahead_finder *f, struct err *e)
+{
+	struct arena arena = ARENA_INIT;
+	struct areas_reader maps;
+	struct vm_area_list next;
+	int r = areas_open(&maps, &arena, f->task->pid, "maps") < 0;
+
+	while (r == 0 && !atomic_load(&f->ahead->shared.enough) && (next = ahead_next_areas(f, &maps)).n)
+		r = ahead_areas(f, &next, e);
+	areas_close(&maps);
+	arena_done(&arena);
 	return r == 0 ? ahead_store(f, e) : r;
 }
 
@@ -173,15 +231,9 @@ int memory_copy_ahead(struct memory_ahead *a, const struct target *task, struct 
 	cleanup_close int pagemap = fd_open_proc(task->pid, "pagemap", O_RDONLY);
 	struct ahead_finder f = { .ahead = a, .task = task, .writer = w, .packing = packing, .pagemap = pagemap,
 				  .source = { .fd = -1, .copies = &a->copies } };
-	struct arena arena = ARENA_INIT;
-	struct vm_area_list list;
-	struct err unheard = ERR_INIT;
-	int r = 0;
+	int r = pagemap < 0 ? 1 : ahead_all_areas(&f, e);
 
-	if (pagemap >= 0 && memory_read_areas(task->pid, "maps", &arena, &list, &unheard) == 0)
-		r = ahead_areas(&f, list.areas, list.n, e);
 	arena_done(&f.arena);
-	arena_done(&arena);
 	if (r >= 0)
 		r = copies_settle(&a->copies, e);
 	return r < 0 ? r : 0;

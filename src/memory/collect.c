@@ -17,8 +17,6 @@
 #include "util/fd.h"
 #include "util/xxh3.h"
 
-enum { AREAS_TEXT = 32 * 1024 }; /* more than the longest line, with a name of PATH_MAX bytes of which each is escaped */
-
 static int memory_refuse(struct memory_collect *c, const struct target *task, const struct vm_area *a, const char *id,
 			 const char *what, const char *help)
 {
@@ -108,71 +106,6 @@ static int memory_add_mapping(struct memory_collect *c, struct target *task, Pb_
 	return 0;
 }
 
-/* Names that lie in a text which is going to be overwritten: of all mappings from `first` on. */
-static int memory_keep_names(struct arena *arena, struct vm_area_list *list, size_t first)
-{
-	const char *kept = first ? list->areas[first - 1].name : "";
-
-	for (size_t i = first; i < list->n; i++) {
-		if (strcmp(list->areas[i].name, kept) != 0)
-			kept = arena_strdup(arena, list->areas[i].name);
-		if (!kept)
-			return -ENOMEM;
-		list->areas[i].name = kept;
-	}
-	return 0;
-}
-
-/* The lines that the text is made of so far; the beginning of the next one moves to its front. Its size then, or negative. */
-static ssize_t memory_parse_lines(char *text, size_t size, struct arena *arena, struct vm_area_list *list)
-{
-	char *end = memrchr(text, '\n', size), first;
-	size_t known = list->n, left;
-	int r;
-
-	if (!end)
-		return (ssize_t)size;
-	left = (size_t)(text + size - ++end);
-	first = *end;
-	*end = '\0';
-	r = proc_parse_more_maps(text, arena, list);
-	if (r == 0)
-		r = memory_keep_names(arena, list, known);
-	*end = first;
-	memmove(text, end, left);
-	return r < 0 ? r : (ssize_t)left;
-}
-
-/*
- * smaps has a kilobyte for each mapping, of which nothing but the name is needed later: what has been read is parsed while it is in the
- * CPU's cache, and forgotten.
- */
-static int memory_parse_file(int fd, struct arena *arena, struct vm_area_list *list)
-{
-	char text[AREAS_TEXT + 1];
-	ssize_t left = 0, n;
-
-	do {
-		n = fd_read_proc_piece(fd, text + left, AREAS_TEXT - (size_t)left);
-		if (n < 0)
-			return (int)n;
-		left = memory_parse_lines(text, (size_t)(left + n), arena, list);
-		if (left < 0)
-			return (int)left;
-	} while (n > 0 && left < AREAS_TEXT);
-	return left ? -EINVAL : 0;
-}
-
-int memory_read_areas(pid_t pid, const char *name, struct arena *arena, struct vm_area_list *ret, struct err *e)
-{
-	cleanup_close int fd = fd_open_proc(pid, name, O_RDONLY);
-	struct vm_area_list list = { 0 };
-	int r = fd < 0 ? fd : memory_parse_file(fd, arena, &list);
-
-	*ret = list;
-	return r < 0 ? err_sys(e, r, "reading /proc/%d/%s", pid, name) : 0;
-}
-
 int memory_find_vdso(struct target *task, struct arena *arena, struct err *e)
 {
 	struct vm_area_list list;
@@ -195,7 +128,7 @@ static int memory_collect_mappings(struct memory_collect *c, struct target *task
 	if (c->now)
 		list = *c->now;
 	else
-		r = memory_read_areas(task->pid, c->known ? "maps" : "smaps", c->arena, &list, e);
+		r = areas_read_all(task->pid, c->known ? "maps" : "smaps", c->arena, c->told, &list, e);
 	if (r < 0)
 		return r;
 	if (c->known && !memory_take_flags(&list, c->known))

@@ -16,6 +16,7 @@
 #include "image/image.h"
 #include "image/pb.h"
 #include "inode/inode.h"
+#include "memory/areas.h"
 #include "memory/copies.h"
 #include "proc/maps.h"
 #include "target/script.h"
@@ -39,6 +40,7 @@ struct memory_collect {
 	struct inode_table *inodes;
 	const struct vm_area_list *known; /* what smaps told of it shortly before; NULL: ask now, 15 ms per GiB of memory */
 	const struct vm_area_list *now;   /* what smaps tells of it, since it stands; NULL: ask */
+	struct areas_told *told;          /* who listens to what smaps tells now; NULL: nobody */
 	const struct track *track;        /* of this task; NULL: it is not tracked */
 	struct vm_area_list areas;        /* out: all mappings of the task that was collected last */
 };
@@ -150,6 +152,7 @@ void memory_abandon(struct memory_shared *shared);
 /* Pages that are copied while smaps is read (ahead.c). */
 struct memory_ahead {
 	struct memory_shared shared;
+	struct areas_told told; /* by who reads smaps meanwhile, if it is read */
 	struct page_copies copies;
 	struct memory_stats stats;
 };
