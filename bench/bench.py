@@ -12,7 +12,7 @@ emptied of it. Printed are medians with the range in brackets.
 
     bench.py [--only WORD]... [--quick] [--rounds N] [--json FILE]      measure, and print the tables
     bench.py --check [...]                                              and say which targets are reached
-    bench.py --check FILE...                                            say it of runs that --json wrote
+    bench.py --check FILE...                                            say it of runs that --json wrote, of each and of all their rounds
 
 programs.py has the programs, tools.py the commands, table.py the tables and the targets."""
 

@@ -180,19 +180,42 @@ def targets_of_all(runs):
     return [[targets[words] for targets in found] for words in found[0] if all(words in targets for targets in found)]
 
 
+def joined(figures):
+    """The rounds of several runs, as of one."""
+    return {name: [value for of_run in figures for value in of_run.get(name, [])] for name in figures[0]}
+
+
+def together(runs):
+    """One run that has the rounds of all of them: what is uneven from one run to the next is less so."""
+    programs = {}
+    for word, first in runs[0]["programs"].items():
+        same = [run["programs"][word] for run in runs if word in run["programs"]]
+        programs[word] = {"title": first["title"], "floor": joined([p["floor"] for p in same]),
+                          "tools": {tool: joined([p["tools"][tool] for p in same]) for tool in first["tools"]}}
+    return {"programs": programs}
+
+
+def verdict_of(targets):
+    if all(t.value is not None and t.reached() for t in targets):
+        return "reached"
+    return "below the floor" if all(t.value is not None and (t.reached() or t.beyond()) for t in targets) else "**missed**"
+
+
+def counted(lines):
+    verdicts = [verdict_of(line) for line in lines]
+    return (f"{verdicts.count('reached')} of {len(verdicts)} targets reached, {verdicts.count('below the floor')} ask for less time than "
+            f"a bare copy or load of the same bytes took, {verdicts.count('**missed**')} missed")
+
+
 def print_targets(runs):
-    """A line for each target, with a column for each run. Returns how many are missed in a run, though the floor allows them."""
-    rows, found = [], {"reached": 0, "below the floor": 0, "**missed**": 0}
-    for line in targets_of_all(runs):
-        if all(t.value is not None and t.reached() for t in line):
-            verdict = "reached"
-        elif all(t.value is not None and (t.reached() or t.beyond()) for t in line):
-            verdict = "below the floor"
-        else:
-            verdict = "**missed**"
-        found[verdict] += 1
-        rows.append([line[0].words, line[0].bound(), *map(shown_target, line), verdict])
-    print_table(["target", "", *(f"run {i + 1}" for i in range(len(runs))), ""], rows)
-    print(f"{found['reached']} of {len(rows)} targets reached in each run; {found['below the floor']} ask for less time than a bare "
-          f"copy or load of the same bytes took\n")
-    return found["**missed**"]
+    """A line for each target, with a column for each run, and one for all their rounds together. Returns how many are
+    missed in a run, though the floor allows them."""
+    lines, several = targets_of_all(runs), len(runs) > 1
+    pooled = {target.words: target for target in targets_of(together(runs))}
+    rows = [[line[0].words, line[0].bound(), *map(shown_target, line), *([shown_target(pooled[line[0].words])] if several else []),
+             verdict_of(line)] for line in lines]
+    print_table(["target", "", *(f"run {i + 1}" for i in range(len(runs))), *(["all rounds"] if several else []), ""], rows)
+    print(f"{'In each run: ' if several else ''}{counted(lines)}\n")
+    if several:
+        print(f"By all rounds together: {counted([[pooled[line[0].words]] for line in lines])}\n")
+    return sum(verdict_of(line) == "**missed**" for line in lines)
