@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Private anonymous memory of a stopped task, copied before anybody knows what smaps tells of it: maps says where it may
- * be, PAGEMAP_SCAN which pages are there, and the pagemap whether somebody else maps them. Whether a page counts is
- * decided later, by who has read smaps; what does not is dead in the image.
+ * Private anonymous memory of a stopped task, copied while somebody else reads smaps: what he has read so far, or else maps, says
+ * where it may be, PAGEMAP_SCAN which pages are there, and smaps or else the pagemap whether somebody else maps them. Whether
+ * a page counts is decided later, by who has read smaps; what does not is dead in the image.
  */
 
 #include <fcntl.h>
@@ -32,8 +32,8 @@ struct ahead_finder {
 	struct image_writer *writer;
 	const struct image_packing *packing;
 	int pagemap;
-	size_t heard;     /* how many mappings of what is told */
-	uint64_t reached; /* where the last mapping ends that was taken, as it was told or read */
+	size_t heard;     /* how many mappings of those that are told */
+	uint64_t reached; /* where the last mapping ends that was taken, be it told or read */
 	struct arena arena; /* of what has been found, and is to be copied now */
 	struct page_source source;
 	uint64_t pages; /* of it */
