@@ -41,9 +41,9 @@ static inline struct vm_area_list areas_from(const struct vm_area_list *list, si
 
 /* All zero: nothing has been told yet. */
 struct areas_told {
-	_Atomic(struct vm_area *) areas; /* they stay as long as the arena that they are from, also when there are more */
 	atomic_size_t n;
-	atomic_bool whole; /* these are all */
+	_Atomic(struct vm_area *) areas; /* they stay as long as the arena that they are from, also when there are more */
+	atomic_bool whole;               /* these are all */
 };
 
 /* Tell others all of it, or all but the last one if there may be more. */
