@@ -210,12 +210,13 @@ def counted(lines):
 def print_targets(runs):
     """A line for each target, with a column for each run, and one for all their rounds together. Returns how many are
     missed in a run, though the floor allows them."""
-    lines, several = targets_of_all(runs), len(runs) > 1
-    pooled = {target.words: target for target in targets_of(together(runs))}
-    rows = [[line[0].words, line[0].bound(), *map(shown_target, line), *([shown_target(pooled[line[0].words])] if several else []),
-             verdict_of(line)] for line in lines]
-    print_table(["target", "", *(f"run {i + 1}" for i in range(len(runs))), *(["all rounds"] if several else []), ""], rows)
-    print(f"{'In each run: ' if several else ''}{counted(lines)}\n")
+    several = len(runs) > 1
+    lines = targets_of_all([*runs, together(runs)] if several else runs)
+    each, all_rounds = [line[:len(runs)] for line in lines], [line[len(runs):] for line in lines]
+    columns = [*(f"run {i + 1}" for i in range(len(runs))), *(["all rounds"] if several else [])]
+    print_table(["target", "", *columns, ""],
+                [[line[0].words, line[0].bound(), *map(shown_target, line), verdict_of(line[:len(runs)])] for line in lines])
+    print(f"{'In each run: ' if several else ''}{counted(each)}\n")
     if several:
-        print(f"By all rounds together: {counted([[pooled[line[0].words]] for line in lines])}\n")
-    return sum(verdict_of(line) == "**missed**" for line in lines)
+        print(f"By all rounds together: {counted(all_rounds)}\n")
+    return sum(verdict_of(line) == "**missed**" for line in each)

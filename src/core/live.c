@@ -163,7 +163,7 @@ static void live_read_smaps(const struct live_task *t, struct arena *arena, stru
 	struct err gone = ERR_INIT;
 
 	*ret = (struct vm_area_list){ 0 };
-	(void)memory_read_areas(t->track.task.pid, "smaps", arena, ret, &gone);
+	(void)areas_read_all(t->track.task.pid, "smaps", arena, NULL, ret, &gone);
 }
 
 /* What smaps tells before the pause. */
@@ -181,7 +181,7 @@ static bool live_recall(struct live *l, struct live_task *t)
 {
 	struct err unheard = ERR_INIT;
 
-	return t->recalled.n && memory_read_areas(t->track.task.pid, "maps", l->arena, &t->known, &unheard) == 0 &&
+	return t->recalled.n && areas_read_all(t->track.task.pid, "maps", l->arena, NULL, &t->known, &unheard) == 0 &&
 	       memory_take_flags(&t->known, &t->recalled) && track_find_watched(&t->track, &t->known) == 0;
 }
 

@@ -77,7 +77,7 @@ static void scout_look_up_all(const struct scout *s, const struct target *task)
 static void scout_read_areas(struct scout *s, const struct target *task, struct scouted *t)
 {
 	struct err unheard = ERR_INIT; /* who examines the task will find out */
-	int r = memory_read_areas(task->pid, "smaps", &s->arena, &t->areas, &unheard);
+	int r = areas_read_all(task->pid, "smaps", &s->arena, NULL, &t->areas, &unheard);
 
 	atomic_store(&t->state, r < 0 ? SCOUTED_FAILED : SCOUTED_READ);
 }

@@ -447,7 +447,7 @@ static void tracker_shed_memory(void)
 	struct track_stretch *drop;
 	size_t n = 0, size;
 
-	if (memory_read_areas(getpid(), "maps", &arena, &list, &unheard) < 0)
+	if (areas_read_all(getpid(), "maps", &arena, NULL, &list, &unheard) < 0)
 		return;
 	size = (list.n + 1) * sizeof(*drop);
 	drop = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

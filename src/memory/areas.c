@@ -4,9 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "memory/memory.h"
 #include "util/fd.h"
 
 int areas_open(struct areas_reader *r, struct arena *arena, pid_t pid, const char *name)
@@ -20,9 +18,7 @@ int areas_open(struct areas_reader *r, struct arena *arena, pid_t pid, const cha
 
 void areas_close(struct areas_reader *r)
 {
-	if (r->fd >= 0)
-		close(r->fd);
-	r->fd = -1;
+	fd_closep(&r->fd);
 }
 
 /* Names that lie in a text which is going to be overwritten: of all mappings from `first` on. */
@@ -113,9 +109,4 @@ int areas_read_all(pid_t pid, const char *name, struct arena *arena, struct area
 	*ret = reader.list;
 	areas_close(&reader);
 	return r < 0 ? err_sys(e, r, "reading /proc/%d/%s", pid, name) : 0;
-}
-
-int memory_read_areas(pid_t pid, const char *name, struct arena *arena, struct vm_area_list *ret, struct err *e)
-{
-	return areas_read_all(pid, name, arena, NULL, ret, e);
 }

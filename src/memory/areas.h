@@ -52,6 +52,6 @@ void areas_tell(struct areas_told *t, const struct vm_area_list *list, bool whol
 /* What has been told from mapping `first` on; only to be read. Returns whether that was all. */
 bool areas_hear(struct areas_told *t, size_t first, struct vm_area_list *ret);
 
-/* All of it, told as it comes where somebody listens (`told`, or NULL). */
+/* All of it, as above; told as it comes, where somebody listens (`told`; NULL: nobody). Negative, with `e` set. */
 int areas_read_all(pid_t pid, const char *name, struct arena *arena, struct areas_told *told, struct vm_area_list *ret,
 		   struct err *e);

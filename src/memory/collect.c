@@ -109,7 +109,7 @@ static int memory_add_mapping(struct memory_collect *c, struct target *task, Pb_
 int memory_find_vdso(struct target *task, struct arena *arena, struct err *e)
 {
 	struct vm_area_list list;
-	int r = memory_read_areas(task->pid, "maps", arena, &list, e);
+	int r = areas_read_all(task->pid, "maps", arena, NULL, &list, e);
 
 	for (size_t i = 0; r == 0 && i < list.n; i++) {
 		if (vm_area_is_vdso(&list.areas[i])) {
@@ -234,7 +234,7 @@ int memory_vdso_hash(uint64_t *ret, struct err *e)
 {
 	struct arena arena = ARENA_INIT;
 	struct vm_area_list list;
-	int r = memory_read_areas(getpid(), "maps", &arena, &list, e);
+	int r = areas_read_all(getpid(), "maps", &arena, NULL, &list, e);
 
 	*ret = 0;
 	for (size_t i = 0; r == 0 && i < list.n; i++)

@@ -51,9 +51,6 @@ struct memory_collect {
  */
 int memory_collect(struct memory_collect *c, struct target *task, Pb__AddressSpace **ret, struct err *e);
 
-/* The mappings of a task, by /proc/PID/NAME: "maps", or "smaps" with their flags. */
-int memory_read_areas(pid_t pid, const char *name, struct arena *arena, struct vm_area_list *ret, struct err *e);
-
 /*
  * The flags of mappings, which only smaps shows, from what it told at another time
  * (flags.c). A mapping is known when one like it was there, or a part of it. False

@@ -42,7 +42,7 @@ static void piece_by_piece(void)
 	int pieces = 0, r;
 
 	UNIT_CHECK(memory != MAP_FAILED);
-	UNIT_CHECK_EQ(memory_read_areas(getpid(), "maps", &arena, &all, &e), 0);
+	UNIT_CHECK_EQ(areas_read_all(getpid(), "maps", &arena, NULL, &all, &e), 0);
 	UNIT_CHECK(all.n >= MAPPINGS);
 	UNIT_CHECK_EQ(areas_open(&reader, &arena, getpid(), "maps"), 0);
 	while ((r = areas_read(&reader)) > 0) {
